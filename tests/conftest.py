@@ -1,0 +1,39 @@
+"""What every test can count on: an AWS environment that is nobody's, and on demand a whole local stack."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+for name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[name]
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "POWERTOOLS_SERVICE_NAME": "vehicle-classifier",
+    "POWERTOOLS_METRICS_NAMESPACE": "SconesUnlimited/test",
+}
+
+from local.stack import Ports, Stack  # noqa: E402  reads the environment set above
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole stack on this machine, beside whatever `make up` runs."""
+    stack = Stack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
+    with stack.running(report=print):
+        yield stack
