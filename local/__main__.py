@@ -1,0 +1,168 @@
+"""``python -m local``: up, down and demo."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from local import LocalError, demo
+from local.stack import Ports, Stack
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
+
+
+class Steps:
+    """Say what is being done, and how long it took when the next thing begins."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.status = console.status("")
+        self.step: str | None = None
+        self.began = time.monotonic()
+
+    def __call__(self, step: str) -> None:
+        """Begin a step, which ends the one before."""
+        self._end()
+        self.step, self.began = step, time.monotonic()
+        self.status.update(f"{step} …")
+        self.status.start()
+
+    def __enter__(self) -> "Steps":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._end()
+        self.status.stop()
+
+    def _end(self) -> None:
+        self.status.stop()
+        if self.step:
+            self.console.print(
+                f"{self.step:<40} [dim]{time.monotonic() - self.began:5.1f} s[/]", highlight=False
+            )
+        self.step = None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def local() -> None:
+    """AWS on this machine: the whole stack, without an account and without Docker.
+
+    Exit codes: 0 all went well, 1 something to put right (one line says what), 2 wrong usage,
+    130 interrupted. Whatever the code, `demo` leaves nothing running.
+    """
+
+
+def with_ports(command: click.Command) -> click.Command:
+    """Add the options that say where the servers listen, on 127.0.0.1 alone."""
+    named = {"endpoint": "the model's endpoint", "emulator": "the AWS emulator"}
+    for name, what in named.items():
+        option = click.option(
+            f"--{name}-port",
+            type=click.IntRange(1, 65535),
+            default=getattr(Ports, name),
+            envvar=f"{name.upper()}_PORT",
+            show_default=True,
+            show_envvar=True,
+            help=f"The port of {what}.",
+        )
+        command = option(command)
+    return command
+
+
+@local.command()
+@with_ports
+def up(emulator_port: int, endpoint_port: int) -> None:
+    """Start everything, deploy the stack, and leave it running.
+
+    Writes .local/stack.json, which says where everything is.
+    """
+    console = Console()
+    with failing_in_one_line(), Steps(console) as report:
+        stack = Stack(ports=Ports(emulator_port, endpoint_port))
+        stack.up(report)
+    console.print(
+        f"\nThe stack is up. In your shell:\n\n"
+        f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_DEFAULT_REGION={stack.region}\n"
+        f"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test\n"
+        f"  aws s3 cp photo.jpg s3://{stack.outputs['UploadBucketName']}/uploads/\n"
+        f"  aws dynamodb scan --table-name {stack.outputs['ResultsTableName']}\n\n"
+        f"Everything else is in .local/stack.json; `make down` ends it.",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@local.command()
+def down() -> None:
+    """End what `up` left running; fine to call when nothing is."""
+    stopped = Stack().down()
+    click.echo(f"Ended {' and '.join(stopped)}." if stopped else "Nothing was running.")
+
+
+@local.command("demo")
+@click.option(
+    "--photos", type=click.Path(path_type=Path), help="A folder of your own photos, instead of drawn ones."
+)
+@with_ports
+def show(photos: Path | None, emulator_port: int, endpoint_port: int) -> None:
+    """Send photos through the whole stack, show what became of them, and take it all down again."""
+    console = Console()
+    with failing_in_one_line():
+        content = demo.photos(photos)
+        stack = Stack(ports=Ports(emulator_port, endpoint_port))
+        with Steps(console) as report, stack.running(report):
+            report(f"Uploading {len(content)} photos")
+            uploaded = list(demo.upload(stack, content))
+            report(f"Classifying {len(content)} photos")
+            report.status.stop()
+            outcomes = list(following(demo.outcomes(stack, uploaded), len(uploaded), console))
+        outcomes.sort(key=lambda outcome: [photo.key for photo in uploaded].index(outcome.photo.key))
+        console.print("", demo.table(outcomes))
+        counts = Counter(outcome.outcome for outcome in outcomes)
+        console.print(
+            ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), highlight=False
+        )
+        if lost := counts["failed"] + counts["missing"]:
+            raise LocalError(f"{lost} of {len(outcomes)} photos got no result: see .local/logs")
+
+
+def following(outcomes: Iterator[demo.Outcome], total: int, console: Console) -> Iterator[demo.Outcome]:
+    """Pass outcomes on, with a progress bar on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(outcomes, total, description="Classifying")
+
+
+@contextmanager
+def failing_in_one_line() -> Iterator[None]:
+    """End in one clear line and an exit code, also when the terminal or the system asks to stop."""
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+    try:
+        yield
+    except LocalError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        click.echo("Interrupted; nothing is left running.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Treat a request to end as Ctrl-C, so that everything is taken down."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    local(prog_name="python -m local")

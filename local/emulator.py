@@ -1,0 +1,76 @@
+"""The emulator: ministack, and in front of it the one API of ours that it lacks, SageMaker's runtime.
+
+Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+from ministack.app import app as ministack
+from ministack.core.iam_actions import access_denied_response
+from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
+from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
+from ministack.core.router import extract_access_key_id, extract_region
+from starlette.requests import Request
+from starlette.responses import Response
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
+
+model = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve SageMaker's runtime here and everything else by ministack (ASGI)."""
+    if scope["type"] != "http":
+        return await ministack(scope, receive, send)
+    # Nothing leaves this machine, so a request counts as encrypted, and TLS-only policies can stay on.
+    scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-proto", b"https")]}
+    if not INVOCATIONS.fullmatch(scope["path"]):
+        return await ministack(scope, receive, send)
+    request = Request(scope, receive)
+    response = await denial(request) or await invoke_endpoint(request)
+    return await response(scope, receive, send)
+
+
+async def denial(request: Request) -> Response | None:
+    """Return IAM's refusal where the caller's role may not invoke the endpoint, ``None`` where it may."""
+    headers, query = dict(request.headers), parse_qs(request.url.query)
+    access_key, region = extract_access_key_id(headers, query), extract_region(headers, query)
+    set_request_account_id(access_key)
+    set_request_region(region)
+    pin_signed_request(request.method, request.scope["raw_path"].decode(), query, request.scope["headers"])
+    pin_signed_body(await request.body())
+
+    endpoint = INVOCATIONS.fullmatch(request.url.path)[1]  # type: ignore[index]
+    arn = f"arn:aws:sagemaker:{region}:{get_account_id()}:endpoint/{endpoint.lower()}"
+    denied = enforce(access_key, "sagemaker:InvokeEndpoint", "sagemaker", region, resource_arn=arn)
+    if denied is None:
+        return None
+    principal = access_key if isinstance(denied, AuthError) else denied.principal_arn
+    status, headers, body = access_denied_response("sagemaker", "sagemaker:InvokeEndpoint", principal, "")
+    return Response(body, status, {**headers, "x-amzn-errortype": "AccessDeniedException"})
+
+
+async def invoke_endpoint(request: Request) -> Response:
+    """Pass the call on to the model's server; without one, answer as SageMaker does without an instance."""
+    passed_on = ("x-amzn-", "content-type", "accept")
+    kept = {name: value for name, value in request.headers.items() if name.startswith(passed_on)}
+    try:
+        answer = await model.post(request.url.path, content=await request.body(), headers=kept)
+    except httpx.TransportError as error:
+        return Response(
+            f'{{"Message": "the local endpoint does not answer: {type(error).__name__}"}}',
+            503,
+            {"x-amzn-errortype": "ServiceUnavailable"},
+            "application/json",
+        )
+    passed = {name: value for name, value in answer.headers.items() if name.startswith(passed_on)}
+    return Response(answer.content, answer.status_code, passed)

@@ -1,0 +1,238 @@
+"""The whole stack on this machine: start, deploy, and take it all down again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from local import LocalError, processes
+from model.classifier import Classifier
+
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / ".local"
+
+ENDPOINT_NAME = "vehicle-classifier"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+Report = Callable[[str], None]
+"""Is told each step as it begins."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the servers listen, on 127.0.0.1 alone."""
+
+    emulator: int = 4566
+    endpoint: int = 4567
+
+
+@dataclass
+class Stack:
+    """The emulator, the model's endpoint, and the template's stack on them.
+
+    Everything it writes is in ``home``: ``stack.json``, which describes it to whoever wants to use it, logs,
+    the endpoint's captures, and the build.
+    """
+
+    home: Path = HOME
+    ports: Ports = Ports()
+    region: str = "us-east-1"
+    name: str = "scones-unlimited"
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the emulator answers for every AWS service."""
+        return f"http://127.0.0.1:{self.ports.emulator}"
+
+    @property
+    def sagemaker_runtime_url(self) -> str:
+        """Where the model's endpoint itself answers, past IAM."""
+        return f"http://127.0.0.1:{self.ports.endpoint}"
+
+    @property
+    def description(self) -> Path:
+        """The file that says where everything is, while the stack is up."""
+        return self.home / "stack.json"
+
+    @property
+    def captures(self) -> Path:
+        """Where the endpoint's data capture goes, in SageMaker's layout."""
+        return self.home / "captures"
+
+    def client(self, service: str) -> Any:  # noqa: ANN401  boto3 names its clients' types at run time
+        """Return boto3's client of an AWS service, on this stack."""
+        session = boto3.Session(
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.region,
+        )
+        return session.client(service, endpoint_url=self.endpoint_url)  # type: ignore[call-overload]
+
+    @contextmanager
+    def running(self, report: Report) -> Iterator[None]:
+        """Have the stack up for a ``with`` block, and nothing of it afterwards, come what may."""
+        self.up(report)
+        try:
+            yield
+        finally:
+            report("Taking it all down")
+            self.down()
+
+    def up(self, report: Report) -> None:
+        """Start the emulator and the endpoint, deploy the template to them, and describe it all in a file.
+
+        Raises
+        ------
+        LocalError
+            It is up already, a port is taken, a server does not start, or the deployment fails. Nothing is
+            left running then.
+        """
+        if names := processes.running(self._registry):
+            raise LocalError(
+                f"a local stack is up already ({', '.join(names)}): use it, or `make down` first"
+            )
+        shutil.rmtree(self.captures, ignore_errors=True)
+        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            report("Preparing the model")
+            classifier = Classifier.load()
+            report("Starting the emulator and the endpoint")
+            processes.start([self._endpoint(), self._emulator()], self._registry)
+            report("Building the functions")
+            self.build()
+            report("Deploying the stack")
+            self.deploy(parameters(classifier))
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> list[str]:
+        """End every process of the stack; return the names of the servers that ran."""
+        # A second Ctrl-C must not leave half of it behind.
+        patient = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.description.unlink(missing_ok=True)
+        stopped = processes.stop_all(self._registry)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        signal.signal(signal.SIGINT, patient)
+        return stopped
+
+    def build(self, template: Path = ROOT / "template.yaml") -> None:
+        """Build the functions as Lambda gets them."""
+        cache = HOME / "build-cache"
+        self._sam("build", f"--template={template}", f"--build-dir={self._built}", f"--cache-dir={cache}")
+
+    def deploy(self, parameters: Mapping[str, object]) -> None:
+        """Deploy what was built, or bring what is deployed up to it."""
+        overrides = [f"{name}={value}" for name, value in parameters.items()]
+        self._sam(
+            "deploy", f"--template={self._built / 'template.yaml'}", "--parameter-overrides", *overrides
+        )
+        (deployed,) = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
+        self.outputs = {output["OutputKey"]: output["OutputValue"] for output in deployed["Outputs"]}
+        described = {
+            "endpoint_url": self.endpoint_url,
+            "region": self.region,
+            "stack_name": self.name,
+            "sagemaker_runtime_url": self.sagemaker_runtime_url,
+            "outputs": self.outputs,
+        }
+        self.description.write_text(json.dumps(described, indent=2) + "\n")
+
+    @property
+    def _registry(self) -> Path:
+        return self.home / "processes.json"
+
+    @property
+    def _logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def _built(self) -> Path:
+        return self.home / "build"
+
+    @property
+    def _scratch(self) -> Path:
+        return self.home / "tmp"
+
+    def _endpoint(self) -> processes.Server:
+        serve = [sys.executable, "-m", "model", "serve"]
+        return processes.Server(
+            name="the endpoint",
+            command=[*serve, f"--port={self.ports.endpoint}", f"--capture={self.captures}"],
+            port=self.ports.endpoint,
+            health="/ping",
+            env=self._environment(),
+            log=self._logs / "endpoint.log",
+        )
+
+    def _emulator(self) -> processes.Server:
+        hypercorn = [sys.executable, "-m", "hypercorn", "--keep-alive=75"]
+        emulation = {
+            "AUTH": "true",
+            "GATEWAY_PORT": str(self.ports.emulator),
+            "MINISTACK_REGION": self.region,
+            "MODEL_URL": self.sagemaker_runtime_url,
+        }
+        return processes.Server(
+            name="the emulator",
+            command=[*hypercorn, f"--bind=127.0.0.1:{self.ports.emulator}", "local.emulator:app"],
+            port=self.ports.emulator,
+            health="/_ministack/health",
+            env=self._environment() | emulation,
+            log=self._logs / "emulator.log",
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Return this process's environment with the local AWS in it, and no trace of a real account."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return mine | {
+            # sam build and the emulator look for the functions' runtime, python3.13, on the path.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(self._scratch),
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            **CREDENTIALS,
+        }
+
+    def _sam(self, command: str, *arguments: str) -> None:
+        """Run a command of the SAM CLI under samconfig.toml's ``local``; its failure is a LocalError."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"sam-{command}.log"
+        with log.open("wb") as output:
+            done = subprocess.run(
+                [Path(sys.executable).parent / "sam", command, "--config-env=local", *arguments],
+                cwd=ROOT,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode:
+            raise LocalError(f"sam {command} failed: {processes.last_line(log)} (more: {log})")
+
+
+def parameters(classifier: Classifier) -> dict[str, object]:
+    """Return the template's parameters for a stack that asks this model."""
+    return {
+        "EndpointName": ENDPOINT_NAME,
+        "ClassLabels": ",".join(classifier.labels),
+        "ConfidenceThreshold": classifier.threshold,
+        "ImageSize": classifier.input_size,
+    }
