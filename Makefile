@@ -31,8 +31,8 @@ setup: .venv/.ready  ## install everything into .venv
 demo: setup  ## photos through the whole stack on this machine [PHOTOS=folder]
 	@$(BIN)/python -m local demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-up: setup  ## the whole stack on this machine, to play with
-	@$(BIN)/python -m local up
+up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: also for `sam local invoke`]
+	@$(BIN)/python -m local up $(if $(CONTAINERS),--for-containers)
 
 down: setup  ## end what `make up` started
 	@$(BIN)/python -m local down
@@ -44,6 +44,7 @@ lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/cfn-lint template.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 format: setup  ## bring the code into shape

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from local import LocalError, demo
 from local.stack import Ports, Stack
 
+WIDE = 110
+"""Columns where no terminal says how many it has."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
@@ -81,19 +83,21 @@ def with_ports(command: click.Command) -> click.Command:
 
 
 @local.command()
+@click.option("--for-containers", is_flag=True, help="Answer on Docker's bridge too, for `sam local invoke`.")
 @with_ports
-def up(emulator_port: int, endpoint_port: int) -> None:
+def up(*, for_containers: bool, emulator_port: int, endpoint_port: int) -> None:
     """Start everything, deploy the stack, and leave it running.
 
     Writes .local/stack.json, which says where everything is.
     """
     console = Console()
     with failing_in_one_line(), Steps(console) as report:
-        stack = Stack(ports=Ports(emulator_port, endpoint_port))
+        stack = Stack(ports=Ports(emulator_port, endpoint_port), for_containers=for_containers)
         stack.up(report)
     console.print(
         f"\nThe stack is up. In your shell:\n\n"
-        f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_DEFAULT_REGION={stack.region}\n"
+        f"  export AWS_ENDPOINT_URL={stack.container_url if for_containers else stack.endpoint_url}\n"
+        f"  export AWS_DEFAULT_REGION={stack.region}\n"
         f"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test\n"
         f"  aws s3 cp photo.jpg s3://{stack.outputs['UploadBucketName']}/uploads/\n"
         f"  aws dynamodb scan --table-name {stack.outputs['ResultsTableName']}\n\n"
@@ -118,16 +122,16 @@ def down() -> None:
 def show(photos: Path | None, emulator_port: int, endpoint_port: int) -> None:
     """Send photos through the whole stack, show what became of them, and take it all down again."""
     console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
     with failing_in_one_line():
         content = demo.photos(photos)
         stack = Stack(ports=Ports(emulator_port, endpoint_port))
         with Steps(console) as report, stack.running(report):
-            report(f"Uploading {len(content)} photos")
-            uploaded = list(demo.upload(stack, content))
             report(f"Classifying {len(content)} photos")
             report.status.stop()
-            outcomes = list(following(demo.outcomes(stack, uploaded), len(uploaded), console))
-        outcomes.sort(key=lambda outcome: [photo.key for photo in uploaded].index(outcome.photo.key))
+            outcomes = list(following(demo.classify(stack, content), len(content), console))
+        outcomes.sort(key=lambda outcome: outcome.photo.uploaded_at)
         console.print("", demo.table(outcomes))
         counts = Counter(outcome.outcome for outcome in outcomes)
         console.print(

@@ -2,18 +2,22 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from boto3.dynamodb.types import TypeDeserializer
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from local import LocalError, pictures
 from local.stack import Stack
 
+AT_ONCE = 4
+"""Photos on their way at a time: as many workers of each function are started, each in about a second."""
 SILENCE = 120.0
 """Seconds without any news after which the photos still out are given up."""
 STYLES = {
@@ -66,77 +70,76 @@ def photos(folder: Path | None) -> dict[str, bytes | Path]:
     return dict(files)
 
 
-def upload(stack: Stack, content: Mapping[str, bytes | Path]) -> Iterator[Photo]:
-    """Put each photo under ``uploads/``, which starts the workflow, and yield it when it is there."""
-    s3 = stack.client("s3")
-    for name, photo in content.items():
-        key = f"uploads/{name}"
-        body = photo.read_bytes() if isinstance(photo, Path) else photo
-        uploaded_at = datetime.now(UTC)
-        s3.put_object(Bucket=stack.outputs["UploadBucketName"], Key=key, Body=body)
-        yield Photo(name, key, uploaded_at)
+def classify(
+    stack: Stack, content: Mapping[str, bytes | Path], at_once: int = AT_ONCE, silence: float = SILENCE
+) -> Iterator[Outcome]:
+    """Put photos under ``uploads/``, which starts the workflow, and yield each outcome once it is known.
 
-
-def outcomes(stack: Stack, uploaded: list[Photo], silence: float = SILENCE) -> Iterator[Outcome]:
-    """Yield each photo's outcome once, as it becomes known.
-
-    A photo whose execution failed is ``failed``; one that is still out after ``silence`` seconds in which
-    nothing was heard of any is ``missing``.
+    Never more than ``at_once`` photos are out. One whose execution failed is ``failed``; one that is still
+    out after ``silence`` seconds in which nothing was heard of any is ``missing``.
     """
-    waiting = {photo.key: photo for photo in uploaded}
+    s3 = stack.client("s3")
+    to_upload = iter(content.items())
+    out: dict[str, Photo] = {}
     heard_at = time.monotonic()
-    while waiting and time.monotonic() - heard_at < silence:
-        time.sleep(0.2)
-        for outcome in [*results(stack, waiting), *failures(stack, waiting)]:
-            if waiting.pop(outcome.photo.key, None):
+    while True:
+        for name, photo in islice(to_upload, at_once - len(out)):
+            sent = Photo(name, f"uploads/{name}", datetime.now(UTC))
+            body = photo.read_bytes() if isinstance(photo, Path) else photo
+            s3.put_object(Bucket=stack.outputs["UploadBucketName"], Key=sent.key, Body=body)
+            out[sent.key] = sent
+        if not out:
+            return
+        if time.monotonic() - heard_at > silence:
+            yield from (
+                Outcome(lost, "missing", f"not heard of for {silence:.0f} s") for lost in out.values()
+            )
+            return
+        for outcome in [*results(stack, out.values()), *failures(stack, out)]:
+            if out.pop(outcome.photo.key, None):
                 heard_at = time.monotonic()
                 yield outcome
-    for photo in waiting.values():
-        yield Outcome(photo, "missing", f"nothing was heard of it for {silence:.0f} s")
+        time.sleep(0.1)
 
 
-def results(stack: Stack, waiting: Mapping[str, Photo]) -> Iterator[Outcome]:
-    """Yield what the results table holds of the photos waited for."""
-    deserialize = TypeDeserializer().deserialize
-    prefix = f"s3://{stack.outputs['UploadBucketName']}/"
-    pages = (
-        stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["ResultsTableName"])
-    )
-    for item in (item for page in pages for item in page["Items"]):
-        result = {name: deserialize(value) for name, value in item.items()}
-        photo = waiting.get(result["photo"].removeprefix(prefix))
-        if photo:
-            yield Outcome(
-                photo,
-                result["outcome"],
-                result["reason"],
-                result["label"],
-                None if result["confidence"] is None else float(result["confidence"]),
-                (datetime.fromisoformat(result["classified_at"]) - photo.uploaded_at).total_seconds(),
-            )
+def results(stack: Stack, out: Iterable[Photo]) -> Iterator[Outcome]:
+    """Yield what the results table holds of these photos, written since they were uploaded."""
+    dynamodb = stack.client("dynamodb")
+    for photo in out:
+        key = {"photo": {"S": f"s3://{stack.outputs['UploadBucketName']}/{photo.key}"}}
+        item = dynamodb.get_item(TableName=stack.outputs["ResultsTableName"], Key=key).get("Item", {})
+        result = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+        if result and (seconds := seconds_between(photo.uploaded_at, result["classified_at"])) >= 0:
+            confidence = None if result["confidence"] is None else float(result["confidence"])
+            yield Outcome(photo, result["outcome"], result["reason"], result["label"], confidence, seconds)
 
 
-def failures(stack: Stack, waiting: Mapping[str, Photo]) -> Iterator[Outcome]:
-    """Yield the photos waited for whose executions failed, with the cause."""
+def seconds_between(uploaded_at: datetime, classified_at: str) -> float:
+    """Return how long a photo took, to the millisecond that Step Functions tells."""
+    return (datetime.fromisoformat(classified_at) - uploaded_at).total_seconds()
+
+
+def failures(stack: Stack, out: Mapping[str, Photo]) -> Iterator[Outcome]:
+    """Yield the photos out whose executions failed, with the cause."""
     step_functions = stack.client("stepfunctions")
     pages = step_functions.get_paginator("list_executions").paginate(
         stateMachineArn=stack.outputs["StateMachineArn"], statusFilter="FAILED"
     )
     for execution in (execution for page in pages for execution in page["executions"]):
         failed = step_functions.describe_execution(executionArn=execution["executionArn"])
-        photo = waiting.get(json.loads(failed["input"])["detail"]["object"]["key"])
-        if photo:
+        photo = out.get(json.loads(failed["input"])["detail"]["object"]["key"])
+        if photo and failed["startDate"] >= photo.uploaded_at:
             yield Outcome(photo, "failed", f"{failed.get('error')}: {failed.get('cause', '')}"[:200])
 
 
 def table(shown: list[Outcome]) -> Table:
     """Lay the outcomes out for the terminal."""
-    laid_out = Table(title="Which vehicle is at the door?", title_justify="left", header_style="bold")
+    laid_out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     laid_out.add_column("photo", overflow="fold")
     laid_out.add_column("outcome", no_wrap=True)
     laid_out.add_column("label", no_wrap=True)
     laid_out.add_column("confidence", justify="right")
-    laid_out.add_column("reason", overflow="fold")
+    laid_out.add_column("reason", no_wrap=True)
     laid_out.add_column("seconds", justify="right")
     for outcome in shown:
         laid_out.add_row(

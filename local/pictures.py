@@ -30,7 +30,7 @@ def demo_pictures() -> Iterator[tuple[str, bytes]]:
     yield "bicycle-in-fog.jpg", encoded(Image.blend(picture(bicycle, seed=4), FOG, 0.75))
     yield "scone.png", encoded(picture(scone, seed=1), "PNG")
     phone = picture(motorcycle, seed=5).resize((4000, 3000), Image.Resampling.BICUBIC)
-    yield "straight-from-the-phone.jpg", encoded(phone)
+    yield "from-the-phone.jpg", encoded(phone)
     whole = encoded(picture(bicycle, seed=6))
     yield "upload-broke-off.jpg", whole[: len(whole) // 2]
     yield "route 7/a+b c.png", encoded(picture(bicycle, seed=7), "PNG")

@@ -20,6 +20,9 @@ STARTED_WITHIN = 60.0
 STOPPED_WITHIN = 10.0
 """Seconds that a process is given to end by itself before it is killed."""
 
+_children: list[subprocess.Popen[bytes]] = []
+"""The servers that this very process started: Python wants to know of each child's end."""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -61,6 +64,7 @@ def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
             # A Ctrl-C in the terminal is for the command in front, which then ends these in order.
             start_new_session=True,
         )
+    _children.append(process)
     entry = {"name": server.name, "pid": process.pid, "created": psutil.Process(process.pid).create_time()}
     registry.write_text(json.dumps([*registered(registry), entry], indent=2))
     return process
@@ -94,6 +98,7 @@ def stop_all(registry: Path) -> list[str]:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
     psutil.wait_procs(stubborn, timeout=STOPPED_WITHIN)
+    _children[:] = [child for child in _children if child.poll() is None]
     registry.unlink(missing_ok=True)
     return list(found)
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,16 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
+import psutil
 
-from local import LocalError, processes
+from local import LocalError, pictures, processes
+from model.artifact import Description
 from model.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".local"
 
 ENDPOINT_NAME = "vehicle-classifier"
+DOCKER_BRIDGE = "docker0"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 Report = Callable[[str], None]
@@ -45,6 +50,7 @@ class Stack:
 
     home: Path = HOME
     ports: Ports = Ports()
+    for_containers: bool = False
     region: str = "us-east-1"
     name: str = "scones-unlimited"
     outputs: dict[str, str] = field(default_factory=dict)
@@ -53,6 +59,20 @@ class Stack:
     def endpoint_url(self) -> str:
         """Where the emulator answers for every AWS service."""
         return f"http://127.0.0.1:{self.ports.emulator}"
+
+    @property
+    def container_url(self) -> str:
+        """Where the emulator answers a container on Docker's default network.
+
+        Raises
+        ------
+        LocalError
+            There is no such network on this machine.
+        """
+        for address in psutil.net_if_addrs().get(DOCKER_BRIDGE, []):
+            if address.family == socket.AF_INET:
+                return f"http://{address.address}:{self.ports.emulator}"
+        raise LocalError(f"no network {DOCKER_BRIDGE}: start Docker first, or leave --for-containers out")
 
     @property
     def sagemaker_runtime_url(self) -> str:
@@ -105,13 +125,14 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         try:
             report("Preparing the model")
-            classifier = Classifier.load()
+            model = Classifier.load().description
             report("Starting the emulator and the endpoint")
             processes.start([self._endpoint(), self._emulator()], self._registry)
             report("Building the functions")
             self.build()
             report("Deploying the stack")
-            self.deploy(parameters(classifier))
+            self.deploy(parameters(model))
+            self._place_sample()
         except BaseException:
             self.down()
             raise
@@ -148,6 +169,14 @@ class Stack:
         }
         self.description.write_text(json.dumps(described, indent=2) + "\n")
 
+    def _place_sample(self) -> None:
+        """Put a photo where the sample event says that one is, so that the event can be used as it is."""
+        sample = json.loads((ROOT / "events" / "serialize.json").read_text())
+        s3 = self.client("s3")
+        s3.create_bucket(Bucket=sample["bucket"])
+        photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "PNG")
+        s3.put_object(Bucket=sample["bucket"], Key=sample["key"], Body=photo)
+
     @property
     def _registry(self) -> Path:
         return self.home / "processes.json"
@@ -176,7 +205,8 @@ class Stack:
         )
 
     def _emulator(self) -> processes.Server:
-        hypercorn = [sys.executable, "-m", "hypercorn", "--keep-alive=75"]
+        urls = [self.endpoint_url, self.container_url] if self.for_containers else [self.endpoint_url]
+        binds = [f"--bind={urlsplit(url).netloc}" for url in urls]
         emulation = {
             "AUTH": "true",
             "GATEWAY_PORT": str(self.ports.emulator),
@@ -185,7 +215,7 @@ class Stack:
         }
         return processes.Server(
             name="the emulator",
-            command=[*hypercorn, f"--bind=127.0.0.1:{self.ports.emulator}", "local.emulator:app"],
+            command=[sys.executable, "-m", "hypercorn", "--keep-alive=75", *binds, "local.emulator:app"],
             port=self.ports.emulator,
             health="/_ministack/health",
             env=self._environment() | emulation,
@@ -214,9 +244,11 @@ class Stack:
         """Run a command of the SAM CLI under samconfig.toml's ``local``; its failure is a LocalError."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"sam-{command}.log"
+        # sam looks for its configuration beside the template, and what it built lies elsewhere.
+        config = [f"--config-file={ROOT / 'samconfig.toml'}", "--config-env=local"]
         with log.open("wb") as output:
             done = subprocess.run(
-                [Path(sys.executable).parent / "sam", command, "--config-env=local", *arguments],
+                [Path(sys.executable).parent / "sam", command, *config, *arguments],
                 cwd=ROOT,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -228,11 +260,11 @@ class Stack:
             raise LocalError(f"sam {command} failed: {processes.last_line(log)} (more: {log})")
 
 
-def parameters(classifier: Classifier) -> dict[str, object]:
+def parameters(model: Description) -> dict[str, object]:
     """Return the template's parameters for a stack that asks this model."""
     return {
         "EndpointName": ENDPOINT_NAME,
-        "ClassLabels": ",".join(classifier.labels),
-        "ConfidenceThreshold": classifier.threshold,
-        "ImageSize": classifier.input_size,
+        "ClassLabels": ",".join(model.labels),
+        "ConfidenceThreshold": model.threshold,
+        "ImageSize": model.input_size,
     }

@@ -1,0 +1,282 @@
+"""The whole stack: photos in the bucket, outcomes in the table, on the bus and in the review queue."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from boto3.dynamodb.types import TypeDeserializer
+
+from local import demo, pictures
+from local.stack import Stack
+
+Result = dict[str, Any]
+
+
+def uploaded(stack: Stack, photos: dict[str, bytes]) -> dict[str, demo.Outcome]:
+    """Upload photos and wait for what becomes of each, by name."""
+    return {outcome.photo.name: outcome for outcome in demo.classify(stack, photos, silence=60)}
+
+
+def result(stack: Stack, key: str) -> Result:
+    photo = {"photo": {"S": f"s3://{stack.outputs['UploadBucketName']}/{key}"}}
+    item = stack.client("dynamodb").get_item(TableName=stack.outputs["ResultsTableName"], Key=photo)["Item"]
+    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+
+
+def executions(stack: Stack, key: str) -> list[dict[str, Any]]:
+    """Every execution for a key, with its input, oldest first."""
+    step_functions = stack.client("stepfunctions")
+    pages = step_functions.get_paginator("list_executions").paginate(
+        stateMachineArn=stack.outputs["StateMachineArn"]
+    )
+    described = [
+        step_functions.describe_execution(executionArn=execution["executionArn"])
+        for page in pages
+        for execution in page["executions"]
+    ]
+    found = [one for one in described if json.loads(one["input"])["detail"]["object"]["key"] == key]
+    return sorted(found, key=lambda one: one["startDate"])
+
+
+def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
+    """What `look` finds as soon as it finds something."""
+    give_up_at = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < give_up_at, f"nothing after {seconds} s"
+        time.sleep(0.2)
+    return found
+
+
+def ended(stack: Stack, key: str, count: int) -> list[dict[str, Any]]:
+    """The executions for a key, once there are so many and none runs."""
+
+    def look() -> list[dict[str, Any]]:
+        found = executions(stack, key)
+        running = [execution for execution in found if execution["status"] == "RUNNING"]
+        return found if len(found) >= count and not running else []
+
+    return eventually(look)
+
+
+def run(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
+    """Start an execution by hand and wait for its end."""
+    step_functions = stack.client("stepfunctions")
+    arn = step_functions.start_execution(
+        stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps(event)
+    )["executionArn"]
+
+    def look() -> dict[str, Any] | None:
+        described = step_functions.describe_execution(executionArn=arn)
+        return described if described["status"] != "RUNNING" else None
+
+    return eventually(look)
+
+
+class Subscriber:
+    """Another team: a queue behind a rule of its own on the results bus."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.sqs, events = stack.client("sqs"), stack.client("events")
+        self.url = self.sqs.create_queue(QueueName=f"routing-{time.time_ns()}")["QueueUrl"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+        bus, rule = stack.outputs["ResultsBusName"], f"routing-{time.time_ns()}"
+        pattern = {"source": ["scones.vehicle-classifier"]}
+        rule_arn = events.put_rule(Name=rule, EventBusName=bus, EventPattern=json.dumps(pattern))["RuleArn"]
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": arn,
+            "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
+        }
+        policy = {"Version": "2012-10-17", "Statement": [statement]}
+        self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"Policy": json.dumps(policy)})
+        events.put_targets(Rule=rule, EventBusName=bus, Targets=[{"Id": "queue", "Arn": arn}])
+
+    def events(self, about: set[str]) -> list[dict[str, Any]]:
+        """The events received about these keys, once there is one for each."""
+        received: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            received.extend(json.loads(message["Body"]) for message in messages(self.sqs, self.url))
+            return about <= {event["detail"]["key"] for event in received}
+
+        eventually(look)
+        time.sleep(1)  # for one too many
+        look()
+        return [event for event in received if event["detail"]["key"] in about]
+
+
+def messages(sqs: Any, url: str) -> Iterator[dict[str, Any]]:
+    """Take everything out of a queue."""
+    while batch := sqs.receive_message(
+        QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    ).get("Messages"):
+        for message in batch:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            yield message
+
+
+@pytest.fixture(scope="module")
+def routing(stack) -> Subscriber:
+    return Subscriber(stack)
+
+
+def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person_looks(stack, routing):
+    review = stack.outputs["ReviewQueueUrl"]
+    list(messages(stack.client("sqs"), review))
+    photos = {f"everyday/{name}": photo for name, photo in pictures.demo_pictures()}
+
+    outcomes = uploaded(stack, photos)
+
+    assert {name: (outcome.outcome, outcome.label) for name, outcome in outcomes.items()} == {
+        "everyday/bicycle-1.jpg": ("accepted", "bicycle"),
+        "everyday/bicycle-2.jpg": ("accepted", "bicycle"),
+        "everyday/bicycle-3.jpg": ("accepted", "bicycle"),
+        "everyday/motorcycle-1.jpg": ("accepted", "motorcycle"),
+        "everyday/motorcycle-2.jpg": ("accepted", "motorcycle"),
+        "everyday/motorcycle-3.jpg": ("accepted", "motorcycle"),
+        "everyday/bicycle-in-fog.jpg": ("needs_review", "bicycle"),
+        "everyday/scone.png": ("needs_review", "other"),
+        "everyday/from-the-phone.jpg": ("accepted", "motorcycle"),
+        "everyday/upload-broke-off.jpg": ("rejected", None),
+        "everyday/route 7/a+b c.png": ("accepted", "bicycle"),
+    }
+    keys = {f"uploads/{name}" for name in photos}
+    events = routing.events(about=keys)
+    assert {event["detail"]["key"]: event["detail-type"] for event in events} == {
+        f"uploads/{name}": {
+            "accepted": "VehicleClassified",
+            "needs_review": "VehicleNeedsReview",
+            "rejected": "PhotoRejected",
+        }[outcome.outcome]
+        for name, outcome in outcomes.items()
+    }
+    assert len(events) == len(keys)
+    for_review = [json.loads(message["Body"])["key"] for message in messages(stack.client("sqs"), review)]
+    assert sorted(for_review) == ["uploads/everyday/bicycle-in-fog.jpg", "uploads/everyday/scone.png"]
+
+
+def test_a_result_tells_all_that_the_contract_promises(stack):
+    uploaded(stack, {"contract.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=2))})
+
+    told = result(stack, "uploads/contract.jpg")
+
+    (execution,) = executions(stack, "uploads/contract.jpg")
+    event = json.loads(execution["input"])
+    assert told["photo"] == f"s3://{stack.outputs['UploadBucketName']}/uploads/contract.jpg"
+    assert told["outcome"] == "accepted"
+    assert told["label"] == "bicycle"
+    assert told["confidence"] == max(told["inferences"])
+    assert len(told["inferences"]) == 3
+    assert told["reason"] == "confident"
+    assert told["classified_at"].endswith("Z")
+    assert told["inference_id"] == event["id"]
+    assert told["execution"] == execution["executionArn"]
+    assert told["etag"] == event["detail"]["object"]["etag"]
+    assert told["version_id"] == event["detail"]["object"].get("version-id")
+    assert told["model"] == "vehicle-classifier"
+
+
+def test_the_endpoint_captures_what_it_saw_under_the_inference_id(stack):
+    uploaded(stack, {"captured.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=3))})
+    inference_id = result(stack, "uploads/captured.jpg")["inference_id"]
+
+    def captured() -> list[dict[str, Any]]:
+        files = stack.captures.glob("vehicle-classifier/AllTraffic/*/*/*/*/*.jsonl")
+        records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [record for record in records if record["eventMetadata"].get("inferenceId") == inference_id]
+
+    (record,) = eventually(captured)
+    assert record["captureData"]["endpointInput"]["encoding"] == "BASE64"
+    assert json.loads(record["captureData"]["endpointOutput"]["data"])[0] > 0.5
+
+
+def test_an_event_delivered_twice_leaves_one_result_and_one_event(stack, routing):
+    uploaded(stack, {"twice.jpg": pictures.encoded(pictures.picture(pictures.motorcycle, seed=1))})
+    (first,) = executions(stack, "uploads/twice.jpg")
+    before = result(stack, "uploads/twice.jpg")
+
+    again = run(stack, json.loads(first["input"]))
+
+    assert again["status"] == "SUCCEEDED"
+    assert result(stack, "uploads/twice.jpg") == before
+    assert len(routing.events(about={"uploads/twice.jpg"})) == 1
+
+
+def test_a_later_upload_to_the_same_key_replaces_the_result_and_an_earlier_event_does_not(stack, routing):
+    key = "uploads/courier-17.jpg"
+    uploaded(stack, {"courier-17.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=1))})
+    (first,) = executions(stack, key)
+    stack.client("s3").put_object(
+        Bucket=stack.outputs["UploadBucketName"],
+        Key=key,
+        Body=pictures.encoded(pictures.picture(pictures.motorcycle, seed=1)),
+    )
+    ended(stack, key, count=2)
+    assert result(stack, key)["label"] == "motorcycle"
+
+    run(stack, json.loads(first["input"]))
+
+    assert result(stack, key)["label"] == "motorcycle"
+    labels = [event["detail"]["label"] for event in routing.events(about={key})]
+    assert sorted(labels) == ["bicycle", "motorcycle"]
+
+
+@pytest.mark.parametrize(
+    ("role", "action"),
+    [("ClassifyFunctionRole", "sagemaker:InvokeEndpoint"), ("SerializeFunctionRole", "s3:GetObject")],
+)
+def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_for_it(
+    stack, routing, role, action
+):
+    iam, sqs = stack.client("iam"), stack.client("sqs")
+    key = f"uploads/forbidden-{role}.jpg"
+    (name,) = [one["RoleName"] for one in iam.list_roles()["Roles"] if role in one["RoleName"]]
+    (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+    poorer = json.loads(json.dumps(document).replace(f'"{action}"', '"sts:GetCallerIdentity"'))
+    assert poorer != document
+
+    iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(poorer))
+    try:
+        outcomes = uploaded(stack, {key.removeprefix("uploads/"): next(pictures.demo_pictures())[1]})
+    finally:
+        iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+    (outcome,) = outcomes.values()
+    assert outcome.outcome == "failed"
+    assert "AccessDenied" in outcome.reason
+    (failed,) = messages(sqs, stack.outputs["FailedQueueUrl"])
+    assert run(stack, json.loads(failed["Body"]))["status"] == "SUCCEEDED"
+    assert result(stack, key)["outcome"] == "accepted"
+    assert len(routing.events(about={key})) == 1
+
+
+def test_a_replay_finishes_what_failed_between_recording_and_publishing(stack, routing):
+    key = "uploads/half-way.jpg"
+    uploaded(stack, {"half-way.jpg": next(pictures.demo_pictures())[1]})
+    (first,) = executions(stack, key)
+    replay = json.loads(first["input"]) | {"claim": first["executionArn"]}
+
+    run(stack, replay)
+
+    assert result(stack, key)["execution"] != first["executionArn"]
+    assert len(routing.events(about={key})) == 2
+
+
+def test_no_log_holds_a_photo(stack):
+    logs = stack.client("logs")
+    written = [
+        event["message"]
+        for group in logs.describe_log_groups()["logGroups"]
+        for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"])
+        for event in page["events"]
+    ]
+
+    assert any('"decided"' in line for line in written)
+    assert not [line for line in written if "/9j/" in line or "image_data" in line]
