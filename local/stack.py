@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import psutil
+from botocore.config import Config
 
 from local import LocalError, pictures, processes
 from model.artifact import Description
@@ -96,7 +97,9 @@ class Stack:
             aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
             region_name=self.region,
         )
-        return session.client(service, endpoint_url=self.endpoint_url)  # type: ignore[call-overload]
+        # Some APIs put a prefix before the host's name, which here is an address.
+        config = Config(inject_host_prefix=False)
+        return session.client(service, endpoint_url=self.endpoint_url, config=config)  # type: ignore[call-overload]
 
     @contextmanager
     def running(self, report: Report) -> Iterator[None]:

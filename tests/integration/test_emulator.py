@@ -1,0 +1,86 @@
+"""SageMaker's runtime in front of the emulator: the model answers whom IAM lets in, and as SageMaker does."""
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from local import pictures
+from local.stack import ENDPOINT_NAME
+
+PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+
+
+def invoke(client, body=PHOTO, **asked):
+    return client.invoke_endpoint(EndpointName=ENDPOINT_NAME, ContentType="image/jpeg", Body=body, **asked)
+
+
+def runtime_as(stack, access_key: str, secret: str):
+    return boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=stack.endpoint_url,
+        region_name=stack.region,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret,
+    )
+
+
+@pytest.fixture
+def user(stack):
+    """A user of the emulated account who may do nothing."""
+    iam = stack.client("iam")
+    iam.create_user(UserName="courier")
+    key = iam.create_access_key(UserName="courier")["AccessKey"]
+    yield key
+    iam.delete_access_key(UserName="courier", AccessKeyId=key["AccessKeyId"])
+    for policy in iam.list_user_policies(UserName="courier")["PolicyNames"]:
+        iam.delete_user_policy(UserName="courier", PolicyName=policy)
+    iam.delete_user(UserName="courier")
+
+
+def allow(stack, resource: str) -> None:
+    stack.client("iam").put_user_policy(
+        UserName="courier",
+        PolicyName="ask",
+        PolicyDocument='{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", '
+        f'"Action": "sagemaker:InvokeEndpoint", "Resource": "{resource}"}}]}}',
+    )
+
+
+def test_the_accounts_owner_is_answered(stack):
+    answer = invoke(stack.client("sagemaker-runtime"))
+
+    assert answer["ContentType"] == "application/json"
+    assert answer["Body"].read().startswith(b"[0.")
+
+
+def test_who_may_not_invoke_the_endpoint_is_refused(stack, user):
+    with pytest.raises(ClientError, match=r"AccessDenied.*sagemaker:InvokeEndpoint"):
+        invoke(runtime_as(stack, user["AccessKeyId"], user["SecretAccessKey"]))
+
+
+def test_who_may_invoke_this_endpoint_is_answered(stack, user):
+    allow(stack, f"arn:aws:sagemaker:{stack.region}:000000000000:endpoint/{ENDPOINT_NAME}")
+
+    assert invoke(runtime_as(stack, user["AccessKeyId"], user["SecretAccessKey"]))["Body"].read()
+
+
+def test_who_may_invoke_another_endpoint_only_is_refused(stack, user):
+    allow(stack, f"arn:aws:sagemaker:{stack.region}:000000000000:endpoint/another")
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        invoke(runtime_as(stack, user["AccessKeyId"], user["SecretAccessKey"]))
+
+
+def test_a_wrong_secret_is_refused_whatever_the_policy(stack, user):
+    allow(stack, "*")
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        invoke(runtime_as(stack, user["AccessKeyId"], "not-the-secret"))
+
+
+def test_the_models_refusal_of_a_body_that_is_no_photo_arrives_as_a_model_error(stack):
+    with pytest.raises(ClientError) as refusal:
+        invoke(stack.client("sagemaker-runtime"), body=b"no photo")
+
+    assert refusal.value.response["Error"]["Code"] == "ModelError"
+    assert refusal.value.response["OriginalStatusCode"] == 400
