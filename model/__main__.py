@@ -1,0 +1,68 @@
+"""The command line: ``python -m model COMMAND``."""
+
+import importlib
+from typing import cast
+
+import click
+
+# What --help says, so that it need not import a command (and with it half a scientific library) to say it.
+COMMANDS = {
+    "predict": "Say which vehicle is in each photo, one JSON line a file.",
+    "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
+    "destroy": "Delete a deployed stack and the photos in its bucket.",
+}
+
+
+class Commands(click.Group):
+    """Commands that are modules of the same name, imported when called; their failures, told in one line."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Name the commands, in the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command's module."""
+        if name not in COMMANDS:
+            return None
+        return cast("click.Command", importlib.import_module(f"model.{name}").command)
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands in the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what goes wrong ends in one line, exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            reason = str(error).replace("\n", " ") or type(error).__name__
+            raise click.ClickException(reason) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
+def cli(*, debug: bool) -> None:
+    """Which vehicle is at the door: bicycle, motorcycle, or other.
+
+    \b
+    Examples:
+      python -m model predict photo.jpg
+      python -m model predict --threshold .9 photos/ | jq -r 'select(.decision == "accepted") | .file'
+      python -m model serve --port 8080
+      python -m model COMMAND --help
+
+    \b
+    Exit codes:
+      0  everything was answered
+      1  something failed; one line on stderr says what
+      2  the command was called wrongly
+    """  # noqa: D301  click reads \b as a character
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m model")

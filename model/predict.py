@@ -1,0 +1,148 @@
+"""``python -m model predict``: which vehicle is in each photo."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from model.classifier import Classifier
+
+PATIENCE = 2  # seconds of silence before a progress bar
+
+
+class Prediction(TypedDict):
+    """One line of the answer; label, confidence and probabilities are null for a file that is no photo."""
+
+    file: str
+    label: str | None
+    confidence: float | None
+    probabilities: dict[str, float] | None
+    decision: str
+    reason: str
+
+
+@click.command("predict")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="A model's folder or model.tar.gz.  [default: the ready-made zero-shot model, made on first use]",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="The least confidence to accept.  [default: the model's own]",
+)
+def command(files: tuple[Path, ...], model: Path | None, threshold: float | None) -> None:
+    """Say which vehicle is in each photo, one JSON line a file.
+
+    FILES are photos (JPEG, PNG, WebP, GIF, HEIC or AVIF, of any size) or folders of them.
+
+    \b
+    A line holds: file, label, confidence (the label's probability), probabilities (of each
+    label), decision and reason.
+      accepted      confident
+      needs_review  low_confidence, or not_a_vehicle: a person should look
+      rejected      cannot be read as a photo; the reason says why, the rest is null
+
+    \b
+    Examples:
+      python -m model predict photo.jpg
+      python -m model predict --model trained/ photos/ > answers.jsonl
+
+    \b
+    Exit codes:
+      0  every file was answered
+      1  at least one file was rejected (the others are answered all the same), or a failure
+      2  the command was called wrongly
+    """  # noqa: D301  click reads \b as a character
+    from model.classifier import Classifier  # noqa: PLC0415  --help should not wait for it
+
+    photos = list(_find_photos(files))
+    classifier = Classifier.load(model)
+    threshold = classifier.description.threshold if threshold is None else threshold
+    rejected = False
+    for photo in _with_progress(photos):
+        prediction = predict(classifier, photo, threshold)
+        click.echo(json.dumps(prediction))
+        rejected |= prediction["decision"] == "rejected"
+    if rejected:
+        raise click.exceptions.Exit(1)
+
+
+def predict(classifier: Classifier, photo: Path, threshold: float) -> Prediction:
+    """Answer one file, as the pipeline would answer it.
+
+    Parameters
+    ----------
+    classifier
+        The model to ask.
+    photo
+        An image file.
+    threshold
+        The least confidence, 0 to 1, to accept.
+    """
+    from functions.filter.app import decide  # noqa: PLC0415  as above
+    from model.photo import PhotoError  # noqa: PLC0415
+
+    file = str(photo)
+    try:
+        inferences = classifier.classify(photo.read_bytes())
+    except (PhotoError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Prediction(
+            file=file, label=None, confidence=None, probabilities=None, decision="rejected", reason=reason
+        )
+    labels = classifier.description.labels
+    decision = decide(inferences, labels, threshold)
+    return Prediction(
+        file=file,
+        label=decision["label"],
+        confidence=decision["confidence"],
+        probabilities=dict(zip(labels, inferences, strict=True)),
+        decision=decision["decision"],
+        reason=decision["reason"],
+    )
+
+
+def _find_photos(paths: Sequence[Path]) -> Iterator[Path]:
+    from model.photo import SUFFIXES  # noqa: PLC0415  as above
+
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        photos = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not photos:
+            raise click.ClickException(
+                f"{path} has no photos in it (files ending in {', '.join(sorted(SUFFIXES))})"
+            )
+        yield from photos
+
+
+def _with_progress(photos: Sequence[Path]) -> Iterator[Path]:
+    from rich.console import Console  # noqa: PLC0415  as above
+    from rich.progress import Progress  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    # where the answers themselves appear on the terminal, they are the progress
+    hidden = sys.stdout.isatty() or not console.is_terminal
+    progress = Progress(console=console, transient=True, redirect_stdout=False, disable=hidden)
+    task = progress.add_task("Reading photos", total=len(photos))
+    started = time.monotonic()
+    try:
+        for photo in photos:
+            yield photo
+            progress.advance(task)
+            if time.monotonic() - started > PATIENCE:
+                progress.start()
+    finally:
+        progress.stop()

@@ -1,0 +1,161 @@
+"""The model's server as a process of its own, asked through boto3."""
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+class Server:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        # the line comes once the model is loaded and the port is open
+        address = re.search(r"http://\S+", process.stderr.readline())
+        assert address, process.stderr.read()
+        self.url = address[0]
+
+    def runtime(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", self.url)
+        return boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=5)
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "model", "serve", "--port=0", *options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield Server(process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def runtime(server, monkeypatch):
+    return server.runtime(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    stream = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_boto3_gets_probabilities(runtime, photo):
+    answer = runtime.invoke_endpoint(
+        EndpointName="vehicles", ContentType="image/jpeg", Accept="application/json", Body=photo
+    )
+
+    assert answer["ContentType"] == "application/json"
+    assert answer["InvokedProductionVariant"] == "AllTraffic"
+    assert sum(json.load(answer["Body"])) == pytest.approx(1, abs=1e-6)
+
+
+def test_boto3_raises_a_model_error_that_says_why(runtime):
+    with pytest.raises(runtime.exceptions.ModelError) as raised:
+        runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=b"a text")
+
+    assert raised.value.response["OriginalStatusCode"] == 400
+    assert "not a JPEG" in raised.value.response["OriginalMessage"]
+    assert "LogStreamArn" in raised.value.response
+
+
+def test_boto3_raises_a_validation_error_for_an_impossible_name(runtime, photo):
+    with pytest.raises(runtime.exceptions.ValidationError, match="endpointName"):
+        runtime.invoke_endpoint(EndpointName="no_such_name", ContentType="image/jpeg", Body=photo)
+
+
+def test_a_body_over_the_limit_is_refused_and_not_cut_off(runtime):
+    with pytest.raises(ClientError, match="413"):
+        runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=b"x" * 20_000_000)
+
+
+def test_eight_callers_at_once_are_all_answered(runtime, photo):
+    def ask(_: int) -> list[float]:
+        answer = runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=photo)
+        return json.load(answer["Body"])
+
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(ask, range(32)))
+
+    assert all(answer == pytest.approx(answers[0], abs=1e-6) for answer in answers)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_at_once_and_in_order_with_all_records_written(how, photo, tmp_path, monkeypatch):
+    with serving(f"--capture={tmp_path}") as server:
+        runtime = server.runtime(monkeypatch)
+        for number in range(3):
+            runtime.invoke_endpoint(
+                EndpointName="vehicles", ContentType="image/jpeg", Body=photo, InferenceId=f"photo-{number}"
+            )
+        asked = time.monotonic()
+        code = server.end(how)
+
+    assert code == 0
+    assert time.monotonic() - asked < 2
+    lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
+    assert [json.loads(line)["eventMetadata"]["inferenceId"] for line in lines] == [
+        "photo-0",
+        "photo-1",
+        "photo-2",
+    ]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_is_being_answered_when_it_is_ended_is_still_answered_and_recorded(photo, tmp_path, monkeypatch):
+    with serving(f"--capture={tmp_path}") as server:
+        runtime = server.runtime(monkeypatch)
+
+        def ask(_: int) -> None:
+            runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=photo)
+
+        with ThreadPoolExecutor(8) as callers:
+            futures = [callers.submit(ask, number) for number in range(200)]
+            time.sleep(0.3)
+            code = server.end(signal.SIGTERM)
+            answered = sum(future.exception() is None for future in futures)
+
+    assert code == 0
+    assert answered > 0
+    assert sum(len(file.read_text().splitlines()) for file in tmp_path.rglob("*.jsonl")) == answered
+
+
+def test_a_port_in_use_ends_in_one_line_that_names_it(server):
+    port = server.url.rpartition(":")[2]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "model", "serve", f"--port={port}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == f"Error: cannot listen on 127.0.0.1, port {port}: Address already in use\n"

@@ -1,0 +1,127 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from model.__main__ import COMMANDS, Commands, cli
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder with two pictures, a text, and a text that calls itself a picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.radial_gradient("L").convert("RGB").save(folder / "b.jpg")
+    Image.linear_gradient("L").convert("RGB").resize((900, 300)).save(folder / "A.PNG")
+    (folder / "notes.txt").write_text("left at the door")
+    return folder
+
+
+def predict(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["predict", *map(str, arguments)])
+
+
+def lines(result: Result) -> list[dict[str, object]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_photo_gets_one_line_with_all_there_is_to_know(photos):
+    result = predict(photos / "b.jpg")
+
+    (line,) = lines(result)
+    assert result.exit_code == 0
+    assert list(line) == ["file", "label", "confidence", "probabilities", "decision", "reason"]
+    assert line["file"] == str(photos / "b.jpg")
+    assert list(line["probabilities"]) == ["bicycle", "motorcycle", "other"]
+    assert line["confidence"] == line["probabilities"][line["label"]] == max(line["probabilities"].values())
+    assert (line["decision"], line["reason"]) == ("needs_review", "not_a_vehicle")
+
+
+def test_a_folder_stands_for_its_photos_in_order(photos):
+    result = predict(photos)
+
+    assert [line["file"] for line in lines(result)] == [str(photos / "A.PNG"), str(photos / "b.jpg")]
+
+
+def test_a_file_that_is_no_photo_is_rejected_and_the_others_answered(photos):
+    result = predict(photos / "notes.txt", photos / "b.jpg")
+
+    rejected, answered = lines(result)
+    assert result.exit_code == 1
+    assert rejected == {
+        "file": str(photos / "notes.txt"),
+        "label": None,
+        "confidence": None,
+        "probabilities": None,
+        "decision": "rejected",
+        "reason": "it is not a JPEG, PNG, WebP, GIF, HEIC or AVIF image",
+    }
+    assert answered["decision"] == "needs_review"
+
+
+def test_the_threshold_decides(photos, monkeypatch):
+    monkeypatch.setattr("model.classifier.Classifier.classify", lambda *_: [0.7, 0.2, 0.1])
+
+    (strict,), (lax,) = (lines(predict("--threshold", at, photos / "b.jpg")) for at in (0.71, 0.7))
+
+    assert (strict["decision"], strict["reason"]) == ("needs_review", "low_confidence")
+    assert (lax["decision"], lax["reason"]) == ("accepted", "confident")
+
+
+def test_a_model_that_cannot_be_loaded_ends_in_one_line(photos, tmp_path):
+    result = predict("--model", tmp_path, photos)
+
+    assert result.exit_code == 1
+    assert len(result.output.splitlines()) == 1
+    assert "is no model" in result.output
+
+
+def test_debug_shows_the_traceback(photos, tmp_path):
+    result = CliRunner().invoke(cli, ["--debug", "predict", "--model", str(tmp_path), str(photos)])
+
+    assert type(result.exception).__name__ == "ArtifactError"
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+    result = predict(tmp_path)
+
+    assert result.exit_code == 1
+    assert "no photos" in result.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere.jpg"], ["--threshold", "2", "."]])
+def test_wrong_usage_is_exit_code_2(arguments):
+    assert predict(*arguments).exit_code == 2
+
+
+def test_help_says_of_a_command_what_the_command_says_of_itself():
+    context = cli.make_context("model", [], resilient_parsing=True)
+    commands = {name: Commands.get_command(cli, context, name) for name in COMMANDS}
+
+    assert {name: command.help.splitlines()[0] for name, command in commands.items()} == COMMANDS
+    assert all(command.name == name for name, command in commands.items())
+
+
+def test_an_unknown_command_is_wrong_usage():
+    assert CliRunner().invoke(cli, ["guess"]).exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"]])
+def test_help_is_plain_and_imports_nothing_heavy(arguments):
+    heavy = "{'onnx', 'onnxruntime', 'numpy', 'PIL', 'starlette', 'boto3'}"
+    script = (
+        "import sys, atexit, runpy; "
+        f"atexit.register(lambda: print('HEAVY', sorted({heavy} & set(sys.modules)), file=sys.stderr)); "
+        f"sys.argv = ['model', *{arguments!r}]; runpy.run_module('model', run_name='__main__')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert "Examples:" in done.stdout
+    assert "Exit codes:" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == "HEAVY []\n"

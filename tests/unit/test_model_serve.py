@@ -1,0 +1,221 @@
+import base64
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+from PIL import Image
+
+from model.capture import Capture
+from model.classifier import Classifier
+from model.hosting import MAX_BODY
+from model.serve import CONTENT_TYPES, create_app
+
+with warnings.catch_warnings():
+    # it asks for httpx's successor, which nothing else here needs
+    warnings.simplefilter("ignore")
+    from starlette.testclient import TestClient
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier.load()
+
+
+@pytest.fixture(scope="module")
+def client(classifier) -> Iterator[TestClient]:
+    with TestClient(create_app(classifier)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def photo() -> bytes:
+    stream = io.BytesIO()
+    Image.radial_gradient("L").convert("RGB").save(stream, "JPEG")
+    return stream.getvalue()
+
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def test_ping_answers_that_the_model_is_there(client):
+    assert client.get("/ping").status_code == 200
+
+
+def test_an_answer_is_a_plain_list_in_the_order_of_the_labels(client, classifier, photo):
+    answer = client.post("/invocations", content=photo, headers=JPEG)
+
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json() == classifier.classify(photo)
+
+
+@pytest.mark.parametrize("content_type", [*CONTENT_TYPES, "Image/JPEG; charset=binary"])
+def test_every_content_type_of_a_photo_is_taken(client, photo, content_type):
+    assert (
+        client.post("/invocations", content=photo, headers={"Content-Type": content_type}).status_code == 200
+    )
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json", "*/*", "text/html, application/json;q=0.5", "application/*"]
+)
+def test_json_is_given_to_who_accepts_it(client, photo, accept):
+    assert client.post("/invocations", content=photo, headers=JPEG | {"Accept": accept}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "reason"),
+    [
+        (b"", JPEG, 400, "empty"),
+        (b"a text", JPEG, 400, "not a JPEG"),
+        (b"a text", {"Content-Type": "text/csv"}, 415, "image/jpeg"),
+        (b"a text", {}, 415, "image/jpeg"),
+        (b"a text", JPEG | {"Accept": "text/csv"}, 406, "application/json"),
+        (b"x" * (MAX_BODY + 1), JPEG, 413, "6291456"),
+    ],
+    ids=["empty", "text", "csv", "no content type", "accepts csv", "too large"],
+)
+def test_what_cannot_be_answered_is_refused_with_the_reason(client, body, headers, status, reason):
+    answer = client.post("/invocations", content=body, headers=headers)
+
+    assert answer.status_code == status
+    assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/", 404)])
+def test_other_routes_are_refused_in_the_same_form(client, method, path, status):
+    answer = client.request(method, path)
+
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+
+
+class Broken:
+    """A model with a bug."""
+
+    def classify(self, photo: bytes) -> list[float]:
+        raise RuntimeError("a secret of the house")
+
+
+def test_a_bug_is_logged_and_not_told(photo, caplog):
+    with TestClient(create_app(Broken())) as client, caplog.at_level(logging.ERROR):
+        answer = client.post("/invocations", content=photo, headers=JPEG)
+        through_endpoint = client.post("/endpoints/any/invocations", content=photo, headers=JPEG)
+
+    assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
+    assert "a secret of the house" in caplog.text
+    assert through_endpoint.status_code == 424
+    assert through_endpoint.json()["OriginalStatusCode"] == 500
+    assert through_endpoint.json()["Message"].startswith("Received server error (500) from primary")
+    assert "secret" not in through_endpoint.text
+
+
+def test_an_endpoint_answers_as_the_container_and_says_who_it_is(client, photo):
+    answer = client.post("/endpoints/vehicles-1/invocations", content=photo, headers=JPEG)
+
+    assert answer.json() == client.post("/invocations", content=photo, headers=JPEG).json()
+    assert answer.headers["x-Amzn-Invoked-Production-Variant"] == "AllTraffic"
+    assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-amzn-RequestId"])
+
+
+def test_what_the_container_refuses_is_a_model_error(client):
+    answer = client.post("/endpoints/vehicles/invocations", content=b"a text", headers=JPEG)
+
+    assert answer.status_code == 424
+    assert answer.headers["x-amzn-ErrorType"] == "ModelError"
+    error = answer.json()
+    assert error["OriginalStatusCode"] == 400
+    assert "not a JPEG" in json.loads(error["OriginalMessage"])["error"]
+    assert error["LogStreamArn"].endswith("/aws/sagemaker/Endpoints/vehicles")
+
+
+def test_too_large_a_body_does_not_reach_the_container(client):
+    answer = client.post("/endpoints/vehicles/invocations", content=b"x" * (MAX_BODY + 1), headers=JPEG)
+
+    assert answer.status_code == 413
+    assert answer.json() == {"Message": "HTTP content length exceeded 6291456 bytes."}
+
+
+@pytest.mark.parametrize("name", ["a", "Vehicles-2", "a--b", "x" * 63])
+def test_names_that_sagemaker_allows_are_endpoints(client, photo, name):
+    assert client.post(f"/endpoints/{name}/invocations", content=photo, headers=JPEG).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["-a", "a-", "a_b", "a.b", "a%0a", "é", "x" * 64])
+def test_names_that_sagemaker_does_not_allow_are_refused(client, photo, name, tmp_path):
+    answer = client.post(f"http://testserver/endpoints/{name}/invocations", content=photo, headers=JPEG)
+
+    assert answer.status_code in {400, 404}
+    if answer.status_code == 400:
+        assert answer.headers["x-amzn-ErrorType"] == "ValidationError"
+        assert "endpointName" in answer.json()["Message"]
+
+
+def captured(folder: Path) -> list[dict[str, dict[str, object]]]:
+    return [
+        json.loads(line) for file in sorted(folder.rglob("*.jsonl")) for line in file.read_text().splitlines()
+    ]
+
+
+def test_requests_to_an_endpoint_are_captured_as_sagemaker_does(classifier, photo, tmp_path):
+    with TestClient(create_app(classifier, Capture(tmp_path))) as client:
+        headers = JPEG | {"X-Amzn-SageMaker-Inference-Id": "photo-17"}
+        answer = client.post("/endpoints/vehicles/invocations", content=photo, headers=headers)
+        client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
+        client.post("/endpoints/vehicles/invocations", content=b"a text", headers=JPEG)
+        client.post("/invocations", content=photo, headers=JPEG)
+
+    with_id, without = captured(tmp_path)
+    metadata = with_id["eventMetadata"]
+    assert with_id["captureData"] == {
+        "endpointInput": {
+            "observedContentType": "image/jpeg",
+            "mode": "INPUT",
+            "data": base64.b64encode(photo).decode(),
+            "encoding": "BASE64",
+        },
+        "endpointOutput": {
+            "observedContentType": "application/json",
+            "mode": "OUTPUT",
+            "data": answer.text,
+            "encoding": "JSON",
+        },
+    }
+    assert list(with_id) == ["captureData", "eventMetadata", "eventVersion"]
+    assert with_id["eventVersion"] == "0"
+    assert list(metadata) == ["eventId", "inferenceId", "inferenceTime"]
+    assert metadata["inferenceId"] == "photo-17"
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(metadata["inferenceTime"])).total_seconds()) < 60
+    assert "inferenceId" not in without["eventMetadata"]
+    assert without["eventMetadata"]["eventId"] != metadata["eventId"]
+
+
+def test_a_captured_file_has_its_place_by_endpoint_variant_and_hour(classifier, photo, tmp_path):
+    with TestClient(create_app(classifier, Capture(tmp_path))) as client:
+        client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
+
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    place = file.relative_to(tmp_path).as_posix()
+    assert re.fullmatch(
+        r"vehicles/AllTraffic/\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.jsonl",
+        place,
+    )
+
+
+def test_a_file_is_finished_by_count_or_by_time(classifier, photo, tmp_path):
+    capture = Capture(tmp_path, most_records=2, most_seconds=0.2)
+    with TestClient(create_app(classifier, capture)) as client:
+        for _ in range(2):
+            client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
+        assert len(captured(tmp_path)) == 2
+
+        client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
+        client.portal.call(anyio.sleep, 0.4)
+        assert len(captured(tmp_path)) == 3

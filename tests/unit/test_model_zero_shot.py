@@ -1,0 +1,102 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from model import zero_shot
+from model.zero_shot import LABELS, VEHICLE_PRIOR, VIEWS, build_head, build_views
+
+
+def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, inputs)
+    return output
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Ask the head about one photo whose views all look the same."""
+    return run(build_head(), logits=np.repeat(logits[None].astype(np.float32), VIEWS, 0))[0]
+
+
+def logits_with(masses: dict[int, float]) -> np.ndarray:
+    """Make logits that give these classes these probabilities, and the others equal shares of the rest."""
+    rest = (1 - sum(masses.values())) / (1000 - len(masses))
+    return np.log([masses.get(index, rest) for index in range(1000)])
+
+
+def test_it_is_the_prior_shift_of_the_paper():
+    masses = {444: 0.01, 671: 0.05, 665: 0.002, 670: 0.018}
+
+    bicycle, motorcycle, other = probabilities(logits_with(masses))
+
+    mass = 0.08
+    odds = mass / (1 - mass) / (VEHICLE_PRIOR / (1 - VEHICLE_PRIOR))
+    vehicle = odds / (1 + odds)
+    assert bicycle == pytest.approx(vehicle * 0.06 / mass, rel=1e-4)
+    assert motorcycle == pytest.approx(vehicle * 0.02 / mass, rel=1e-4)
+    assert other == pytest.approx(1 - vehicle, rel=1e-4)
+
+
+def test_a_picture_that_tells_imagenet_nothing_is_even():
+    assert probabilities(np.zeros(1000)) == pytest.approx([0.25, 0.25, 0.5], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("imagenet_class", "label"),
+    [
+        (444, "bicycle"),
+        (671, "bicycle"),
+        (665, "motorcycle"),
+        (670, "motorcycle"),
+        (880, "other"),
+        (0, "other"),
+    ],
+)
+def test_each_class_speaks_for_its_label(imagenet_class, label):
+    assert LABELS[probabilities(logits_with({imagenet_class: 0.9})).argmax()] == label
+
+
+def test_extreme_logits_stay_probabilities():
+    logits = np.zeros(1000)
+    logits[671] = 1e4
+
+    assert probabilities(logits).tolist() == [1, 0, 0]
+
+
+def test_views_are_the_whole_and_the_middle_and_both_mirrored():
+    photos = np.random.default_rng(3).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    photos[1] = np.arange(224, dtype=np.uint8)[None, :, None]
+
+    whole, middle, mirrored_whole, mirrored_middle = run(build_views(), image=photos).reshape(
+        4, *photos.shape
+    )
+
+    assert np.array_equal(whole, photos)
+    assert np.array_equal(mirrored_whole, photos[:, :, ::-1])
+    assert np.array_equal(mirrored_middle, middle[:, :, ::-1])
+    assert middle[1, 0, [0, -1], 0].tolist() == [14, 209]
+
+
+def test_the_logits_of_a_photos_views_are_averaged_photo_by_photo():
+    first, second = np.zeros((2, VIEWS, 1000), np.float32)
+    first[0, 671] = 40
+    second[3, 665] = 40
+    by_view = np.stack([first, second], axis=1).reshape(-1, 1000)
+
+    answer = run(build_head(), logits=by_view)
+
+    assert np.allclose(answer[0], probabilities(first.mean(0)), atol=1e-6)
+    assert np.allclose(answer[1], probabilities(second.mean(0)), atol=1e-6)
+
+
+def test_the_whole_graph_goes_from_pixels_to_probabilities():
+    model = zero_shot.build_graph(zero_shot.backbone.read_weights())
+    photos = np.random.default_rng(3).integers(0, 256, (3, 224, 224, 3), np.uint8)
+
+    together = run(model, image=photos)
+    alone = run(model, image=photos[1:2])
+
+    assert together.shape == (3, 3)
+    assert together.sum(1) == pytest.approx([1, 1, 1], rel=1e-5)
+    assert alone[0] == pytest.approx(together[1], abs=1e-4)
