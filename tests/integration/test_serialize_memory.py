@@ -1,0 +1,90 @@
+"""The largest photos that are read fit in the function's memory, one after another in a warm function."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import photos
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure")
+
+MB = 1_000_000
+FUNCTION = 512 * 2**20
+LAMBDA = 40 * MB
+"""What Lambda's runtime itself takes at most, out of the function's memory."""
+
+ENVIRONMENT = {"IMAGE_SIZE": "224", "MALLOC_TRIM_THRESHOLD_": "16777216"}
+"""As in template.yaml: without the second, the C library keeps up to 130 MB of a HEIC for the next photo."""
+
+ROOT = Path(__file__).parents[2]
+
+HANDLE = """
+import json, sys, time
+from pathlib import Path
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+from functions.serialize import app
+
+context = LambdaContext()
+context._function_name = context._invoked_function_arn = context._aws_request_id = "serialize"
+context._memory_limit_in_mb = 512
+for path in map(Path, sys.argv[1:]):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    size, started = path.stat().st_size, time.perf_counter()
+    with path.open("rb") as file, Stubber(app.S3) as s3:
+        s3.add_response("get_object", {"Body": StreamingBody(file, size), "ContentLength": size})
+        answer = app.lambda_handler({"bucket": "uploads", "key": path.name}, context)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) * 1024
+    seconds = time.perf_counter() - started
+    print(json.dumps({"measured": path.name, "peak": peak, "seconds": seconds, "answer": answer}))
+"""
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "HEIC of 48 megapixels": photos.big_heic,
+    "JPEG of 50 megapixels": photos.fifty_megapixel_jpeg,
+    "JPEG of 50 megapixels, progressive": lambda: photos.fifty_megapixel_jpeg(progressive=True),
+    "JPEG of 25 MB": photos.twenty_five_megabyte_jpeg,
+    "PNG of 24 megapixels": photos.big_png,
+    "PNG of 24 megapixels with alpha": lambda: photos.big_png(4),
+    "PNG of 24 megapixels in 16 bits": photos.big_sixteen_bit_png,
+    "GIF of 24 megapixels": lambda: photos.photo("GIF", photos.texture(6000, 4000).convert("L")),
+    "WebP of 21 megapixels": lambda: photos.photo("WEBP", photos.texture(5300, 4000), method=0, quality=50),
+    "AVIF of 24 megapixels": lambda: photos.photo("AVIF", photos.texture(6000, 4000), speed=10, quality=50),
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> dict[str, dict]:
+    folder = tmp_path_factory.mktemp("large")
+    for name, file in LARGE.items():
+        (folder / name).write_bytes(file())
+    done = subprocess.run(
+        [sys.executable, "-c", HANDLE, *(folder / name for name in LARGE)],
+        cwd=ROOT,
+        env=os.environ | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line["measured"]: line for line in lines if "measured" in line}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_photo_fits_in_the_functions_memory(name, measured):
+    photo = measured[name]
+
+    assert "image_data" in photo["answer"], photo["answer"]
+    assert photo["peak"] + LAMBDA < FUNCTION
+
+
+def test_the_50_megapixels_of_a_phone_take_under_200_mb(measured):
+    assert measured["JPEG of 50 megapixels"]["peak"] < 200 * MB

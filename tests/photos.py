@@ -1,0 +1,277 @@
+"""Photos of every kind that couriers and others upload, made on the spot: good ones, odd ones and bad ones.
+
+Each function returns the bytes of a file. READABLE and REJECTED list the small ones by what they are, for
+tests that want them all.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pillow_heif
+from PIL import Image, ImageCms
+from PIL.Image import Transpose
+
+pillow_heif.register_heif_opener()
+
+RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 180, 30), (30, 30, 220), (230, 220, 40)
+CORNERS = (RED, GREEN, BLUE, YELLOW)
+"""What a person sees at top left, top right, bottom left and bottom right of `scene`."""
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF")
+
+# What stores a picture so that the orientation turns it upright again.
+STORED = {
+    1: None,
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+
+
+def scene(width: int = 320, height: int = 240) -> Image.Image:
+    """Four coloured quarters, so that it shows which side is up."""
+    picture = Image.new("RGB", (2, 2))
+    picture.putdata(CORNERS)
+    return picture.resize((width, height), Image.Resampling.NEAREST)
+
+
+def noise(width: int, height: int, channels: int = 3, *, seed: int = 7) -> Image.Image:
+    """Black or full in each channel of each pixel, by chance: nothing compresses worse."""
+    dots = np.random.default_rng(seed).integers(0, 2, (height, width, channels), dtype=np.uint8) * 255
+    return Image.fromarray(dots)
+
+
+def texture(width: int, height: int) -> Image.Image:
+    """A large picture, quickly: one tile of soft noise all over."""
+    tile = np.random.default_rng(7).integers(96, 160, (256, 256, 3), dtype=np.uint8)
+    return Image.fromarray(np.tile(tile, (height // 256 + 1, width // 256 + 1, 1))[:height, :width])
+
+
+def photo(kind: str = "JPEG", picture: Image.Image | None = None, **options: Any) -> bytes:
+    """A picture (the scene) in a format of Pillow's, saved with its options."""
+    file = io.BytesIO()
+    (scene() if picture is None else picture).save(file, kind, **options)
+    return file.getvalue()
+
+
+def with_orientation(orientation: int, kind: str = "JPEG") -> bytes:
+    """The scene as a turned camera stores it: EXIF, or in HEIC the container, says how to turn it back."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = STORED[orientation]
+    return photo(kind, scene() if stored is None else scene().transpose(stored), exif=exif.tobytes())
+
+
+def with_broken_exif() -> bytes:
+    """A good JPEG whose EXIF points nowhere."""
+    return photo(exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\x99" * 40)
+
+
+def with_broken_second_image() -> bytes:
+    """A good JPEG that claims to hold more images (MPO, as phones make), with an index that is no index."""
+    index = b"MPF\0II*\0\x08\0\0\0\x01\0\x01\xb0\x04\0\x01\0\0\0\x02\0\0\0\0\0\0\0"
+    jpeg = photo()
+    return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index + jpeg[2:]
+
+
+def of_two_images() -> bytes:
+    """A phone's JPEG with a second image behind the first (MPO)."""
+    return photo("MPO", save_all=True, append_images=[Image.new("RGB", (320, 240))])
+
+
+def cmyk_jpeg() -> bytes:
+    """The scene for print: CMYK as Adobe stores it, with a colour profile."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return photo("JPEG", scene().convert("CMYK"), icc_profile=profile)
+
+
+def sixteen_bit_gray_png(level: int = 0x8000) -> bytes:
+    """16 bits a pixel, all of one level, as scanners and some cameras make."""
+    return photo("PNG", Image.fromarray(np.full((240, 320), level, dtype=np.uint16)))
+
+
+def png(
+    width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: bytes, level: int = 6
+) -> bytes:
+    """A PNG by hand, for what Pillow does not write: 16-bit colour, lies and bombs."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(rows, level))
+    return b"".join((b"\x89PNG\r\n\x1a\n", header, *chunks, data, chunk(b"IEND", b"")))
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """A part of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def sixteen_bit_colour_png() -> bytes:
+    """48 bits a pixel, all of one orange."""
+    return png(32, 24, 16, 2, (b"\0" + struct.pack(">HHH", 0xFFFF, 0x8000, 0) * 32) * 24)
+
+
+def palette_png_with_alpha() -> bytes:
+    """A palette whose first colour is fully transparent: the left half."""
+    picture = Image.new("P", (320, 240), 0)
+    picture.putpalette([0, 0, 0, *BLUE])
+    picture.paste(1, (160, 0, 320, 240))
+    return photo("PNG", picture, transparency=b"\0\xff")
+
+
+def half_transparent(kind: str) -> bytes:
+    """Black, half transparent: gray on white."""
+    return photo(kind, Image.new("RGBA", (320, 240), (0, 0, 0, 128)))
+
+
+def animated(kind: str) -> bytes:
+    """The scene, then a black frame."""
+    return photo(kind, save_all=True, append_images=[Image.new("RGB", (320, 240))], duration=100)
+
+
+def sliver(width: int, height: int, kind: str = "PNG") -> bytes:
+    """As thin as can be, in one colour."""
+    return photo(kind, Image.new("RGB", (width, height), GREEN))
+
+
+def truncated(whole: bytes, sixteenths: int) -> bytes:
+    """What has arrived of a file when the connection broke."""
+    return whole[: len(whole) * sixteenths // 16]
+
+
+def text_called_jpg() -> bytes:
+    """No photo, whatever its name."""
+    return "Liebe Grüße aus Zürich\n".encode() * 20
+
+
+def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """Billions of pixels in a few bytes."""
+    return png(width, height, 8, 2, b"")
+
+
+def png_with_text_bomb() -> bytes:
+    """A good picture with a comment that unpacks to ten million bytes."""
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 10_000_000, 9))
+    return png(32, 24, 8, 0, (b"\0" + b"\x80" * 32) * 24, text)
+
+
+def webp_bomb() -> bytes:
+    """The largest size that a WebP's header can tell of, 16384 x 16384, over the data of a small one."""
+    whole = photo("WEBP", lossless=True)
+    return whole[:21] + struct.pack("<I", 0x3FFF | 0x3FFF << 14) + whole[25:]
+
+
+def gif_bomb() -> bytes:
+    """A screen of 65535 x 65535 pixels around a small picture."""
+    whole = photo("GIF")
+    return whole[:6] + struct.pack("<HH", 0xFFFF, 0xFFFF) + whole[10:]
+
+
+def jpeg_bomb() -> bytes:
+    """A header of 65535 x 65535 pixels over the data of a small photo."""
+    whole = photo("JPEG")
+    size = whole.index(b"\xff\xc0") + 5
+    return whole[:size] + struct.pack(">HH", 0xFFFF, 0xFFFF) + whole[size + 4 :]
+
+
+def heic_bomb() -> bytes:
+    """A header of 30000 x 30000 pixels over the data of a small photo."""
+    whole = photo("HEIF")
+    size = whole.index(b"ispe") + 8
+    return whole[:size] + struct.pack(">II", 30_000, 30_000) + whole[size + 8 :]
+
+
+def fifty_megapixel_jpeg(*, progressive: bool = False, subsampling: str = "4:4:4") -> bytes:
+    """The largest of common cameras; progressive and 4:4:4, it takes the most memory to decode."""
+    return photo("JPEG", texture(8660, 5774), quality=75, progressive=progressive, subsampling=subsampling)
+
+
+def twenty_five_megabyte_jpeg() -> bytes:
+    """Few pixels, many bytes."""
+    return photo("JPEG", noise(4000, 3400), quality=90, subsampling="4:4:4")
+
+
+def big_png(channels: int = 3) -> bytes:
+    """24 megapixels of noise, not compressed: 72 MB in RGB, 96 MB in RGBA."""
+    return photo("PNG", noise(6000, 4000, channels), compress_level=0)
+
+
+def big_sixteen_bit_png() -> bytes:
+    """24 megapixels in 144 MB."""
+    row = b"\0" + np.random.default_rng(7).bytes(6000 * 6)
+    return png(6000, 4000, 16, 2, row * 4000, level=0)
+
+
+def big_heic() -> bytes:
+    """48 megapixels, as newer phones make. It takes some seconds to encode."""
+    picture = Image.new("RGB", (8064, 6048), GREEN)
+    return photo("HEIF", picture, quality=20, tile_size=2016, enc_params={"preset": "ultrafast"})
+
+
+ODD_KEYS = (
+    "route 7/a+b c.png",
+    "räder/摩托车 🏍.jpg",
+    "..%2F..%2Fetc/passwd",
+    "100%25 & more/?x=#y.jpg",
+    "line\nbreak\ttab.jpg",
+    "'quotes\" and \\ slashes",
+    "é" * 490,
+)
+"""Names that users and programs give to files, under any prefix."""
+
+READABLE: dict[str, Callable[[], bytes]] = {
+    "a JPEG": photo,
+    "a progressive JPEG": lambda: photo(progressive=True),
+    "a gray JPEG": lambda: photo("JPEG", scene().convert("L")),
+    "a CMYK JPEG with a profile": cmyk_jpeg,
+    "a JPEG with broken EXIF": with_broken_exif,
+    "a JPEG of two images": of_two_images,
+    "a JPEG with a broken second image": with_broken_second_image,
+    "a PNG": lambda: photo("PNG"),
+    "a 1-bit PNG": lambda: photo("PNG", scene().convert("1")),
+    "a 16-bit gray PNG": sixteen_bit_gray_png,
+    "a 16-bit colour PNG": sixteen_bit_colour_png,
+    "a palette PNG with alpha": palette_png_with_alpha,
+    "a gray PNG with alpha": lambda: photo("PNG", scene().convert("LA")),
+    "a 1x1 PNG": lambda: sliver(1, 1),
+    "a 20000x1 PNG": lambda: sliver(20_000, 1),
+    "a 1x20000 JPEG": lambda: sliver(1, 20_000, "JPEG"),
+    "a GIF": lambda: photo("GIF"),
+    "an animated GIF": lambda: animated("GIF"),
+    "a WebP": lambda: photo("WEBP"),
+    "a lossless WebP": lambda: photo("WEBP", lossless=True),
+    "an animated WebP": lambda: animated("WEBP"),
+    "an AVIF": lambda: photo("AVIF"),
+    "an animated AVIF": lambda: animated("AVIF"),
+    "a HEIC": lambda: photo("HEIF"),
+    "a gray HEIC": lambda: photo("HEIF", scene().convert("L")),
+    "a HEIC in tiles": lambda: photo("HEIF", scene(1200, 900), tile_size=512),
+    "a HEIC with orientation": lambda: with_orientation(6, "HEIF"),
+    "a JPEG with orientation": lambda: with_orientation(6),
+}
+
+REJECTED: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "an empty file": ("empty", bytes),
+    "a text called .jpg": ("unreadable", text_called_jpg),
+    "a TIFF": ("unreadable", lambda: photo("TIFF")),
+    "a BMP": ("unreadable", lambda: photo("BMP")),
+    "a PDF": ("unreadable", lambda: photo("PDF")),
+    "an EPS": ("unreadable", lambda: photo("EPS")),
+    "two bytes": ("unreadable", lambda: b"\xff\xd8"),
+    "half a JPEG": ("damaged", lambda: truncated(photo(), 8)),
+    "the first bytes of a JPEG": ("damaged", lambda: photo()[:20]),
+    "a PNG without data": ("damaged", lambda: png(32, 24, 8, 2, b"")),
+    "a PNG of no height": ("damaged", lambda: png(32, 0, 8, 2, b"")),
+    "a PNG with a text bomb": ("damaged", png_with_text_bomb),
+    "a PNG bomb": ("too_many_pixels", png_bomb),
+    "a WebP bomb": ("too_many_pixels", webp_bomb),
+    "a GIF bomb": ("too_many_pixels", gif_bomb),
+    "a JPEG bomb": ("too_many_pixels", jpeg_bomb),
+    "a HEIC bomb": ("too_many_pixels", heic_bomb),
+}

@@ -1,0 +1,406 @@
+"""Whatever is uploaded becomes a small upright JPEG, or is rejected for a reason a person understands."""
+
+import hashlib
+import io
+import json
+import random
+from base64 import b64decode
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+from PIL import Image
+
+from functions.serialize import app
+from tests import photos
+from tests.photos import ODD_KEYS, READABLE, REJECTED, photo
+
+BUCKET = "uploads"
+EVENT = {"bucket": BUCKET, "key": "uploads/photo", "version_id": None, "execution": "arn:of:the:execution"}
+REASONS = {"missing", "empty", "too_many_bytes", "too_many_pixels", "unreadable", "damaged"}
+
+
+@pytest.fixture(autouse=True)
+def image_size(monkeypatch):
+    monkeypatch.setenv("IMAGE_SIZE", "224")
+    app.image_size.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "S3", boto3.client("s3"))
+        bucket = boto3.resource("s3").create_bucket(Bucket=BUCKET)
+        bucket.Versioning().enable()
+        yield bucket
+
+
+@pytest.fixture
+def answer_to(bucket, context):
+    def answer_to(file: bytes) -> dict:
+        bucket.put_object(Key=EVENT["key"], Body=file)
+        return app.lambda_handler(EVENT, context)
+
+    return answer_to
+
+
+@pytest.fixture
+def stubbed_s3():
+    with Stubber(app.S3) as s3:
+        yield s3
+
+
+def outcome(file: bytes) -> str:
+    try:
+        app.serialize(io.BytesIO(file), 224)
+    except app.RejectedError as rejection:
+        assert_a_person_can_read(rejection.detail)
+        return rejection.reason
+    return "serialized"
+
+
+def assert_a_person_can_read(detail: str) -> None:
+    assert 10 < len(detail) < 200
+    assert detail.isprintable()
+    assert detail.endswith(".")
+
+
+def picture(answer: dict) -> Image.Image:
+    image = Image.open(io.BytesIO(b64decode(answer["image_data"], validate=True)))
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    image.load()
+    return image
+
+
+def serialized(file: bytes, box: int = 224) -> Image.Image:
+    return picture(app.serialize(io.BytesIO(file), box))
+
+
+def colours_at_the_corners(image: Image.Image) -> tuple:
+    width, height = image.size
+    return tuple(
+        image.getpixel((x, y)) for y in (height // 5, height * 4 // 5) for x in (width // 5, width * 4 // 5)
+    )
+
+
+def assert_close(colour: tuple, expected: tuple, tolerance: int = 12) -> None:
+    assert all(abs(a - b) <= tolerance for a, b in zip(colour, expected, strict=True)), (colour, expected)
+
+
+def assert_upright(image: Image.Image, tolerance: int = 12) -> None:
+    for colour, expected in zip(colours_at_the_corners(image), photos.CORNERS, strict=True):
+        assert_close(colour, expected, tolerance)
+
+
+# ── Good photos ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_every_kind_of_photo_becomes_a_small_jpeg(name, answer_to):
+    file = READABLE[name]()
+
+    answer = answer_to(file)
+
+    assert set(answer) == {"image_data", "content_type", "width", "height", "sha256"}
+    assert answer["content_type"] == "image/jpeg"
+    assert answer["sha256"] == hashlib.sha256(file).hexdigest()
+    assert max(picture(answer).size) == min(224, max(answer["width"], answer["height"]))
+
+
+@pytest.mark.parametrize("kind", photos.FORMATS)
+def test_the_colours_stay(kind):
+    assert_upright(serialized(photo(kind)))
+
+
+def test_a_cmyk_photo_is_not_inverted():
+    assert_upright(serialized(photos.cmyk_jpeg()), tolerance=25)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_a_photo_is_turned_as_its_exif_says(kind, orientation):
+    answer = app.serialize(io.BytesIO(photos.with_orientation(orientation, kind)), 224)
+
+    assert_upright(picture(answer))
+    assert (answer["width"], answer["height"]) == (320, 240)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_heic_is_turned_once(orientation):
+    answer = app.serialize(io.BytesIO(photos.with_orientation(orientation, "HEIF")), 224)
+
+    assert_upright(picture(answer))
+    assert (answer["width"], answer["height"]) == (320, 240)
+
+
+@pytest.mark.parametrize("name", ["a JPEG with broken EXIF", "a JPEG with a broken second image"])
+def test_a_good_photo_with_bad_extras_is_good(name):
+    assert_upright(serialized(READABLE[name]()))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "HEIF"])
+def test_what_is_half_transparent_is_shown_on_white(kind):
+    assert_close(serialized(photos.half_transparent(kind)).getpixel((99, 99)), (127, 127, 127), tolerance=3)
+
+
+def test_the_transparent_part_of_a_palette_becomes_white():
+    image = serialized(photos.palette_png_with_alpha())
+
+    assert_close(image.getpixel((20, 80)), (255, 255, 255))
+    assert_close(image.getpixel((200, 80)), photos.BLUE)
+
+
+@pytest.mark.parametrize("level", [0, 0x1234, 0x8000, 0xFFFF])
+def test_sixteen_bits_are_scaled_not_clipped(level):
+    gray = level >> 8
+    assert_close(serialized(photos.sixteen_bit_gray_png(level)).getpixel((9, 9)), (gray,) * 3, tolerance=2)
+
+
+def test_sixteen_bits_of_colour_are_scaled_too():
+    assert_close(serialized(photos.sixteen_bit_colour_png()).getpixel((9, 9)), (255, 127, 0), tolerance=4)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF"])
+def test_of_an_animation_the_first_frame_counts(kind):
+    assert_upright(serialized(photos.animated(kind)))
+
+
+@pytest.mark.parametrize(
+    ("original", "reduced"),
+    [
+        ((1, 1), (1, 1)),
+        ((32, 32), (32, 32)),
+        ((224, 224), (224, 224)),
+        ((225, 224), (224, 223)),
+        ((4000, 3000), (224, 168)),
+        ((3000, 4000), (168, 224)),
+        ((20_000, 1), (224, 1)),
+        ((1, 20_000), (1, 224)),
+        ((5000, 30), (224, 1)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_photo_is_fitted_into_the_box_and_never_enlarged(original, reduced, kind):
+    assert serialized(photos.sliver(*original, kind)).size == reduced
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_reducing_averages_rather_than_picks_pixels(kind):
+    stripes = Image.new("RGB", (2, 1))
+    stripes.putdata([(0, 0, 0), (255, 255, 255)])
+    fine = Image.new("RGB", (2400, 1600))
+    for x in range(0, 2400, 2):
+        fine.paste(stripes.resize((2, 1600)), (x, 0))
+
+    levels = serialized(photo(kind, fine)).convert("L").getextrema()
+
+    assert 120 <= levels[0] <= levels[1] <= 135
+
+
+def test_a_reduced_jpeg_looks_like_the_whole_one_reduced():
+    whole = photos.scene(2000, 1500).resize((2000, 1500), Image.Resampling.BICUBIC)
+
+    by_jpeg = serialized(photo("JPEG", whole, quality=95))
+    by_png = serialized(photo("PNG", whole))
+
+    assert all(
+        abs(a - b) < 12
+        for a, b in zip(by_jpeg.resize((20, 15)).tobytes(), by_png.resize((20, 15)).tobytes(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_even_noise_leaves_the_state_under_64_kb(seed, answer_to):
+    answer = answer_to(photo("PNG", photos.noise(224, 224, seed=seed)))
+
+    # The rest of the state: names of at most 1,024 bytes, each byte of which JSON may write as six.
+    assert len(json.dumps(answer)) + 6 * 1024 < 64 * 1024
+
+
+@pytest.mark.parametrize("size", ["", "0", "-1", "225", "1e2", "224.0", "²"])
+def test_a_wrong_image_size_is_named(size, monkeypatch):
+    monkeypatch.setenv("IMAGE_SIZE", size)
+
+    with pytest.raises(app.SettingError, match="IMAGE_SIZE"):
+        app.image_size()
+
+
+def test_the_image_size_is_the_environments(monkeypatch, answer_to):
+    monkeypatch.setenv("IMAGE_SIZE", "96")
+
+    assert picture(answer_to(photo())).size == (96, 72)
+
+
+# ── Bad photos ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_every_bad_file_is_rejected_for_its_reason(name, answer_to):
+    reason, file = REJECTED[name]
+
+    answer = answer_to(file())
+
+    assert set(answer) == {"rejected"}
+    assert answer["rejected"]["reason"] == reason
+    assert_a_person_can_read(answer["rejected"]["detail"])
+
+
+@pytest.mark.parametrize("sixteenths", range(1, 16))
+@pytest.mark.parametrize("kind", photos.FORMATS)
+def test_a_photo_cut_off_anywhere_is_damaged(kind, sixteenths):
+    assert outcome(photos.truncated(photo(kind, photos.noise(64, 48)), sixteenths)) == "damaged"
+
+
+@pytest.mark.parametrize("kind", photos.FORMATS)
+def test_a_photo_with_wrong_bytes_has_an_outcome(kind):
+    whole, chance = photo(kind, photos.texture(64, 48)), random.Random(kind)
+    for _ in range(200):
+        file = bytearray(whole)
+        for _ in range(chance.choice((1, 2, 30))):
+            file[chance.randrange(len(file))] = chance.randrange(256)
+        assert outcome(bytes(file)) in REASONS | {"serialized"}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    start=st.sampled_from([photo(kind)[:40] for kind in photos.FORMATS] + [b""]),
+    rest=st.binary(max_size=400),
+)
+def test_any_bytes_have_an_outcome(start, rest):
+    assert outcome(start + rest) in {"too_many_pixels", "unreadable", "damaged"}
+
+
+def test_a_bomb_is_rejected_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+
+    assert outcome(photos.png_bomb(8_000, 8_000)) == "too_many_pixels"
+
+
+def test_the_detail_of_a_bomb_says_what_can_be_read(answer_to):
+    detail = answer_to(photos.png_bomb())["rejected"]["detail"]
+
+    assert detail == "The PNG has 60000 x 60000 pixels, and 59 million can be read."
+
+
+def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(monkeypatch):
+    def load(self):
+        raise MemoryError
+
+    monkeypatch.setattr(app.PngImageFile, "load", load)
+
+    assert outcome(photo("PNG")) == "too_many_pixels"
+
+
+# ── S3 ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_any_key_is_read_as_it_is(key, bucket, context):
+    bucket.put_object(Key=key, Body=photo())
+
+    assert "image_data" in app.lambda_handler(EVENT | {"key": key}, context)
+
+
+def test_the_version_of_the_event_is_read_though_another_followed(bucket, context):
+    version = bucket.put_object(Key=EVENT["key"], Body=photo()).version_id
+    bucket.put_object(Key=EVENT["key"], Body=b"something else")
+
+    assert app.lambda_handler(EVENT | {"version_id": version}, context)["width"] == 320
+
+
+def test_without_a_version_the_latest_is_read(bucket, context):
+    bucket.put_object(Key=EVENT["key"], Body=photo())
+
+    assert app.lambda_handler({"bucket": BUCKET, "key": EVENT["key"]}, context)["width"] == 320
+
+
+@pytest.mark.parametrize("version", [None, "3HL4kqtJvjVBH40Nrjfkd"])
+def test_a_photo_that_is_gone_is_missing(version, bucket, context):
+    key = "uploads/gone" if version is None else bucket.put_object(Key="uploads/other", Body=photo()).key
+
+    answer = app.lambda_handler(EVENT | {"key": key, "version_id": version}, context)
+
+    assert answer["rejected"]["reason"] == "missing"
+    assert_a_person_can_read(answer["rejected"]["detail"])
+
+
+@pytest.mark.parametrize(
+    "code", ["AccessDenied", "NoSuchBucket", "SlowDown", "InternalError", "KMS.DisabledException"]
+)
+def test_every_other_refusal_is_a_fault(code, stubbed_s3, context):
+    stubbed_s3.add_client_error("get_object", code)
+
+    with pytest.raises(ClientError, match=code):
+        app.lambda_handler(EVENT, context)
+
+
+def test_a_body_that_breaks_off_is_a_fault(stubbed_s3, context):
+    body = StreamingBody(io.BytesIO(photo()[:100]), 2000)
+    stubbed_s3.add_response("get_object", {"Body": body, "ContentLength": 2000})
+
+    with pytest.raises(Exception, match="100"):
+        app.lambda_handler(EVENT, context)
+
+
+def test_a_file_that_is_too_large_is_not_even_downloaded(stubbed_s3, context):
+    body = io.BytesIO(photo())
+    answer = {"Body": StreamingBody(body, 10**9), "ContentLength": 10**9}
+    stubbed_s3.add_response("get_object", answer)
+
+    assert app.lambda_handler(EVENT, context)["rejected"] == {
+        "reason": "too_many_bytes",
+        "detail": "The file is larger than 160 MB.",
+    }
+    assert body.closed
+
+
+# ── What is logged and counted ───────────────────────────────────────────────────────────────────────────
+
+
+def test_one_line_tells_of_a_photo_without_showing_it(bucket, context, logged):
+    file = photo()
+    bucket.put_object(Key="uploads/zwei\nZeilen.jpg", Body=file)
+    logged(app.logger)
+
+    answer = app.lambda_handler(EVENT | {"key": "uploads/zwei\nZeilen.jpg"}, context)
+
+    (line,) = [line for line in logged(app.logger) if "message" in line]
+    assert line["message"] == "photo serialized"
+    assert line["key"] == "uploads/zwei\nZeilen.jpg"
+    assert line["correlation_id"] == "arn:of:the:execution"
+    assert (line["format"], line["mode"], line["width"], line["height"]) == ("JPEG", "RGB", 320, 240)
+    assert (line["bytes_in"], line["bytes_out"]) == (len(file), len(b64decode(answer["image_data"])))
+    assert answer["image_data"][:40] not in json.dumps(line)
+    assert len(json.dumps(line)) < 2000
+
+
+def test_nothing_of_the_photo_before_is_in_the_line_of_the_next(bucket, context, logged):
+    bucket.put_object(Key="good", Body=photo())
+    bucket.put_object(Key="bad", Body=b"")
+    app.lambda_handler(EVENT | {"key": "good"}, context)
+    logged(app.logger)
+
+    app.lambda_handler(EVENT | {"key": "bad"}, context)
+
+    (line,) = [line for line in logged(app.logger) if "message" in line]
+    assert (line["message"], line["reason"]) == ("photo rejected", "empty")
+    assert "width" not in line
+
+
+@pytest.mark.parametrize(
+    ("file", "metric", "reason"),
+    [(photo(), "PhotosSerialized", None), (b"text", "PhotosRejected", "unreadable")],
+)
+def test_photos_are_counted_by_outcome(file, metric, reason, answer_to, capsys):
+    answer_to(file)
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (counted,) = [line for line in lines if metric in line]
+    assert counted[metric] == [1.0]
+    assert counted.get("reason") == reason
+    assert counted["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
