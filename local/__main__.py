@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -65,7 +65,7 @@ def local() -> None:
     """
 
 
-def with_ports(command: click.Command) -> click.Command:
+def with_ports(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say where the servers listen, on 127.0.0.1 alone."""
     named = {"endpoint": "the model's endpoint", "emulator": "the AWS emulator"}
     for name, what in named.items():

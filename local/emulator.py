@@ -1,43 +1,68 @@
-"""The emulator: ministack, and in front of it the one API of ours that it lacks, SageMaker's runtime.
+"""The emulator: ministack, with the one API of ours that it lacks, SageMaker's runtime, and mended twice.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
 
+import functools
 import os
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any
+import threading
+from collections.abc import Callable
 from urllib.parse import parse_qs
 
 import httpx
 from ministack.app import app as ministack
+from ministack.core import iam_evaluator
 from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
+from ministack.services import stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from starlette.types import Receive, Scope, Send
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
+
+EXECUTIONS_AT_ONCE = 2 * (os.process_cpu_count() or 1)
+"""Executions that make progress; the others wait. Each call in flight is a process of a hundred megabytes."""
 
 model = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
 
 
+def run_in_turn(run: Callable[[str], None]) -> Callable[[str], None]:
+    """Make executions wait for one another before they begin, so that a burst of photos is a queue."""
+    turn = threading.Semaphore(EXECUTIONS_AT_ONCE)
+
+    def run_one(arn: str) -> None:
+        with turn:
+            run(arn)
+
+    return run_one
+
+
+@functools.cache
+def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT001  called as ministack's own
+    """Compile a policy's pattern; ministack's own stops at a line break, which a photo's key may hold."""
+    regex = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
+    return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG))
+
+
+stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
+iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve SageMaker's runtime here and everything else by ministack (ASGI)."""
-    if scope["type"] != "http":
-        return await ministack(scope, receive, send)
-    # Nothing leaves this machine, so a request counts as encrypted, and TLS-only policies can stay on.
-    scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-proto", b"https")]}
-    if not INVOCATIONS.fullmatch(scope["path"]):
-        return await ministack(scope, receive, send)
-    request = Request(scope, receive)
-    response = await denial(request) or await invoke_endpoint(request)
-    return await response(scope, receive, send)
+    if scope["type"] == "http":
+        # Nothing leaves this machine, so a request counts as encrypted, and TLS-only policies can stay on.
+        scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-proto", b"https")]}
+    if scope["type"] == "http" and INVOCATIONS.fullmatch(scope["path"]):
+        request = Request(scope, receive)
+        response = await denial(request) or await invoke_endpoint(request)
+        await response(scope, receive, send)
+    else:
+        await ministack(scope, receive, send)
 
 
 async def denial(request: Request) -> Response | None:

@@ -27,7 +27,7 @@ def demo_pictures() -> Iterator[tuple[str, bytes]]:
         yield f"bicycle-{number}.jpg", encoded(picture(bicycle, seed=number))
     for number in range(1, 4):
         yield f"motorcycle-{number}.jpg", encoded(picture(motorcycle, seed=number))
-    yield "bicycle-in-fog.jpg", encoded(Image.blend(picture(bicycle, seed=4), FOG, 0.75))
+    yield "bicycle-in-fog.jpg", encoded(Image.blend(picture(bicycle, seed=4), FOG, 0.78))
     yield "scone.png", encoded(picture(scone, seed=1), "PNG")
     phone = picture(motorcycle, seed=5).resize((4000, 3000), Image.Resampling.BICUBIC)
     yield "from-the-phone.jpg", encoded(phone)

@@ -139,10 +139,8 @@ def require_free(server: Server) -> None:
 def owner(port: int) -> str:
     """Describe the process that listens on a port, as far as this user may see it."""
     try:
-        connections = psutil.net_connections("tcp")
-        pid = next(
-            c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid
-        )
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pid = next(c.pid for c in listening if c.pid and c.laddr[1:] == (port,))
         return f"process {pid} ({' '.join(psutil.Process(pid).cmdline())[:80]})"
     except (psutil.Error, StopIteration):
         return "another process"

@@ -218,7 +218,15 @@ class Stack:
         }
         return processes.Server(
             name="the emulator",
-            command=[sys.executable, "-m", "hypercorn", "--keep-alive=75", *binds, "local.emulator:app"],
+            command=[
+                sys.executable,
+                "-m",
+                "hypercorn",
+                "--workers=0",
+                "--keep-alive=75",
+                *binds,
+                "local.emulator:app",
+            ],
             port=self.ports.emulator,
             health="/_ministack/health",
             env=self._environment() | emulation,

@@ -10,13 +10,14 @@ from boto3.dynamodb.types import TypeDeserializer
 
 from local import demo, pictures
 from local.stack import Stack
+from tests import photos
 
 Result = dict[str, Any]
 
 
-def uploaded(stack: Stack, photos: dict[str, bytes]) -> dict[str, demo.Outcome]:
+def uploaded(stack: Stack, files: dict[str, bytes]) -> dict[str, demo.Outcome]:
     """Upload photos and wait for what becomes of each, by name."""
-    return {outcome.photo.name: outcome for outcome in demo.classify(stack, photos, silence=60)}
+    return {outcome.photo.name: outcome for outcome in demo.classify(stack, files, silence=60)}
 
 
 def result(stack: Stack, key: str) -> Result:
@@ -129,9 +130,9 @@ def routing(stack) -> Subscriber:
 def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person_looks(stack, routing):
     review = stack.outputs["ReviewQueueUrl"]
     list(messages(stack.client("sqs"), review))
-    photos = {f"everyday/{name}": photo for name, photo in pictures.demo_pictures()}
+    everyday = {f"everyday/{name}": photo for name, photo in pictures.demo_pictures()}
 
-    outcomes = uploaded(stack, photos)
+    outcomes = uploaded(stack, everyday)
 
     assert {name: (outcome.outcome, outcome.label) for name, outcome in outcomes.items()} == {
         "everyday/bicycle-1.jpg": ("accepted", "bicycle"),
@@ -146,7 +147,7 @@ def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person
         "everyday/upload-broke-off.jpg": ("rejected", None),
         "everyday/route 7/a+b c.png": ("accepted", "bicycle"),
     }
-    keys = {f"uploads/{name}" for name in photos}
+    keys = {f"uploads/{name}" for name in everyday}
     events = routing.events(about=keys)
     assert {event["detail"]["key"]: event["detail-type"] for event in events} == {
         f"uploads/{name}": {
@@ -159,6 +160,50 @@ def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person
     assert len(events) == len(keys)
     for_review = [json.loads(message["Body"])["key"] for message in messages(stack.client("sqs"), review)]
     assert sorted(for_review) == ["uploads/everyday/bicycle-in-fog.jpg", "uploads/everyday/scone.png"]
+
+
+ODD_FILES: dict[str, tuple[str, str, bytes]] = {
+    **{f"odd/{name}": ("needs_review", "not_a_vehicle", make()) for name, make in photos.READABLE.items()},
+    **{f"odd/{name}": ("rejected", reason, make()) for name, (reason, make) in photos.REJECTED.items()},
+    **{f"odd/{key}": ("needs_review", "not_a_vehicle", photos.photo()) for key in photos.ODD_KEYS},
+    "odd/fifty megapixels.jpg": (
+        "needs_review",
+        "not_a_vehicle",
+        photos.fifty_megapixel_jpeg(progressive=True),
+    ),
+}
+
+
+def test_odd_files_and_odd_names_each_get_one_result_and_the_right_one(stack, routing):
+    outcomes = uploaded(stack, {name: file for name, (*_, file) in ODD_FILES.items()})
+
+    assert {name: (outcome.outcome, outcome.reason) for name, outcome in outcomes.items()} == {
+        name: (outcome, reason) for name, (outcome, reason, _) in ODD_FILES.items()
+    }
+    keys = [
+        event["detail"]["key"] for event in routing.events(about={f"uploads/{name}" for name in ODD_FILES})
+    ]
+    assert sorted(keys) == sorted(f"uploads/{name}" for name in ODD_FILES)
+
+
+def test_the_state_stays_small_even_for_noise(stack):
+    name = "noise.png"
+    uploaded(stack, {name: photos.photo("PNG", photos.noise(224, 224))})
+    (execution,) = executions(stack, f"uploads/{name}")
+
+    history = stack.client("stepfunctions").get_execution_history(
+        executionArn=execution["executionArn"], maxResults=1000
+    )["events"]
+
+    states = [
+        details[side]
+        for event in history
+        for kind, details in event.items()
+        if kind.endswith("EventDetails")
+        for side in ("input", "output")
+        if side in details
+    ]
+    assert 40_000 < max(len(state.encode()) for state in states) < 64 * 1024
 
 
 def test_a_result_tells_all_that_the_contract_promises(stack):
