@@ -92,7 +92,7 @@ def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
 
 
 def may_pass(error: ClientError) -> bool:
-    """Tell a fault of the moment from one that stays, by the container's status (ModelError) or SageMaker's."""
+    """Tell a fault of the moment from one that stays, by the container's status or else SageMaker's."""
     answer: dict[str, Any] = {**error.response}
     status = answer.get("OriginalStatusCode") or answer["ResponseMetadata"]["HTTPStatusCode"]
     return (

@@ -72,7 +72,7 @@ def assert_a_person_can_read(detail: str) -> None:
 
 def picture(answer: dict) -> Image.Image:
     image = Image.open(io.BytesIO(b64decode(answer["image_data"], validate=True)))
-    assert (image.format, image.mode) == ("JPEG", "RGB")
+    assert (Image.MIME[image.format or ""], image.mode) == (answer["content_type"], "RGB")
     image.load()
     return image
 
@@ -101,15 +101,28 @@ def assert_upright(image: Image.Image, tolerance: int = 12) -> None:
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_every_kind_of_photo_becomes_a_small_jpeg(name, answer_to):
+def test_every_kind_of_photo_becomes_a_small_one(name, answer_to):
     file = READABLE[name]()
 
     answer = answer_to(file)
 
     assert set(answer) == {"image_data", "content_type", "width", "height", "sha256"}
-    assert answer["content_type"] == "image/jpeg"
+    assert answer["content_type"] in {"image/jpeg", "image/png"}
     assert answer["sha256"] == hashlib.sha256(file).hexdigest()
     assert max(picture(answer).size) == min(224, max(answer["width"], answer["height"]))
+
+
+def test_a_large_photo_becomes_a_jpeg():
+    assert serialized(photo("PNG")).format == "JPEG"
+
+
+def test_a_tiny_picture_keeps_every_pixel_as_it_is():
+    tiny = photos.noise(32, 32)
+
+    kept = serialized(photo("PNG", tiny))
+
+    assert kept.format == "PNG"
+    assert kept.tobytes() == tiny.tobytes()
 
 
 @pytest.mark.parametrize("kind", photos.FORMATS)
