@@ -7,6 +7,8 @@ import click
 
 # What --help says, so that it need not import a command (and with it half a scientific library) to say it.
 COMMANDS = {
+    "data": "Make a data set of labelled photos: from CIFAR-100, or from a folder of your own.",
+    "evaluate": "Measure how right a model is on photos whose labels are known.",
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
     "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
     "destroy": "Delete a deployed stack and the photos in its bucket.",

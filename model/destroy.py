@@ -22,7 +22,7 @@ console = Console(stderr=True)
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def command(*, name: str, dry_run: bool, yes: bool) -> None:
-    """Delete a stack, the photos in its bucket included.
+    """Delete a deployed stack and the photos in its bucket.
 
     Fine to call again, also after a deletion that stopped half-way. Asks first; the region and the account
     are those of your AWS environment.
