@@ -12,7 +12,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test lint format build deploy destroy bench
+.PHONY: help setup demo up down train test lint format build deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,11 @@ up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: also 
 
 down: setup  ## end what `make up` started
 	@$(BIN)/python -m local down
+
+train: setup  ## a model of your own, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
+	@$(BIN)/python -m model data $(if $(DATA),--source "$(DATA)") --out .local/data
+	@$(BIN)/python -m model train --data .local/data --out .local/model
+	@$(BIN)/python -m model evaluate --model .local/model --data .local/data --out .local/evaluation
 
 test: setup  ## all tests: unit, integration, end to end
 	@$(BIN)/python -m pytest

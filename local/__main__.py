@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from local import LocalError, demo
-from local.stack import Ports, Stack
+from local.stack import HOME, Ports, Stack
+from model.artifact import ArtifactError
 
+TRAINED = HOME / "model"
+"""Where `make train` leaves its model."""
 WIDE = 110
 """Columns where no terminal says how many it has."""
 INTERRUPTED = 130
@@ -65,8 +68,8 @@ def local() -> None:
     """
 
 
-def with_ports(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where the servers listen, on 127.0.0.1 alone."""
+def with_stack(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a stack: its model, and where its servers listen, on 127.0.0.1 alone."""
     named = {"endpoint": "the model's endpoint", "emulator": "the AWS emulator"}
     for name, what in named.items():
         option = click.option(
@@ -79,20 +82,27 @@ def with_ports(command: Callable[..., None]) -> Callable[..., None]:
             help=f"The port of {what}.",
         )
         command = option(command)
-    return command
+    return click.option(
+        "--model",
+        type=click.Path(path_type=Path),
+        default=TRAINED if TRAINED.exists() else None,
+        help="The model to ask: a folder that `model train` wrote. By default what `make train` made, or the "
+        "ready-made model.",
+    )(command)
 
 
 @local.command()
 @click.option("--for-containers", is_flag=True, help="Answer on Docker's bridge too, for `sam local invoke`.")
-@with_ports
-def up(*, for_containers: bool, emulator_port: int, endpoint_port: int) -> None:
+@with_stack
+def up(*, for_containers: bool, model: Path | None, emulator_port: int, endpoint_port: int) -> None:
     """Start everything, deploy the stack, and leave it running.
 
     Writes .local/stack.json, which says where everything is.
     """
     console = Console()
     with failing_in_one_line(), Steps(console) as report:
-        stack = Stack(ports=Ports(emulator_port, endpoint_port), for_containers=for_containers)
+        ports = Ports(emulator_port, endpoint_port)
+        stack = Stack(ports=ports, model=model, for_containers=for_containers)
         stack.up(report)
     console.print(
         f"\nThe stack is up. In your shell:\n\n"
@@ -118,15 +128,15 @@ def down() -> None:
 @click.option(
     "--photos", type=click.Path(path_type=Path), help="A folder of your own photos, instead of drawn ones."
 )
-@with_ports
-def show(photos: Path | None, emulator_port: int, endpoint_port: int) -> None:
+@with_stack
+def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_port: int) -> None:
     """Send photos through the whole stack, show what became of them, and take it all down again."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)
     with failing_in_one_line():
         content = demo.photos(photos)
-        stack = Stack(ports=Ports(emulator_port, endpoint_port))
+        stack = Stack(ports=Ports(emulator_port, endpoint_port), model=model)
         with Steps(console) as report, stack.running(report):
             report(f"Classifying {len(content)} photos")
             report.status.stop()
@@ -155,7 +165,7 @@ def failing_in_one_line() -> Iterator[None]:
     signal.signal(signal.SIGHUP, interrupt)
     try:
         yield
-    except LocalError as error:
+    except (LocalError, ArtifactError) as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

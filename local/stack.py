@@ -46,11 +46,13 @@ class Stack:
     """The emulator, the model's endpoint, and the template's stack on them.
 
     Everything it writes is in ``home``: ``stack.json``, which describes it to whoever wants to use it, logs,
-    the endpoint's captures, and the build.
+    the endpoint's captures, and the build. ``model`` is what `model train` wrote, or ``None`` for the
+    ready-made one.
     """
 
     home: Path = HOME
     ports: Ports = Ports()
+    model: Path | None = None
     for_containers: bool = False
     region: str = "us-east-1"
     name: str = "scones-unlimited"
@@ -128,13 +130,13 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         try:
             report("Preparing the model")
-            model = Classifier.load().description
+            described = Classifier.load(self.model).description
             report("Starting the emulator and the endpoint")
             processes.start([self._endpoint(), self._emulator()], self._registry)
             report("Building the functions")
             self.build()
             report("Deploying the stack")
-            self.deploy(parameters(model))
+            self.deploy(parameters(described))
             self._place_sample()
         except BaseException:
             self.down()
@@ -197,7 +199,7 @@ class Stack:
         return self.home / "tmp"
 
     def _endpoint(self) -> processes.Server:
-        serve = [sys.executable, "-m", "model", "serve"]
+        serve = [sys.executable, "-m", "model", "serve", *([f"--model={self.model}"] if self.model else [])]
         return processes.Server(
             name="the endpoint",
             command=[*serve, f"--port={self.ports.endpoint}", f"--capture={self.captures}"],

@@ -1,5 +1,6 @@
 """The commands of `python -m local`, as one who types them meets them: also when something goes wrong."""
 
+import json
 import os
 import re
 import signal
@@ -105,6 +106,27 @@ def test_a_folder_without_photos_is_refused_before_anything_starts(folder, tmp_p
         == f"Error: {tmp_path / folder} {'is no folder' if folder == 'missing' else 'holds no files'}: "
         + ("give one with photos in it\n" if folder == "missing" else "give a folder with photos in it\n")
     )
+
+
+def test_up_leaves_a_stack_and_its_description_and_down_nothing(ports):
+    up = start("up", **ports)
+    shown, said = up.communicate(timeout=300)
+    assert up.returncode == 0, said
+    described = json.loads((ROOT / ".local" / "stack.json").read_text())
+    try:
+        assert described["endpoint_url"] == f"http://127.0.0.1:{ports['EMULATOR_PORT']}"
+        assert described["sagemaker_runtime_url"] == f"http://127.0.0.1:{ports['ENDPOINT_PORT']}"
+        assert f"s3://{described['outputs']['UploadBucketName']}/uploads/" in shown
+        again = start("up", **ports)
+        assert "is up already" in again.communicate(timeout=60)[1]
+        assert again.returncode == 1
+    finally:
+        down = start("down")
+        ended, _ = down.communicate(timeout=60)
+
+    assert ended == "Ended the endpoint and the emulator.\n"
+    assert nothing_listens(ports)
+    assert not (ROOT / ".local" / "stack.json").exists()
 
 
 def test_down_is_fine_when_nothing_is_up():
