@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 console = Console(stderr=True)
 
 
-@click.command()
+@click.command("destroy")
 @click.option("--stack", "name", required=True, help="The stack's name, e.g. scones-unlimited-dev.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
