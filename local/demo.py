@@ -1,6 +1,7 @@
 """The demonstration: photos go into a local stack's bucket, and their outcomes are shown as they arrive."""
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from rich.text import Text
 from local import LocalError, pictures
 from local.stack import Stack
 
-AT_ONCE = 4
-"""Photos on their way at a time: as many workers of each function are started, each in about a second."""
+AT_ONCE = os.process_cpu_count() or 1
+"""Photos on their way at a time: as many workers of each function are started, each a second of work."""
 SILENCE = 120.0
 """Seconds without any news after which the photos still out are given up."""
 STYLES = {

@@ -239,6 +239,8 @@ class Stack:
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(self._scratch),
             "SAM_CLI_TELEMETRY": "0",
+            # Seconds; its 5 are for CloudFormation.
+            "SAM_CLI_POLL_DELAY": "0.5",
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
