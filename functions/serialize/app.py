@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import boto3
@@ -17,7 +18,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -28,7 +30,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectRequestTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef
     from pillow_heif import HeifImage
 
 # Three attempts of at most 7 s and their pauses end within the function's 30 s.
@@ -53,6 +55,9 @@ FEW_PIXELS = 96 * 96
 FEW_BYTES = 40_000
 """Of a JPEG at quality 90: a photo takes 13 KB. Noise takes 49 KB, and 39 KB at quality 80."""
 
+BREAKS = (BotoConnectionError, HTTPClientError, IncompleteReadError)
+"""What a connection that is not made, or that breaks, raises: no answer, or only a part of one."""
+
 type Photo = "Image.Image | HeifImage"
 type Reason = Literal["missing", "empty", "too_many_bytes", "too_many_pixels", "unreadable", "damaged"]
 
@@ -68,6 +73,10 @@ class RejectedError(Exception):
         self.reason, self.detail = reason, detail
 
 
+class StorageUnavailableError(Exception):
+    """S3 is throttled, broken or out of reach for now: worth another try, which the state machine makes."""
+
+
 class SettingError(ValueError):
     """An environment variable of the function has no usable value."""
 
@@ -81,6 +90,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
     Raises
     ------
+    StorageUnavailableError
+        A fault of S3's that may pass.
     botocore.exceptions.ClientError
         S3 does not give the object, for another reason than that it is gone.
     SettingError
@@ -120,18 +131,28 @@ def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> 
     ------
     RejectedError
         ``missing``, ``empty`` or ``too_many_bytes``, of which none is then read.
+    StorageUnavailableError
+        No answer, an answer that breaks off, throttling, or an error of S3's own (5XX).
     botocore.exceptions.ClientError
-        Any other refusal. API Reference, GetObject, lists them.
+        Any other refusal. API Reference, "Error Responses", lists them.
     """
     request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if version_id:
         request["VersionId"] = version_id
     try:
-        stored = S3.get_object(**request)
+        return copy(S3.get_object(**request), file)
+    except BREAKS as error:
+        raise StorageUnavailableError(str(error)) from error
     except ClientError as error:
         if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchVersion", "404"}:
             raise RejectedError("missing", "The file is gone: it was deleted before it was read.") from error
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise StorageUnavailableError(str(error)) from error
         raise
+
+
+def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
+    """Write what S3 sends to a file, unless that is nothing or too much, and return its SHA-256 in hex."""
     with closing(stored["Body"]) as body:
         logger.append_keys(bytes_in=stored["ContentLength"])
         if stored["ContentLength"] == 0:
