@@ -6,11 +6,13 @@ import hashlib
 import io
 import os
 import re
+import resource
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import boto3
@@ -45,6 +47,9 @@ of 16-bit PNG that do not compress."""
 
 DECODING_MEMORY = 370_000_000
 """Bytes that decoding may take: the function's 512 MB less Python, boto3 and all that is always there."""
+
+STATUS = Path("/proc/self/status")
+"""Where Linux tells of this process's memory (proc_pid_status(5))."""
 
 LARGEST_BOX = 224
 """Pixels. Beyond it, a photo of noise could take more than the 64 KB that the state may hold."""
@@ -216,7 +221,7 @@ def kind_of(file: IO[bytes]) -> str:
 def decoding(kind: str) -> Iterator[None]:
     """Reject the photo when its decoder fails. Nothing but decoders may run in here."""
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), limited_memory():
             yield
     # Another try would not help: the file needs more than its header told, and would need it again.
     except (MemoryError, Image.DecompressionBombError) as error:
@@ -225,6 +230,25 @@ def decoding(kind: str) -> Iterator[None]:
     except Exception as error:
         logger.append_keys(cause=type(error).__name__)
         raise RejectedError("damaged", f"The {kind} is cut off, corrupt or of a rare kind.") from error
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """Give what runs in here no more than DECODING_MEMORY: a header may say less than the pixels then take.
+
+    Only Linux, which Lambda runs on, has the limit (getrlimit(2), RLIMIT_DATA) and tells how much is taken.
+    """
+    if not STATUS.exists():
+        yield
+        return
+    status = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    taken = int(status["VmData"].removesuffix("kB")) * 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + DECODING_MEMORY, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def open_heic(file: IO[bytes]) -> "HeifImage":
