@@ -26,7 +26,7 @@ PENALTIES = (3.0, 10.0, 30.0, 100.0)
 """Inverse strengths of regularisation, of which cross-validation chooses one."""
 DETAILED_PHOTOS = 100
 """So many training photos with detail it takes to learn from them how much ImageNet's expert counts."""
-IMAGENET_COUNTS = 2.0
+IMAGENET_COUNTS = 3.0
 """Beta where the training photos cannot tell: the network was trained with smoothed labels, and is more often
 right than it says. Like the next two chosen on a few dozen photos (docs/decisions.md)."""
 COUNTED_TWICE = 0.6

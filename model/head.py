@@ -54,10 +54,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Scale:
-    """Brings a descriptor's parts to the same weight: (x - mean) * weight, per number.
+    """Brings a descriptor's two parts to the same weight: (x - mean) * weight, per number.
 
-    In a pooled part each number varies alike; the pairs, already of one length, vary as they do; and every
-    part varies as much as any other.
+    The pooled numbers vary alike; the pairs, already of one length, vary as they do; and both parts together
+    as much.
     """
 
     mean: Floats
@@ -67,11 +67,10 @@ class Scale:
     def fit(cls, descriptor: Floats) -> Self:
         """Take means and deviations from float [N, D]."""
         mean, deviation = descriptor.mean(axis=0), descriptor.std(axis=0)
-        parts = np.split(deviation, np.cumsum(features.PARTS)[:-1])
-        pooled, pairs = parts[: len(features.SCALES)], parts[len(features.SCALES) :]
-        weights = [_inverse(part) / np.sqrt(len(part)) for part in pooled]
-        weights += [np.full(len(part), _inverse(np.linalg.norm(part))) for part in pairs]
-        return cls(mean, np.concatenate(weights).astype(descriptor.dtype))
+        pooled, pairs = np.split(deviation, [features.POOLED])
+        each = _inverse(pooled) / np.sqrt(len(pooled))
+        together = np.full(len(pairs), _inverse(np.linalg.norm(pairs)))
+        return cls(mean, np.concatenate([each, together]).astype(descriptor.dtype))
 
     def __call__(self, descriptor: Floats) -> Floats:
         """Scale float [N, D]."""
