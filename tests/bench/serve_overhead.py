@@ -1,0 +1,106 @@
+"""What serving adds to asking the model: ``python -m tests.bench serve_overhead``."""
+
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import psutil
+
+from functions.serialize.app import serialize
+from local import pictures
+from model.classifier import Classifier
+from tests.conftest import ROOT, free_port
+
+
+@click.command()
+@click.option(
+    "--photos", type=click.Path(exists=True, path_type=Path), help="Real photos, instead of a drawn one."
+)
+@click.option("--model", type=click.Path(path_type=Path), help="[default: the ready-made model]")
+@click.option("--rounds", default=200, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
+)
+def bench(photos: Path | None, model: Path | None, rounds: int, out: Path) -> None:
+    """Ask for the same photo in turn over HTTP and in process, and write down the ratio of the medians."""
+    files = [serialized(content) for content in contents(photos)]
+    classifier = Classifier.load(model)
+    served: list[float] = []
+    bare: list[float] = []
+    with serving(model) as (ask, process):
+        for number in range(rounds + 10):
+            photo = files[number % len(files)]
+            began = time.perf_counter()
+            answer = ask(photo)
+            between = time.perf_counter()
+            expected = classifier.classify(photo)
+            ended = time.perf_counter()
+            assert max(abs(a - b) for a, b in zip(answer, expected, strict=True)) < 1e-5
+            if number >= 10:  # the first ones warm caches
+                served.append(between - began)
+                bare.append(ended - between)
+        peak = peak_of(process)
+    found = {
+        "cores": os.process_cpu_count(),
+        "rounds": rounds,
+        "served_milliseconds": round(1000 * statistics.median(served), 2),
+        "bare_milliseconds": round(1000 * statistics.median(bare), 2),
+        "ratio_of_medians": round(statistics.median(served) / statistics.median(bare), 3),
+        "peak_megabytes": round(peak),
+    }
+    click.echo(json.dumps(found))
+    out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def contents(folder: Path | None) -> list[bytes]:
+    if folder is None:
+        return [pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "JPEG")]
+    return [file.read_bytes() for file in sorted(folder.rglob("*.jpg"))]
+
+
+def serialized(content: bytes) -> bytes:
+    """What the pipeline sends to the endpoint."""
+    return base64.b64decode(serialize(io.BytesIO(content), 224)["image_data"])
+
+
+@contextlib.contextmanager
+def serving(model: Path | None) -> Iterator[tuple]:
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "model",
+        "serve",
+        f"--port={port}",
+        *([f"--model={model}"] if model else []),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert "Serving on" in process.stderr.readline()
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+
+        def ask(photo: bytes) -> list[float]:
+            connection.request("POST", "/invocations", photo, {"Content-Type": "image/jpeg"})
+            return json.loads(connection.getresponse().read())
+
+        yield ask, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def peak_of(process: psutil.Process) -> float:
+    """Peak memory of a running process in megabytes, as Linux counts it."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
