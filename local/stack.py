@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".local"
 
 ENDPOINT_NAME = "vehicle-classifier"
+CAPTURE_BUCKET = "scones-unlimited-captures"
+CAPTURE_URI = f"s3://{CAPTURE_BUCKET}/captures"
+BASELINE = "baseline.json"
 DOCKER_BRIDGE = "docker0"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
@@ -136,7 +139,8 @@ class Stack:
             report("Building the functions")
             self.build()
             report("Deploying the stack")
-            self.deploy(parameters(described))
+            self.client("s3").create_bucket(Bucket=CAPTURE_BUCKET)
+            self.deploy(parameters(described) | self.place_baseline(self.model))
             self._place_sample()
         except BaseException:
             self.down()
@@ -174,6 +178,14 @@ class Stack:
         }
         self.description.write_text(json.dumps(described, indent=2) + "\n")
 
+    def place_baseline(self, source: Path | None) -> dict[str, object]:
+        """Put a baseline, a file or in a model's folder, where monitoring finds it; return the parameter for it."""
+        file = source / BASELINE if source and source.is_dir() else source
+        if not file or file.suffix != ".json" or not file.exists():
+            return {}
+        self.client("s3").upload_file(str(file), CAPTURE_BUCKET, BASELINE)
+        return {"BaselineUri": f"s3://{CAPTURE_BUCKET}/{BASELINE}"}
+
     def _place_sample(self) -> None:
         """Put a photo where the sample event says that one is, so that the event can be used as it is."""
         sample = json.loads((ROOT / "events" / "serialize.json").read_text())
@@ -202,7 +214,7 @@ class Stack:
         serve = [sys.executable, "-m", "model", "serve", *([f"--model={self.model}"] if self.model else [])]
         return processes.Server(
             name="the endpoint",
-            command=[*serve, f"--port={self.ports.endpoint}", f"--capture={self.captures}"],
+            command=[*serve, f"--port={self.ports.endpoint}", f"--capture={self.captures}", f"--capture={CAPTURE_URI}"],
             port=self.ports.endpoint,
             health="/ping",
             env=self._environment(),
@@ -280,4 +292,5 @@ def parameters(model: Description) -> dict[str, object]:
         "ClassLabels": ",".join(model.labels),
         "ConfidenceThreshold": model.threshold,
         "ImageSize": model.input_size,
+        "CaptureUri": CAPTURE_URI,
     }

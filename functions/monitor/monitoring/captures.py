@@ -205,7 +205,7 @@ class Bucket:
         )
         folders: list[str] = []
         files: list[str] = []
-        with _failing_as_captures(folder):
+        with failing_as_captures(folder):
             for page in pages:
                 folders += [f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in page.get("CommonPrefixes", [])]
                 files += [f"s3://{bucket}/{one['Key']}" for one in page.get("Contents", [])]
@@ -228,7 +228,7 @@ class Bucket:
     def _fetch(self, uri: str) -> bytes | None:
         bucket, key = split_uri(uri)
         file = BytesIO()
-        with _failing_as_captures(uri):
+        with failing_as_captures(uri):
             try:
                 # A download that breaks off is begun again, unlike the body of get_object.
                 self._s3.download_fileobj(bucket, key, file, Config=TransferConfig(use_threads=False))
@@ -240,7 +240,8 @@ class Bucket:
 
 
 @contextmanager
-def _failing_as_captures(uri: str) -> Iterator[None]:
+def failing_as_captures(uri: str) -> Iterator[None]:
+    """Turn S3's errors, while a ``with`` block reads `uri`, into a CaptureError that names it."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:
