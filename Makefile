@@ -12,7 +12,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down train test lint format build deploy destroy bench
+.PHONY: help setup demo up down drift train test lint format build deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: also 
 
 down: setup  ## end what `make up` started
 	@$(BIN)/python -m local down
+
+drift: setup  ## rehearse on the running stack: a day in a minute that goes wrong half-way
+	@$(BIN)/python -m local drift
 
 train: setup  ## a model of your own, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
 	@$(BIN)/python -m model data $(if $(DATA),--source "$(DATA)") --out .local/data

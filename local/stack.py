@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import boto3
@@ -60,6 +60,24 @@ class Stack:
     region: str = "us-east-1"
     name: str = "scones-unlimited"
     outputs: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, home: Path = HOME, model: Path | None = None) -> Self:
+        """Return the stack that `up` left running.
+
+        Raises
+        ------
+        LocalError
+            None is.
+        """
+        stack = cls(home=home, model=model)
+        if not stack.description.exists() or not processes.running(stack._registry):
+            raise LocalError("no local stack is up: `make up` first")
+        described = json.loads(stack.description.read_text())
+        emulator, endpoint = (urlsplit(described[url]).port for url in ("endpoint_url", "sagemaker_runtime_url"))
+        stack.ports = Ports(emulator or Ports.emulator, endpoint or Ports.endpoint)
+        stack.outputs = described["outputs"]
+        return stack
 
     @property
     def endpoint_url(self) -> str:

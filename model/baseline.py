@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from functions.monitor.monitoring.drift import Baseline, BaselineError, Numbers, categories
+from functions.monitor.monitoring.drift import Baseline, BaselineError, Numbers, categories, rounded
 from functions.monitor.monitoring.window import PROPERTIES, properties
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ KEPT = 500
 """Values of a number that stand for all."""
 PHOTOS = 1000
 """Of how many the look is measured, at most: more would hardly move a distribution."""
-DIGITS = 6
-"""Significant ones, of each number kept."""
 
 
 @dataclass(frozen=True)
@@ -204,11 +202,6 @@ def thinned(values: Floats) -> list[float]:
         middles = (np.arange(KEPT) + 0.5) / KEPT
         values = np.quantile(values, middles, method="inverted_cdf")
     return sorted(rounded(values))
-
-
-def rounded(values: Iterable[float]) -> list[float]:
-    """Return values to `DIGITS` significant digits."""
-    return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def read(path: Path) -> Baseline:

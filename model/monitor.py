@@ -149,9 +149,10 @@ def command(
         keep_names=bool(shown),
     )
     bounds = TimeWindow(start, end)
-    console = Console(stderr=True)
-    with console.status("Reading captures …") as status:
-        tally = monitoring.gather(captures, bounds, window, lambda n: status.update(f"Reading captures … {n:,}"))
+    with Console(stderr=True).status("Reading captures …") as status:
+        tally = monitoring.gather(
+            captures, bounds, window, lambda n: status.update(f"Reading captures … {n:,}")
+        )
         status.update("Looking at photos …")
         sample = monitoring.measure(window, classifier, features_sample)
         report = monitoring.monitor(captures, bounds, window, tally, sample, known, shown)

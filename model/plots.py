@@ -28,7 +28,7 @@ BLUE, RED, AMBER, TEAL = "#1f6fb5", "#b3372b", "#a86a00", "#2a8c82"
 NAMES = {INK: "ink", SOFT: "soft", LINE: "line", PAPER: "paper", BLUE: "blue", RED: "red", AMBER: "amber", TEAL: "teal"}
 """The page's names of these colours, which are others where the reader prefers dark."""
 LEVELS = {"none": BLUE, "moderate": AMBER, "drifted": RED}
-LEVEL_WORDS = {"none": "as before", "moderate": f"over {MODERATE}", "drifted": f"over {LIMIT}"}
+LEVEL_WORDS = {"none": "as before, or chance", "moderate": f"over {MODERATE}", "drifted": f"over {LIMIT}"}
 LABELS = (BLUE, TEAL, AMBER, RED)
 CAPTIONS = {
     "volume": ("Answers over time", "How many there were, and how many of them were acted on without a person."),
@@ -250,7 +250,7 @@ def _threshold(axes: Axes, report: Monitoring) -> None:
 
 
 def _along_time(axes: Axes, up: str) -> None:
-    locator = AutoDateLocator(minticks=3, maxticks=6)
+    locator = AutoDateLocator(minticks=3, maxticks=7)  # fewer, and it finds none for 2 h 50
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_ylabel(up)

@@ -6,7 +6,7 @@ Plain Python, since SciPy and NumPy weigh 160 MB unpacked. What it computes is t
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any, Literal, Self
@@ -21,6 +21,9 @@ MODERATE, LIMIT = 0.1, 0.2
 risk scorecards", 2006), and here for the Kolmogorov-Smirnov distance as well."""
 SIGNIFICANCE = 0.01
 """The chance, in a window without drift, that any one feature passes for changed."""
+DIGITS = 6
+"""Significant ones, of each number in the baseline, and of those that are compared with it: a value that has
+many photos, such as an aspect of 4:3, must not lie beside itself."""
 BINS = 10
 """Of a number's values, for PSI: the baseline's deciles."""
 
@@ -170,6 +173,11 @@ def categories(by_label: Mapping[str, int], under_threshold: int) -> dict[str, d
     return counts
 
 
+def rounded(values: Iterable[float]) -> list[float]:
+    """Return values to `DIGITS` significant digits."""
+    return [float(f"{value:.{DIGITS}g}") for value in values]
+
+
 def kolmogorov_smirnov(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """Return the two-sample Kolmogorov-Smirnov distance, and the p-value of it.
 
@@ -266,6 +274,7 @@ def compare(
     found: dict[str, Drift] = {}
     for name, values in window.numbers.items():
         if len(values) and (known := baseline.numbers.get(name)):
+            values = rounded(values)
             bounds = deciles(known.sample)
             psi = population_stability_index(_binned(values, bounds), _binned(known.sample, bounds))
             found[name] = Drift(psi, *number_test(values, known.sample), len(values))
