@@ -150,7 +150,9 @@ def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_p
         if lost := counts["failed"] + counts["missing"]:
             raise LocalError(f"{lost} of {len(outcomes)} photos got no result: see .local/logs")
         page = report_of(stack)
-        console.print(f"\nHow sure the model was, over time and photo by photo: {page}", highlight=False, soft_wrap=True)
+        console.print(
+            f"\nHow sure the model was, over time and photo by photo: {page}", highlight=False, soft_wrap=True
+        )
 
 
 def report_of(stack: Stack) -> Path:

@@ -1,4 +1,4 @@
-"""The emulator: ministack, with what we need and it lacks: SageMaker's runtime, and metrics; and mended twice.
+"""The emulator: ministack, mended twice, and with what it lacks: SageMaker's runtime, and metrics.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """

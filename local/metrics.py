@@ -46,15 +46,22 @@ def extract(log: Mapping[str, Any]) -> None:
             for metric in directive["Metrics"]:
                 value = log[metric["Name"]]
                 for one in value if isinstance(value, list) else [value]:
-                    publish(directive["Namespace"], metric["Name"], one, metric.get("Unit", "None"), dimensions, at)
+                    publish(
+                        directive["Namespace"],
+                        metric["Name"],
+                        one,
+                        metric.get("Unit", "None"),
+                        of=dimensions,
+                        at=at,
+                    )
 
 
 def publish(
-    namespace: str, name: str, value: float, unit: str, dimensions: dict[str, str], at: float | None = None
+    namespace: str, name: str, value: float, unit: str, *, of: dict[str, str], at: float | None = None
 ) -> None:
     """Publish a value of a metric, at a time in seconds since 1970 or now."""
     cloudwatch._store_datum(  # noqa: SLF001  record_metric, which is public, takes no time
-        namespace, name, dimensions, at or time.time(), unit, value, None, None, None
+        namespace, name, of, at or time.time(), unit, value, None, None, None
     )
 
 
@@ -66,8 +73,8 @@ def telling(run: Callable[[str], None]) -> Callable[[str], None]:
         execution = stepfunctions._executions.get(arn)  # noqa: SLF001  there is no other way to see one
         if execution and (name := STATES.get(execution["status"])):
             machine = {"StateMachineArn": execution["stateMachineArn"]}
-            publish("AWS/States", name, 1, "Count", machine)
-            publish("AWS/States", "ExecutionTime", milliseconds(execution), "Milliseconds", machine)
+            publish("AWS/States", name, 1, "Count", of=machine)
+            publish("AWS/States", "ExecutionTime", milliseconds(execution), "Milliseconds", of=machine)
 
     return run_and_tell
 
@@ -81,10 +88,10 @@ def milliseconds(execution: Mapping[str, Any]) -> float:
 def of_invocation(endpoint: str, status: int, seconds: float) -> None:
     """Publish what SageMaker does about one invocation of an endpoint; its latency is in microseconds."""
     variant = {"EndpointName": endpoint, "VariantName": "AllTraffic"}
-    publish("AWS/SageMaker", "Invocations", 1, "None", variant)
-    publish("AWS/SageMaker", "Invocation4XXErrors", float(400 <= status < 500), "None", variant)  # noqa: PLR2004
-    publish("AWS/SageMaker", "Invocation5XXErrors", float(status >= 500), "None", variant)  # noqa: PLR2004
-    publish("AWS/SageMaker", "ModelLatency", 1e6 * seconds, "Microseconds", variant)
+    publish("AWS/SageMaker", "Invocations", 1, "None", of=variant)
+    publish("AWS/SageMaker", "Invocation4XXErrors", float(400 <= status < 500), "None", of=variant)  # noqa: PLR2004
+    publish("AWS/SageMaker", "Invocation5XXErrors", float(status >= 500), "None", of=variant)  # noqa: PLR2004
+    publish("AWS/SageMaker", "ModelLatency", 1e6 * seconds, "Microseconds", of=variant)
 
 
 def of_queues() -> None:
@@ -93,7 +100,7 @@ def of_queues() -> None:
         sqs._refresh_counts(queue)  # noqa: SLF001
         waiting = float(queue["attributes"]["ApproximateNumberOfMessages"])
         name = {"QueueName": url.rpartition("/")[2]}
-        publish("AWS/SQS", "ApproximateNumberOfMessagesVisible", waiting, "Count", name)
+        publish("AWS/SQS", "ApproximateNumberOfMessagesVisible", waiting, "Count", of=name)
 
 
 def install() -> None:

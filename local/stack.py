@@ -74,7 +74,9 @@ class Stack:
         if not stack.description.exists() or not processes.running(stack._registry):
             raise LocalError("no local stack is up: `make up` first")
         described = json.loads(stack.description.read_text())
-        emulator, endpoint = (urlsplit(described[url]).port for url in ("endpoint_url", "sagemaker_runtime_url"))
+        emulator, endpoint = (
+            urlsplit(described[url]).port for url in ("endpoint_url", "sagemaker_runtime_url")
+        )
         stack.ports = Ports(emulator or Ports.emulator, endpoint or Ports.endpoint)
         stack.outputs = described["outputs"]
         return stack
@@ -197,7 +199,7 @@ class Stack:
         self.description.write_text(json.dumps(described, indent=2) + "\n")
 
     def place_baseline(self, source: Path | None) -> dict[str, object]:
-        """Put a baseline, a file or in a model's folder, where monitoring finds it; return the parameter for it."""
+        """Put a baseline, a file or in a model's folder, where monitoring finds it; return its parameter."""
         file = source / BASELINE if source and source.is_dir() else source
         if not file or file.suffix != ".json" or not file.exists():
             return {}
@@ -232,7 +234,12 @@ class Stack:
         serve = [sys.executable, "-m", "model", "serve", *([f"--model={self.model}"] if self.model else [])]
         return processes.Server(
             name="the endpoint",
-            command=[*serve, f"--port={self.ports.endpoint}", f"--capture={self.captures}", f"--capture={CAPTURE_URI}"],
+            command=[
+                *serve,
+                f"--port={self.ports.endpoint}",
+                f"--capture={self.captures}",
+                f"--capture={CAPTURE_URI}",
+            ],
             port=self.ports.endpoint,
             health="/ping",
             env=self._environment(),

@@ -38,7 +38,9 @@ type Change = Callable[[Image.Image], Image.Image]
 type Report = Callable[[str], None]
 
 
-def report(stack: Stack, model: Description, out: Path, known: Baseline | None, bounds: TimeWindow) -> Monitoring:
+def report(
+    stack: Stack, model: Description, out: Path, known: Baseline | None, bounds: TimeWindow
+) -> Monitoring:
     """Write the monitoring report of what the local endpoint captured.
 
     Parameters
@@ -56,7 +58,7 @@ def report(stack: Stack, model: Description, out: Path, known: Baseline | None, 
     """
     window, tally = read(stack, model, bounds)
     sample = monitoring.measure(window, None, 0)
-    found = monitoring.monitor(str(stack.captures), bounds, window, tally, sample, known)
+    found = monitoring.monitor(str(stack.captures), bounds, window, tally, sample, baseline=known)
     monitor.write(out, found)
     return found
 
@@ -101,7 +103,9 @@ def rehearse(stack: Stack, model: Description, tell: Report) -> Rehearsal:
     home = stack.home / "drift"
     tell(f"Drawing {DIFFERENT} pictures")
     drawn = [pictures.picture(SUBJECTS[seed % len(SUBJECTS)], seed) for seed in range(DIFFERENT)]
-    good, blurred, dark = ([pictures.encoded(change(one)) for one in drawn] for change in (as_it_is, dirty_lens, night))
+    good, blurred, dark = (
+        [pictures.encoded(change(one)) for one in drawn] for change in (as_it_is, dirty_lens, night)
+    )
 
     tell(f"Yesterday: {YESTERDAY} good photos")
     yesterday = sent(stack, "yesterday", itertools.islice(itertools.cycle(good), YESTERDAY), 0)
@@ -148,7 +152,7 @@ def sent(stack: Stack, day: str, photos: Iterator[bytes], pause: float) -> TimeW
     """
     s3, start = stack.client("s3"), datetime.now(UTC).replace(microsecond=0)
     count = 0
-    for count, photo in enumerate(photos, 1):  # noqa: B007  it is wanted after the loop
+    for count, photo in enumerate(photos, 1):
         due = start + timedelta(seconds=1 + pause * count)
         time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds() if pause else 0.0))
         key = f"uploads/{day}/{start:%H%M%S}-{count:04}.jpg"
@@ -176,7 +180,8 @@ def baseline_of(stack: Stack, model: Description, bounds: TimeWindow) -> Baselin
 
 def parts(bounds: TimeWindow, count: int) -> Iterator[TimeWindow]:
     """Cut a time into parts, to the second."""
-    assert bounds.start and bounds.end  # noqa: S101  as `sent` returns them
+    assert bounds.start is not None  # noqa: S101  as `sent` returns it
+    assert bounds.end is not None  # noqa: S101
     seconds = (bounds.end - bounds.start).total_seconds()
     edges = [bounds.start + timedelta(seconds=round(seconds * part / count)) for part in range(count + 1)]
     yield from itertools.starmap(TimeWindow, itertools.pairwise(edges))
@@ -190,7 +195,8 @@ def watched(stack: Stack, part: TimeWindow) -> Told:
     LocalError
         The function failed.
     """
-    assert part.start and part.end  # noqa: S101  as `parts` yields them
+    assert part.start is not None  # noqa: S101  as `parts` yields it
+    assert part.end is not None  # noqa: S101
     event = {"from": part.start.isoformat(), "to": part.end.isoformat()}
     answer = stack.client("lambda").invoke(
         FunctionName=stack.outputs["MonitorFunctionName"], Payload=json.dumps(event)
@@ -240,8 +246,17 @@ def published(stack: Stack, metric: str, at: datetime, **dimensions: str) -> flo
 def table(told: list[Told]) -> Table:
     """Lay out for the terminal what CloudWatch was told."""
     laid_out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("until", "of the day", "photos", "estimated accuracy", "drifted features", f"beyond {LIMIT}"):
-        laid_out.add_column(name, justify="right" if not name.startswith(("until", "beyond")) else "left", no_wrap=True)
+    for name in (
+        "until",
+        "of the day",
+        "photos",
+        "estimated accuracy",
+        "drifted features",
+        f"beyond {LIMIT}",
+    ):
+        laid_out.add_column(
+            name, justify="right" if not name.startswith(("until", "beyond")) else "left", no_wrap=True
+        )
     for number, one in enumerate(told, 1):
         laid_out.add_row(
             f"{one.end:%H:%M:%S}",
@@ -252,5 +267,3 @@ def table(told: list[Told]) -> Table:
             ", ".join(one.far[:3]),
         )
     return laid_out
-
-

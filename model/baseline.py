@@ -1,7 +1,7 @@
 """What monitoring compares with: how photos and answers looked where the model is known.
 
-`model train` writes one from its training photos, each answered by a model that had not seen it; `model monitor
---write-baseline` writes one from captured data, such as last month's.
+`model train` writes one from its training photos, each answered by a model that had not seen it; `model
+monitor --write-baseline` writes one from captured data, such as last month's.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,6 +18,9 @@ from functions.monitor.monitoring.drift import Baseline, BaselineError, Numbers,
 from functions.monitor.monitoring.window import PROPERTIES, properties
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
     from model.artifact import Description
     from model.measures import Bools, Floats, Integers
 
@@ -34,9 +35,9 @@ PHOTOS = 1000
 class FeatureSpace:
     """Measures how far a photo is from the baseline's photos, as the model sees them.
 
-    The distance is Mahalanobis's with a diagonal covariance (P. C. Mahalanobis, "On the generalised distance in
-    statistics", Proceedings of the National Institute of Sciences of India 2, 1936), divided by the root of the
-    number D of features:
+    The distance is Mahalanobis's with a diagonal covariance (P. C. Mahalanobis, "On the generalised distance
+    in statistics", Proceedings of the National Institute of Sciences of India 2, 1936), divided by the root
+    of the number D of features:
 
         distance = sqrt( mean over features of ((feature - mean) / deviation)^2 )
 
@@ -97,8 +98,8 @@ def of_training(
     model
         Its name, labels, threshold, input size and graph.
     photos
-        The files, N of them. How they look is measured on at most `PHOTOS` of them, as the pipeline would send
-        them.
+        The files, N of them. How they look is measured on at most `PHOTOS` of them, as the pipeline would
+        send them.
     probabilities
         What is answered to each by a model that was not trained on it, float [N, K].
     truth
@@ -177,7 +178,9 @@ def make(
         n=len(confidence),
         mean_confidence=float(confidence.mean()),
         accuracy=None if right is None else float(right.mean()),
-        numbers={name: Numbers(len(values), thinned(values)) for name, values in numbers.items() if len(values)},
+        numbers={
+            name: Numbers(len(values), thinned(values)) for name, values in numbers.items() if len(values)
+        },
         counts=categories(dict(zip(labels, by_label, strict=True)), unsure),
         feature_space=space.kept() if space else None,
     )
@@ -241,5 +244,3 @@ def write(path: Path, baseline: Baseline) -> None:
         draft.replace(path)
     except OSError as error:
         raise BaselineError(f"{path} cannot be written ({error.strerror})") from error
-
-

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 VARIANT = "AllTraffic"
 
@@ -77,11 +77,10 @@ class Capture:
         or once its first record has waited this long.
     """
 
-    def __init__(
-        self, *destinations: Path | str, most_records: int = 100, most_seconds: float = 5
-    ) -> None:
+    def __init__(self, *destinations: Path | str, most_records: int = 100, most_seconds: float = 5) -> None:
         self._destinations = [
-            Bucket(place) if str(place).startswith("s3://") else Folder(Path(place)) for place in destinations
+            Bucket(str(place)) if str(place).startswith("s3://") else Folder(Path(place))
+            for place in destinations
         ]
         self._most_records = most_records
         self._most_seconds = most_seconds
@@ -164,7 +163,9 @@ class Bucket:
         import boto3  # noqa: PLC0415  takes half a second to import, and a folder needs none of it
         from botocore.config import Config  # noqa: PLC0415  as above
 
-        retries = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=2, read_timeout=10)
+        retries = Config(
+            retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=2, read_timeout=10
+        )
         self._s3 = boto3.client("s3", config=retries)
         self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
@@ -176,7 +177,7 @@ class Bucket:
         writing = self._thread.submit(self._s3.put_object, Bucket=self._bucket, Key=key, Body=body)
         writing.add_done_callback(lambda done: self._tell(done, len(lines), key))
 
-    def _tell(self, done: Future[object], records: int, key: str) -> None:
+    def _tell(self, done: Future[Any], records: int, key: str) -> None:
         if error := done.exception():
             uri = f"s3://{self._bucket}/{key}"
             logger.error("%d captured records could not be written to %s: %s", records, uri, error)

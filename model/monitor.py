@@ -1,4 +1,4 @@
-"""``python -m model monitor``: see from an endpoint's captured data whether its answers can still be trusted."""
+"""``python -m model monitor``: see from captured data whether an endpoint can still be trusted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class Moment(click.ParamType):
         try:
             at = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-11-25, 2026-11-25T14:00 or 2026-11-25T14:00Z", param, ctx)
+            self.fail(
+                f"{value!r} is no time such as 2026-11-25, 2026-11-25T14:00 or 2026-11-25T14:00Z", param, ctx
+            )
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
@@ -55,15 +57,21 @@ class Moment(click.ParamType):
 @click.option("--from", "start", type=Moment(), help="Only from this time on; UTC where it names no zone.")
 @click.option("--to", "end", type=Moment(), help="Only before this time.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help=f"A folder for {METRICS}, {REPORT} and the plots."
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help=f"A folder for {METRICS}, {REPORT} and the plots.",
 )
 @click.option(
     "--model",
     type=click.Path(exists=True, path_type=Path),
-    help="A model's folder or model.tar.gz, to measure distances in its feature space. It must be the baseline's.",
+    help="A model's folder or model.tar.gz, to measure distances in its feature space; the baseline's model.",
 )
-@click.option("--truth", metavar="FOLDER|S3-URI", help="What photos show: ground truth records, or answers from review.")
-@click.option("--labels", help="The answers' labels in their order, separated by commas.  [default: the baseline's]")
+@click.option(
+    "--truth", metavar="FOLDER|S3-URI", help="What photos show: ground truth records, or answers from review."
+)
+@click.option(
+    "--labels", help="The answers' labels in their order, separated by commas.  [default: the baseline's]"
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -155,7 +163,7 @@ def command(
         )
         status.update("Looking at photos …")
         sample = monitoring.measure(window, classifier, features_sample)
-        report = monitoring.monitor(captures, bounds, window, tally, sample, known, shown)
+        report = monitoring.monitor(captures, bounds, window, tally, sample, baseline=known, truth=shown)
         if write_baseline:
             baseline.write(write_baseline, as_baseline(report, sample, classifier))
         if out:
@@ -185,13 +193,16 @@ def load(model: Path, baseline: Baseline | None) -> Classifier:
     BaselineError
         It is another one.
     """
-    from model.baseline import BaselineError, FeatureSpace  # noqa: PLC0415  as above
+    from functions.monitor.monitoring.drift import BaselineError  # noqa: PLC0415  as above
+    from model.baseline import FeatureSpace  # noqa: PLC0415
     from model.classifier import Classifier  # noqa: PLC0415
 
     classifier = Classifier.load(model)
     space = FeatureSpace.of(baseline) if baseline else None
     if space and space.graph_sha256 != classifier.description.graph_sha256:
-        raise BaselineError(f"the baseline is of another model than {model}: give its own, or leave --model out")
+        raise BaselineError(
+            f"the baseline is of another model than {model}: give its own, or leave --model out"
+        )
     return classifier
 
 
@@ -235,7 +246,9 @@ def write(out: Path, report: Monitoring) -> None:
     files: Mapping[str, bytes] = {
         METRICS: (json.dumps(metrics(report), indent=2) + "\n").encode(),
         **{f"{name}.png": plots.png(figure) for name, figure in drawn.items()},
-        REPORT: monitor_report.render(report, {name: plots.svg(figure) for name, figure in drawn.items()}).encode(),
+        REPORT: monitor_report.render(
+            report, {name: plots.svg(figure, name) for name, figure in drawn.items()}
+        ).encode(),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -258,13 +271,17 @@ def summary(report: Monitoring) -> list[str]:
         f"{tally.duplicates:,} repeats, {tally.broken:,} broken lines"
     ]
     if report.under_threshold and report.accepted:
-        lines.append(f"{report.accepted.value:.1%} accepted, {report.under_threshold.value:.1%} under the threshold")
+        lines.append(
+            f"{report.accepted.value:.1%} accepted, {report.under_threshold.value:.1%} under the threshold"
+        )
     if report.estimated_accuracy:
         value, low, high = report.estimated_accuracy
         lines.append(f"{value:.1%} right, as far as confidence tells ({low:.1%} to {high:.1%})")
     if report.labelled:
         right = report.labelled.accuracy
-        lines.append(f"{right.value:.1%} of {right.of:,} labelled answers right ({right.low:.1%} to {right.high:.1%})")
+        lines.append(
+            f"{right.value:.1%} of {right.of:,} labelled answers right ({right.low:.1%} to {right.high:.1%})"
+        )
     if report.drift:
         far = ", ".join(f"{name} {report.drift[name].statistic:.2f}" for name in report.drifted)
         lines.append(f"drifted: {far}" if far else "no feature has drifted")

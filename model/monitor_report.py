@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -14,6 +12,9 @@ from model.photo import PhotoError
 from model.plots import CAPTIONS, spelled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from model.monitoring import Monitoring, Photo
 
 NAMED = 20

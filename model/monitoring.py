@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +17,13 @@ from functions.monitor.monitoring import captures, drift
 from functions.monitor.monitoring.captures import Tally, TimeWindow
 from functions.monitor.monitoring.drift import SIGNIFICANCE, Baseline, Drift, Features
 from functions.monitor.monitoring.intervals import Interval, estimated_accuracy
-from functions.monitor.monitoring.window import OTHER, UNKNOWN, Answer, Window, properties
+from functions.monitor.monitoring.window import OTHER, Answer, Window, properties
 from model import measures
 from model.baseline import FeatureSpace
-from model.measures import Bin, Bools, Floats, Integers, Share
 
 if TYPE_CHECKING:
     from model.classifier import Classifier
+    from model.measures import Bin, Bools, Floats, Integers, Share
 
 SHOWN = 12
 """Photos on the page: of the least confident, and of the farthest from the baseline."""
@@ -32,6 +33,8 @@ SLICES = 24
 """Of the window's time, at most."""
 ENOUGH = 30
 """Values in a slice to compare them with the baseline; of fewer, any distance may be chance."""
+FEW = 20
+"""Values, of two samples together, of which the p-value is computed exactly."""
 AT_A_TIME = 16
 """Photos that the model looks at together."""
 
@@ -257,7 +260,7 @@ def see(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
     size = classifier.description.input_size
     batches = (answers[start : start + AT_A_TIME] for start in range(0, len(answers), AT_A_TIME))
     pixels = (np.stack([read_pixels(answer.photo, size) for answer in batch]) for batch in batches)
-    return np.concatenate([classifier.features(batch) for batch in pixels])
+    return np.concatenate([classifier.features(batch) for batch in pixels])  # type: ignore[attr-defined]
 
 
 def monitor(
@@ -266,6 +269,7 @@ def monitor(
     window: Window,
     tally: Tally,
     sample: Sample,
+    *,
     baseline: Baseline | None = None,
     truth: Mapping[str, str] | None = None,
 ) -> Monitoring:
@@ -284,9 +288,9 @@ def monitor(
     """
     if baseline and sample.features is not None and (space := FeatureSpace.of(baseline)):
         sample = Sample(sample.answers, sample.look, sample.features, space.distance(sample.features))
-    compared = drift.features(window, sample.numbers)
+    compared = drift.features(window, {name: values.tolist() for name, values in sample.numbers.items()})
     at, confidence, label = np.array(window.at), np.array(window.confidence), np.array(window.label)
-    slices = list(_sliced(window, at, confidence, label, sample, baseline))
+    slices = list(_sliced(window, at, confidence, label, sample=sample, baseline=baseline))
     known = at[np.isfinite(at)]
     return Monitoring(
         source=source,
@@ -302,7 +306,9 @@ def monitor(
         seen=0 if sample.distance is None else len(sample.distance),
         drift=_compare(compared, baseline) if baseline else {},
         since=_since(slices),
-        estimated_accuracy=(baseline.estimated_accuracy if baseline else estimated_accuracy)(window.confidence),
+        estimated_accuracy=(baseline.estimated_accuracy if baseline else estimated_accuracy)(
+            window.confidence
+        ),
         labelled=_labelled(window, truth) if truth else None,
         slices=slices,
         least_confident=[_shown(window, answer, "") for answer in window.least_confident],
@@ -339,12 +345,12 @@ def metrics(report: Monitoring) -> dict[str, Any]:
         "photos_seen_by_the_model": report.seen,
         "features": {
             **{name: _spread(values) for name, values in report.features.numbers.items() if len(values)},
-            **{name: {"n": sum(of.values()), "counts": dict(of)} for name, of in report.features.counts.items()},
+            **{
+                name: {"n": sum(of.values()), "counts": dict(of)}
+                for name, of in report.features.counts.items()
+            },
         }
-        | {
-            name: _described(report, name) | {key: value for key, value in vars(one).items()}
-            for name, one in report.drift.items()
-        },
+        | {name: _described(report, name) | dict(vars(one).items()) for name, one in report.drift.items()},
         "drifted": report.drifted,
         "since": {name: _iso(at) for name, at in report.since.items()},
         "slices": [_plain(one) for one in report.slices],
@@ -368,7 +374,7 @@ def _compare(window: Features, baseline: Baseline, significance: float = SIGNIFI
 
 def number_test(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """Return the two-sample Kolmogorov-Smirnov distance and its p-value, by SciPy."""
-    found = stats.ks_2samp(a, b, method="asymp")
+    found = stats.ks_2samp(a, b, method="asymp" if len(a) + len(b) > FEW else "exact")
     return float(found.statistic), float(found.pvalue)
 
 
@@ -384,6 +390,7 @@ def _sliced(
     at: Floats,
     confidence: Floats,
     label: Integers,
+    *,
     sample: Sample,
     baseline: Baseline | None,
 ) -> Iterator[Slice]:
@@ -394,7 +401,7 @@ def _sliced(
     parts = max(1, min(SLICES, len(known) * 2 // (3 * ENOUGH)))  # some parts have fewer than others
     edges = np.linspace(known.min(), np.nextafter(known.max(), np.inf), parts + 1)
     sampled_at = sample.at
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         inside = (at >= start) & (at < end)
         if not (n := int(inside.sum())):
             continue
@@ -403,7 +410,11 @@ def _sliced(
         drawn = (sampled_at >= start) & (sampled_at < end)
         numbers = {name: values[drawn[: len(values)]] for name, values in sample.numbers.items()}
         compared = Features(
-            {name: values for name, values in (numbers | {"confidence": confidence[inside]}).items() if len(values) >= ENOUGH},
+            {
+                name: values
+                for name, values in (numbers | {"confidence": confidence[inside]}).items()
+                if len(values) >= ENOUGH
+            },
             drift.categories(mix, int((confidence[inside] < window.threshold).sum())) if n >= ENOUGH else {},
         )
         low, middle, high = np.quantile(confidence[inside], (0.1, 0.5, 0.9)).tolist()
@@ -491,8 +502,8 @@ def read_truth(source: str) -> dict[str, str]:
     """Read what photos show, by their inferences' ids.
 
     A line is a ground truth record of SageMaker's, whose data is a label or its number, or an answer from
-    review: an object with ``inference_id`` and ``label``, such as a message of the review queue with the label
-    put right. Later lines count more than earlier ones.
+    review: an object with ``inference_id`` and ``label``, such as a message of the review queue with the
+    label put right. Later lines count more than earlier ones.
 
     Parameters
     ----------
@@ -549,5 +560,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  whatever JSON has no word for be
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-

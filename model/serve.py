@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
     "--capture",
     multiple=True,
     metavar="FOLDER|S3-URI",
-    help="Where to record what endpoints are asked and answer, as SageMaker's data capture does; may be repeated.",
+    help="Where to record what endpoints are asked and answer, as SageMaker's data capture does; repeatable.",
 )
 def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) -> None:
     """Answer photos over HTTP, as a SageMaker endpoint does.

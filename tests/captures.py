@@ -46,6 +46,7 @@ def records(
     files: Sequence[bytes],
     chance: random.Random,
     start: datetime = START,
+    *,
     hours: float = 24,
     answers: Callable[[random.Random], list[float]] = answer,
 ) -> Iterator[Made]:
@@ -58,7 +59,11 @@ def records(
 
 
 def write(
-    folder: Path, made: Iterator[Made], chance: random.Random, most: int = 50, endpoint: str = "vehicle-classifier"
+    folder: Path,
+    made: Iterator[Made],
+    chance: random.Random,
+    most: int = 50,
+    endpoint: str = "vehicle-classifier",
 ) -> int:
     """Write records 1 to `most` a file, by the hour of a file's first; return how many files that makes."""
     number = 0

@@ -1,4 +1,4 @@
-"""Read what the endpoint captured in the last hours and publish as metrics whether it can still be trusted."""
+"""Read what the endpoint captured in the last hours, and publish whether it can still be trusted."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -132,7 +132,7 @@ def read_baseline(uri: str) -> Baseline:
 
 
 def compare(window: Window, baseline: Baseline) -> dict[str, Drift]:
-    """Say how far the window is from the baseline; not in the model's feature space, which takes the model."""
+    """Say how far the window is from the baseline; in the model's feature space only the command can."""
     looks = [look for answer in window.sample if (look := properties(answer.photo))]
     photos = {name: [look[name] for look in looks] for name in PROPERTIES}
     return drift.compare(drift.features(window, photos), baseline)

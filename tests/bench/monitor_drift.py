@@ -1,4 +1,4 @@
-"""How often `model monitor` cries wolf, and whether it sees what goes wrong: ``python -m tests.bench.monitor_drift``.
+"""How often `model monitor` cries wolf, and what it finds: ``python -m tests.bench.monitor_drift``.
 
 Needs photos: a folder with sub-folders ``bicycle``, ``motorcycle`` and ``other``. Each is varied (cropped,
 mirrored, lit differently) to make many of few, sent as the pipeline sends it, and answered by the model.
@@ -24,7 +24,7 @@ from model import baseline, monitoring
 from model.classifier import Classifier
 from model.photo import read_pixels
 
-WINDOW = 200
+WINDOW, BASELINE = 200, 450
 """Photos."""
 EVERY_DAY = {"bicycle": 0.6, "motorcycle": 0.34, "other": 0.06}
 FLIPPED = {"bicycle": 0.34, "motorcycle": 0.6, "other": 0.06}
@@ -81,7 +81,7 @@ def varied(photo: Image.Image, chance: random.Random) -> Image.Image:
 
 
 def answered(
-    files: list[Path], count: int, change: Change, classifier: Classifier, what: str, chance: random.Random
+    files: list[Path], count: int, change: Change, classifier: Classifier, *, what: str, chance: random.Random
 ) -> Pool:
     answers, features, look = [], [], []
     for _ in track(range(count), what):
@@ -97,9 +97,18 @@ def answered(
 
 
 def drawn(pools: Mapping[str, Pool], mix: Mapping[str, float], count: int, rng: np.random.Generator) -> Pool:
-    """A window: how many there are of each kind is up to chance, too."""
+    """Draw a window; how many there are of each kind is up to chance, too.
+
+    No photo comes twice unless there are too few: a window that repeats some tells less than its size says.
+    """
     counts = dict(zip(mix, rng.multinomial(count, list(mix.values())), strict=True))
-    return joined([pools[kind][rng.integers(0, len(pools[kind]), n)] for kind, n in counts.items() if n])
+    return joined(
+        [
+            pools[kind][rng.choice(len(pools[kind]), n, replace=n > len(pools[kind]))]
+            for kind, n in counts.items()
+            if n
+        ]
+    )
 
 
 def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
@@ -131,14 +140,18 @@ def compared(pool: Pool, known: Baseline, *, seen: bool) -> dict[str, Drift]:
 
 @click.command()
 @click.option("--photos", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--another", multiple=True, default=("k10.jpg", "k14.jpg"), help="Of `other`, photos of another vehicle.")
+@click.option(
+    "--another", multiple=True, default=("k10.jpg", "k14.jpg"), help="Of `other`, photos of another vehicle."
+)
 @click.option("--model", type=click.Path(path_type=Path))
 @click.option("--windows", default=100, show_default=True)
-@click.option("--pool", default=500, show_default=True, help="Photos of a vehicle that are made.")
+@click.option("--pool", default=640, show_default=True, help="Photos of a vehicle that are made.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
-def bench(photos: Path, another: tuple[str, ...], model: Path | None, windows: int, pool: int, out: Path) -> None:
+def bench(
+    *, photos: Path, another: tuple[str, ...], model: Path | None, windows: int, pool: int, out: Path
+) -> None:
     """Count alarms in windows of 200 photos, without drift and with every kind of it."""
     classifier, chance = Classifier.load(model), random.Random(1)
     files = {kind: sorted((photos / kind).iterdir()) for kind in EVERY_DAY}
@@ -146,11 +159,13 @@ def bench(photos: Path, another: tuple[str, ...], model: Path | None, windows: i
     files["other"] = [file for file in files["other"] if file.name not in another]
 
     def made(kind: str, count: int, change: Change = as_it_is) -> Pool:
-        return answered(files[kind], count, change, classifier, f"{kind} {change.__name__}", chance)
+        return answered(
+            files[kind], count, change, classifier, what=f"{kind} {change.__name__}", chance=chance
+        )
 
     day = {kind: made(kind, pool if kind in FLIPPED and kind != "other" else pool // 5) for kind in files}
     changed = {
-        change: {kind: made(kind, pool // 4, change) for kind in EVERY_DAY} for change in (blurred, at_night)
+        change: {kind: made(kind, pool // 5, change) for kind in EVERY_DAY} for change in (blurred, at_night)
     }
     rng = np.random.default_rng(1)
     found: dict[str, object] = {"photos_a_window": WINDOW, "windows": windows}
@@ -172,13 +187,13 @@ def watched(
     alarms, beyond = Counter(), 0
     for _ in range(windows):  # each with a baseline of its own, from other photos
         first, second = split(day, rng)
-        known = as_baseline(drawn(first, EVERY_DAY, 450, rng), classifier)
+        known = as_baseline(drawn(first, EVERY_DAY, BASELINE, rng), classifier)
         verdict = compared(drawn(second, EVERY_DAY, WINDOW, rng), known, seen=seen)
         alarms.update({"any": any(one.drifted for one in verdict.values())})
         alarms.update(name for name, one in verdict.items() if one.drifted)
         beyond += any(one.statistic > drift.MODERATE for one in verdict.values())
     first, second = split(day, rng)
-    known = as_baseline(drawn(first, EVERY_DAY, 450, rng), classifier)
+    known = as_baseline(drawn(first, EVERY_DAY, BASELINE, rng), classifier)
     one_baseline = sum(
         any(one.drifted for one in compared(drawn(second, EVERY_DAY, WINDOW, rng), known, seen=seen).values())
         for _ in range(windows)
@@ -199,9 +214,7 @@ def watched(
 def split(day: dict[str, Pool], rng: np.random.Generator) -> tuple[dict[str, Pool], dict[str, Pool]]:
     """Two halves that share no photo."""
     orders = {kind: rng.permutation(len(pool)) for kind, pool in day.items()}
-    return tuple(
-        {kind: pool[orders[kind][half::2]] for kind, pool in day.items()} for half in (0, 1)
-    )
+    return tuple({kind: pool[orders[kind][half::2]] for kind, pool in day.items()} for half in (0, 1))
 
 
 def detected(

@@ -1,4 +1,4 @@
-"""How long `model monitor` takes for many records, and how much memory: ``python -m tests.bench.monitor_volume``."""
+"""How long `model monitor` takes, in how much memory: ``python -m tests.bench.monitor_volume``."""
 
 import json
 import os
@@ -18,7 +18,9 @@ from tests.conftest import ROOT
 @click.command()
 @click.option("--records", multiple=True, type=int, default=(25_000, 50_000, 100_000), show_default=True)
 @click.option("--captures-in", type=click.Path(path_type=Path), help="A folder to make the captures in.")
-@click.option("--model", type=click.Path(path_type=Path), help="Also measure distances in this model's feature space.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Also measure distances in this model's feature space."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
@@ -54,7 +56,16 @@ def report(folder: Path, model: Path | None) -> tuple[float, float, dict]:
     monitor = [sys.executable, "-m", "model", "monitor", "--captures", str(folder / "vehicle-classifier")]
     seeing = ["--model", str(model)] if model else []
     subprocess.run(
-        [*monitor, *seeing, "--to", first_hour, "--write-baseline", str(baseline), "--labels", ",".join(captures.LABELS)],
+        [
+            *monitor,
+            *seeing,
+            "--to",
+            first_hour,
+            "--write-baseline",
+            str(baseline),
+            "--labels",
+            ",".join(captures.LABELS),
+        ],
         cwd=ROOT,
         check=True,
         stdout=subprocess.DEVNULL,

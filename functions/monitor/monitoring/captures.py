@@ -207,7 +207,9 @@ class Bucket:
         files: list[str] = []
         with failing_as_captures(folder):
             for page in pages:
-                folders += [f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in page.get("CommonPrefixes", [])]
+                folders += [
+                    f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in page.get("CommonPrefixes", [])
+                ]
                 files += [f"s3://{bucket}/{one['Key']}" for one in page.get("Contents", [])]
         return folders, files
 
@@ -338,7 +340,7 @@ def _find(store: Store, folder: str, window: TimeWindow) -> Iterator[str]:
 
 
 def _interval(folder: str) -> tuple[datetime, datetime] | None:
-    """Return the month, day or hour that the end of a folder's path tells, as its first moment and its end."""
+    """Return the month, day or hour that the end of a folder's path tells: its first moment and its end."""
     if not (dated := DATED.search(folder)):
         return None
     year, month, day, hour = (None if part is None else int(part) for part in dated.groups())

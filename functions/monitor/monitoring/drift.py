@@ -7,7 +7,7 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import NormalDist
 from typing import Any, Literal, Self
 
@@ -120,12 +120,14 @@ class Drift:
         The population stability index.
     ks
         The Kolmogorov-Smirnov distance, of a feature that is a number.
+    variation
+        The total variation distance, of one that has categories: what share of answers has moved.
     p_value
         The chance to be this far apart, or farther, if nothing had changed.
     n
         From how many values of the window.
     statistic
-        The larger of `psi` and `ks`, to hold against `limit`.
+        The larger of `psi` and the distance, to hold against `limit`.
     limit
         Beyond which a feature has drifted, if that is not chance.
     level
@@ -136,6 +138,7 @@ class Drift:
 
     psi: float
     ks: float | None
+    variation: float | None
     p_value: float
     n: int
     statistic: float = field(init=False)
@@ -144,7 +147,7 @@ class Drift:
     drifted: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "statistic", max(self.psi, self.ks or 0.0))
+        object.__setattr__(self, "statistic", max(self.psi, self.ks or self.variation or 0.0))
 
 
 @dataclass(frozen=True)
@@ -201,8 +204,9 @@ def kolmogorov_smirnov(a: Sequence[float], b: Sequence[float]) -> tuple[float, f
 def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
     """Return the p-value of Pearson's chi-squared test that two samples have the same shares.
 
-    By Wilson and Hilferty's approximation of the distribution ("The distribution of chi-square", Proceedings
-    of the National Academy of Sciences 17, 1931). Categories that neither has are left out.
+    Exact for two categories; for more by Wilson and Hilferty's approximation ("The distribution of
+    chi-square", Proceedings of the National Academy of Sciences 17, 1931). Categories that neither has are
+    left out.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x + y]
     of_a, of_b, freedom = sum(a), sum(b), len(pairs) - 1
@@ -216,6 +220,8 @@ def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
             (y, (x + y) * of_b / (of_a + of_b)),
         )
     )
+    if freedom == 1:
+        return 2 * NormalDist().cdf(-math.sqrt(statistic))
     spread = 2 / (9 * freedom)
     return 1 - NormalDist(1 - spread, math.sqrt(spread)).cdf((statistic / freedom) ** (1 / 3))
 
@@ -233,18 +239,27 @@ def population_stability_index(counts: Sequence[int], reference: Sequence[int]) 
     return math.fsum((a - b) * math.log(a / b) for a, b in zip(*shares, strict=True))
 
 
+def total_variation(counts: Sequence[int], reference: Sequence[int]) -> float:
+    """Return the total variation distance of two lists of counts: half the sum of the shares' differences.
+
+    For two categories it is the Kolmogorov-Smirnov distance.
+    """
+    of_a, of_b = sum(counts), sum(reference)
+    return math.fsum(abs(x / of_a - y / of_b) for x, y in zip(counts, reference, strict=True)) / 2
+
+
 def deciles(sample: Sequence[float]) -> list[float]:
     """Return the inner bounds of up to `BINS` bins that hold about equally many of a sorted sample.
 
-    A bin holds what is at most its upper bound. A value that fills more than a bin has one to itself.
+    A bin holds what is at most its upper bound. A value that would fill one has one to itself.
     """
     bounds = set()
     for tenth in range(1, BINS):
         value = sample[tenth * len(sample) // BINS]
         bounds.add(value)
-        if (below := bisect_left(sample, value)) and bisect_right(sample, value) - below > len(sample) / BINS:
-            bounds.add(sample[below - 1])
-    return sorted(bounds - {sample[-1]})
+        if bisect_right(sample, value) - bisect_left(sample, value) > len(sample) / BINS:
+            bounds.add(math.nextafter(value, -math.inf))
+    return sorted(bounds)
 
 
 def compare(
@@ -256,9 +271,10 @@ def compare(
 ) -> dict[str, Drift]:
     """Compare each feature that both have, and say which have drifted.
 
-    A feature has drifted if it is far from the baseline, PSI or the Kolmogorov-Smirnov distance beyond
-    `LIMIT`, and that is not chance: its p-value is below `significance` divided by the number of features
-    (Bonferroni), since one of many is sooner far by chance than one alone.
+    A feature has drifted if it is far from the baseline, PSI or the distance (Kolmogorov-Smirnov's, or of
+    categories the total variation) beyond `LIMIT`, and that is not chance: its p-value is below
+    `significance` divided by the number of features (Bonferroni), since one of many is sooner far by chance
+    than one alone.
 
     Parameters
     ----------
@@ -274,15 +290,16 @@ def compare(
     found: dict[str, Drift] = {}
     for name, values in window.numbers.items():
         if len(values) and (known := baseline.numbers.get(name)):
-            values = rounded(values)
-            bounds = deciles(known.sample)
-            psi = population_stability_index(_binned(values, bounds), _binned(known.sample, bounds))
-            found[name] = Drift(psi, *number_test(values, known.sample), len(values))
+            seen, bounds = rounded(values), deciles(known.sample)
+            psi = population_stability_index(_binned(seen, bounds), _binned(known.sample, bounds))
+            distance, p_value = number_test(seen, known.sample)
+            found[name] = Drift(psi, distance, None, p_value, len(seen))
     for name, counts in window.counts.items():
         if sum(counts.values()) and (reference := baseline.counts.get(name)):
             categories = sorted({*counts, *reference})
             a, b = ([one.get(category, 0) for category in categories] for one in (counts, reference))
-            found[name] = Drift(population_stability_index(a, b), None, count_test(a, b), sum(a))
+            psi, variation = population_stability_index(a, b), total_variation(a, b)
+            found[name] = Drift(psi, None, variation, count_test(a, b), sum(a))
     return {name: _judged(drift, significance / len(found)) for name, drift in found.items()}
 
 
@@ -298,4 +315,4 @@ def _judged(drift: Drift, significance: float) -> Drift:
     level: Level = "none"
     if not by_chance and drift.statistic > MODERATE:
         level = "drifted" if drift.statistic > LIMIT else "moderate"
-    return Drift(drift.psi, drift.ks, drift.p_value, drift.n, level=level, drifted=level == "drifted")
+    return replace(drift, level=level, drifted=level == "drifted")

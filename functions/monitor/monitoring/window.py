@@ -177,8 +177,8 @@ def properties(photo: bytes) -> dict[str, float] | None:
         Of each of `PROPERTIES`, with gray from 0 (black) to 1 (white):
 
         - ``brightness``, the mean gray;
-        - ``contrast``, its standard deviation (RMS contrast: E. Peli, "Contrast in complex images", Journal of
-          the Optical Society of America A 7, 1990);
+        - ``contrast``, its standard deviation (RMS contrast: E. Peli, "Contrast in complex images", Journal
+          of the Optical Society of America A 7, 1990);
         - ``sharpness``, the mean absolute difference of neighbours across and down, a focus measure by
           absolute gradients (S. Pertuz, D. Puig, M. A. Garcia, "Analysis of focus measure operators for
           shape-from-focus", Pattern Recognition 46, 2013);
