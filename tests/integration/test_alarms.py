@@ -147,7 +147,7 @@ def publish(stack: Stack, alarm: Alarm) -> None:
 
 
 def go_wrong(stack: Stack, alarm: Alarm) -> None:
-    """Dark photos with unsure answers, captured three hours ago; once for all three alarms that they raise."""
+    """Dark photos with unsure answers, captured three hours ago; once for all three alarms."""
     if beyond(stack, alarm):
         return
     day, chance = captures.photos(30), random.Random(1)

@@ -82,7 +82,6 @@ def test_the_page_opens_without_an_error_or_a_request_and_fits(page, width, tmp_
             *("--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=5000"),
             *(
                 f"--user-data-dir={tmp_path / 'profile'}",
-                f"--log-net-log={log}",
                 "--dump-dom",
                 around.as_uri(),
             ),
