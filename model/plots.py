@@ -38,7 +38,7 @@ NAMES = {
 }
 """The page's names of these colours, which are others where the reader prefers dark."""
 LEVELS = {"none": BLUE, "moderate": AMBER, "drifted": RED}
-LEVEL_WORDS = {"none": "as before, or chance", "moderate": f"over {MODERATE}", "drifted": f"over {LIMIT}"}
+LEVEL_WORDS = {"none": "as before, or chance", "moderate": "moderate", "drifted": "drifted"}
 LABELS = (BLUE, TEAL, AMBER, RED)
 CAPTIONS = {
     "volume": (
@@ -53,7 +53,7 @@ CAPTIONS = {
     "recent": ("The latest answers one by one", f"At most {RECENT}; under the threshold a person looks."),
     "drift": (
         "Distance from the baseline",
-        "Each feature's statistic for the whole time; beyond the red line it has drifted, unless by chance.",
+        "Each feature's statistic for the whole time; red has drifted, blue beyond a line may be there by chance.",
     ),
     "drift_over_time": (
         "Drift over time",

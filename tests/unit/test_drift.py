@@ -156,6 +156,17 @@ def test_another_mix_of_classes_has_drifted():
     assert found["class_mix"].variation == pytest.approx(0.3)
 
 
+def test_of_two_classes_a_mix_that_is_turned_round_has_drifted_though_psi_stays_below_its_usual_limit():
+    known = baseline(counts={"class_mix": {"bicycle": 300, "motorcycle": 200}})
+
+    turned = drift.compare(Features({}, {"class_mix": {"bicycle": 80, "motorcycle": 120}}), known)[
+        "class_mix"
+    ]
+
+    assert turned.psi < drift.LIMIT
+    assert turned.drifted
+
+
 def test_some_change_is_moderate():
     found = drift.compare(window(0.47, n=2000), baseline())
 
