@@ -53,7 +53,7 @@ CAPTIONS = {
     "recent": ("The latest answers one by one", f"At most {RECENT}; under the threshold a person looks."),
     "drift": (
         "Distance from the baseline",
-        "Each feature's statistic for the whole time; red has drifted, blue beyond a line may be there by chance.",
+        "Each feature's statistic for the whole time; red has drifted, blue beyond a line may be chance.",
     ),
     "drift_over_time": (
         "Drift over time",

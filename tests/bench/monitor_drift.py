@@ -26,9 +26,10 @@ from model.photo import read_pixels
 
 WINDOW, BASELINE = 200, 450
 """Photos."""
-EVERY_DAY = {"bicycle": 0.6, "motorcycle": 0.34, "other": 0.06}
-FLIPPED = {"bicycle": 0.34, "motorcycle": 0.6, "other": 0.06}
-WITH_ANOTHER = {"bicycle": 0.42, "motorcycle": 0.24, "other": 0.04, "another": 0.3}
+EVERY_DAY = {"bicycle": 0.7, "motorcycle": 0.24, "other": 0.06}
+FLIPPED = {"bicycle": 0.24, "motorcycle": 0.7, "other": 0.06}
+SHIFTED = {"bicycle": 0.5, "motorcycle": 0.44, "other": 0.06}
+WITH_ANOTHER = {"bicycle": 0.49, "motorcycle": 0.17, "other": 0.04, "another": 0.3}
 
 type Change = Callable[[Image.Image], Image.Image]
 
@@ -201,6 +202,7 @@ def watched(
     kinds = {
         **{change.__name__: (pools, EVERY_DAY) for change, pools in changed.items()},
         "flipped class mix": (second, FLIPPED),
+        "class mix shifted by 20%": (second, SHIFTED),
         "another vehicle, 30%": (second, WITH_ANOTHER),
     }
     return {
