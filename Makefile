@@ -62,8 +62,9 @@ format: setup  ## bring the code into shape
 build: setup  ## the functions, as Lambda gets them [ARCHITECTURE=arm64|x86_64]
 	@$(BIN)/sam build --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE)
 
-deploy: require-endpoint build  ## to AWS: make deploy ENDPOINT=name [STAGE=dev|prod]
-	@$(BIN)/sam deploy --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) EndpointName=$(ENDPOINT)
+deploy: require-endpoint build  ## to AWS: make deploy ENDPOINT=name [STAGE=dev|prod] [CAPTURES=s3://…] [BASELINE=s3://…]
+	@$(BIN)/sam deploy --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) EndpointName=$(ENDPOINT) \
+	  $(if $(CAPTURES),CaptureUri=$(CAPTURES)) $(if $(BASELINE),BaselineUri=$(BASELINE))
 
 .PHONY: require-endpoint
 require-endpoint:
