@@ -16,6 +16,7 @@ import numpy as np
 
 from functions.monitor.monitoring.drift import Baseline, BaselineError, Numbers, categories, rounded
 from functions.monitor.monitoring.window import PROPERTIES, properties
+from model import artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -213,13 +214,18 @@ def read(path: Path) -> Baseline:
     Parameters
     ----------
     path
-        The file, or a folder that has it beside the model.
+        The file, or the folder or ``model.tar.gz`` of a model that has it.
 
     Raises
     ------
     BaselineError
         It cannot be read, or is none.
+    ArtifactError
+        The archive cannot be unpacked.
     """
+    if path.name.endswith(".tar.gz"):
+        with artifact.unpacked(path) as folder:
+            return read(folder)
     file = path / FILE if path.is_dir() else path
     try:
         return Baseline.parse(file.read_bytes())

@@ -52,7 +52,7 @@ class Moment(click.ParamType):
     "--baseline",
     "baseline_path",
     type=click.Path(exists=True, path_type=Path),
-    help="What to compare with: what `model train` wrote, or a baseline.json.",
+    help="What to compare with: what `model train` wrote (folder or model.tar.gz), or a baseline.json.",
 )
 @click.option("--from", "start", type=Moment(), help="Only from this time on; UTC where it names no zone.")
 @click.option("--to", "end", type=Moment(), help="Only before this time.")
@@ -126,7 +126,8 @@ def command(
       python -m model monitor --captures .local/captures --out report/
       python -m model monitor --captures s3://bucket/captures --from 2026-11-24 --to 2026-11-25 \\
           --baseline trained/ --model trained/ --out report/
-      python -m model monitor --captures s3://bucket/captures --to 2026-11 --write-baseline october.json
+      python -m model monitor --captures s3://bucket/captures --from 2026-10-01 --to 2026-11-01 \\
+          --write-baseline october.json
       python -m model monitor --captures captures/ --baseline october.json --fail-on-drift
 
     \b
