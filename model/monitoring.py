@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -202,11 +202,12 @@ class Sample:
     look: dict[str, Floats]
     features: Floats | None = None
     distance: Floats | None = None
-    numbers: dict[str, Floats] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @property
+    def numbers(self) -> dict[str, Floats]:
+        """All that was measured, by feature."""
         distance = {} if self.distance is None else {"feature_distance": self.distance}
-        self.numbers = {name: values for name, values in (self.look | distance).items() if len(values)}
+        return {name: values for name, values in (self.look | distance).items() if len(values)}
 
     @property
     def at(self) -> Floats:
@@ -343,24 +344,25 @@ def metrics(report: Monitoring) -> dict[str, Any]:
         "labelled": _plain(report.labelled),
         "photos_sampled": report.sampled,
         "photos_seen_by_the_model": report.seen,
-        "features": {
-            **{name: _spread(values) for name, values in report.features.numbers.items() if len(values)},
-            **{
-                name: {"n": sum(of.values()), "counts": dict(of)}
-                for name, of in report.features.counts.items()
-            },
-        }
-        | {name: _described(report, name) | dict(vars(one).items()) for name, one in report.drift.items()},
+        "features": {name: _feature(report, name) for name in _names(report.features)},
         "drifted": report.drifted,
         "since": {name: _iso(at) for name, at in report.since.items()},
         "slices": [_plain(one) for one in report.slices],
     }
 
 
-def _described(report: Monitoring, name: str) -> dict[str, Any]:
+def _names(features: Features) -> list[str]:
+    return [*(name for name, values in features.numbers.items() if len(values)), *features.counts]
+
+
+def _feature(report: Monitoring, name: str) -> dict[str, Any]:
+    """Say how a feature is distributed and, where there is a baseline, how far from it."""
     if name in report.features.numbers:
-        return _spread(report.features.numbers[name])
-    return {"counts": dict(report.features.counts[name])}
+        measured = _spread(report.features.numbers[name])
+    else:
+        counts = report.features.counts[name]
+        measured = {"n": sum(counts.values()), "counts": dict(counts)}
+    return measured | (vars(report.drift[name]) if name in report.drift else {})
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
