@@ -93,7 +93,8 @@ def fill_the_review_queue(stack: Stack, alarm: Alarm) -> None:
 def fail_the_function(name: str) -> Callable[[Stack, Alarm], None]:
     def make_it_fail(stack: Stack, alarm: Alarm) -> None:
         answer = stack.client("lambda").invoke(
-            FunctionName=stack.outputs[f"{name}FunctionName"], Payload=json.dumps({"from": "never"})
+            FunctionName=stack.outputs[f"{name}FunctionName"],
+            Payload=json.dumps({"from": "never", "image_data": ""}),
         )
         assert "FunctionError" in answer
 
