@@ -73,5 +73,5 @@ require-endpoint:
 destroy: setup  ## what `make deploy` made, photos included [STAGE=dev|prod]
 	@$(BIN)/python -m model destroy --stack scones-unlimited-$(STAGE)
 
-bench: setup  ## measure, and write down what was found
-	@$(BIN)/python -m tests.bench
+bench: setup  ## measure, and write down what was found [BENCH="name --options"]
+	@$(BIN)/python -m tests.bench $(or $(BENCH),--help)

@@ -1,0 +1,22 @@
+"""Measure, and write down what was found: ``python -m tests.bench NAME [options]``."""
+
+import importlib
+from pathlib import Path
+
+import click
+
+
+class Benches(click.Group):
+    """Modules of this folder, each with a command `bench`."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        return importlib.import_module(f"tests.bench.{name}").bench
+
+
+if __name__ == "__main__":
+    Benches(help=__doc__)(prog_name="python -m tests.bench")
