@@ -261,7 +261,7 @@ def see(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
     size = classifier.description.input_size
     batches = (answers[start : start + AT_A_TIME] for start in range(0, len(answers), AT_A_TIME))
     pixels = (np.stack([read_pixels(answer.photo, size) for answer in batch]) for batch in batches)
-    return np.concatenate([classifier.features(batch) for batch in pixels])  # type: ignore[attr-defined]
+    return np.concatenate([classifier.features(batch) for batch in pixels])
 
 
 def monitor(

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from local import pictures
-from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Ports, Stack
+from local import Ports, pictures
+from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Stack
 from tests.conftest import ROOT, free_port
 
 IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"

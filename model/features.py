@@ -1,0 +1,215 @@
+"""What a model sees of a photo: the layers from pixels to numbers, on which every head stands.
+
+A photo is looked at in two ways, and each view of either also mirrored. **As it is**, whole and its middle
+alone, by the network with all that it learned from ImageNet: so it knows large, sharp photos. And **as if it
+were small**, reduced to `SMALL` pixels and enlarged again, which makes photos of every size alike: so what is
+learned from pictures of 32x32 holds for them all, and not only for those of 32x32. How much of a photo that
+takes away, its `detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto
+
+from model import backbone
+from model.graph import Graph
+
+SIZE = backbone.INPUT_SIZE
+CUBIC: dict[str, Any] = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}
+"""Pillow's bicubic filter."""
+
+SMALL = 32
+"""Height and width of CIFAR's pictures, in pixels."""
+
+NO_DETAIL, ALL_DETAIL = 0.12, 0.24
+"""Shares of a photo's contrast that reducing it takes away: a photo that loses less than the first is as good
+as small already, one that loses the second or more is not small at all. Of CIFAR's 1,000 training pictures,
+which are small, 99% lose less than .12."""
+
+CENTRE = 0.875
+"""The middle of a picture on which ImageNet's networks are tested: 224 of 256 pixels."""
+
+VIEWS = 4
+"""Of the photo as it is; two more are of it reduced."""
+
+SCALES = (SIZE, 128)
+"""Sizes, in pixels, at which the network looks at a photo as if it were small: each shows it other things."""
+
+PAIRED = ("block10", "block14")
+"""Depths at which it counts how channels go together."""
+
+POOLED = 3 * sum(backbone.MAPS.values()) + backbone.TAPS["features"]
+PAIRS = tuple(backbone.MAPS[tap] * (backbone.MAPS[tap] + 1) // 2 for tap in PAIRED)
+
+PARTS = (*([POOLED] * len(SCALES)), *(PAIRS * len(SCALES)))
+"""The numbers in each part of a descriptor: the pooled activations at each scale, then the pairs at each."""
+
+OUTPUTS = {
+    "logits": backbone.TAPS["logits"],
+    "features": backbone.TAPS["features"],
+    "descriptor": sum(PARTS),
+    "detail": 1,
+}
+"""What `add_features` gives, and how many numbers each is a photo."""
+
+
+def build_graph(weights: backbone.Weights) -> onnx.ModelProto:
+    """Build a graph from ``image``, uint8 RGB [N, 224, 224, 3], to `OUTPUTS`, each float32 [N, …]."""
+    graph = Graph("features")
+    add_features(graph, weights, add_image(graph))
+    return graph.model({name: ["N", width] for name, width in OUTPUTS.items()})
+
+
+def add_image(graph: Graph) -> str:
+    """Declare the input that every model has: ``image``, uint8 RGB [N, 224, 224, 3]."""
+    return graph.input("image", ["N", SIZE, SIZE, 3], TensorProto.UINT8)
+
+
+def finish(graph: Graph, labels: int) -> onnx.ModelProto:
+    """Finish a model with the outputs that every model has: ``probabilities`` and ``features``."""
+    return graph.model({"probabilities": ["N", labels], "features": ["N", OUTPUTS["features"]]})
+
+
+def add_features(graph: Graph, weights: backbone.Weights, image: str) -> None:
+    """Add all layers from pixels to `OUTPUTS`, by these names.
+
+    - ``logits``, ``features``: ImageNet's logits and the activations before them, averaged over the views of
+      the photo as it is.
+    - ``descriptor``: the photo reduced, at two `SCALES`, by activations of three depths: their means over the
+      upper and the lower half and their deviations, the last activations' means, and how channels go together
+      (`_pairs`); averaged over the picture and its mirror image.
+    - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
+
+    Parameters
+    ----------
+    graph
+        What to add to.
+    weights
+        ImageNet's, as `backbone.read_weights` returns them.
+    image
+        The input by its name: uint8 RGB [N, 224, 224, 3].
+    """
+    small = _as_if_small(graph, image)
+    upright = graph.add("Concat", image, _middle(graph, image), axis=0)
+    reduced = _with_mirrored(graph, _as_bytes(graph, small))
+    views = graph.add("Concat", _with_mirrored(graph, upright), reduced, axis=0)
+    backbone.add_network(graph, weights, views, prefix="views.")
+    shrunk = graph.add("Resize", small, "", _scales(SCALES[1] / SIZE), antialias=1, **CUBIC)
+    backbone.add_network(graph, weights, _with_mirrored(graph, _as_bytes(graph, shrunk)), prefix="shrunk.")
+
+    photos = graph.add("Shape", image, start=0, end=1)
+    of_reduced = graph.add("Mul", photos, np.array([VIEWS]))
+    for tap in ("logits", "features"):
+        as_it_is = graph.add("Slice", f"views.{tap}", np.array([0]), of_reduced, np.array([0]))
+        _mean_over_views(graph, as_it_is, VIEWS, output=tap)
+    last = np.array([np.iinfo(np.int64).max])
+    taps = (*backbone.MAPS, "features")
+    by_scale = [
+        {tap: graph.add("Slice", f"views.{tap}", of_reduced, last, np.array([0])) for tap in taps},
+        {tap: f"shrunk.{tap}" for tap in taps},
+    ]
+    pooled = [part for seen in by_scale for part in _pooled(graph, seen)]
+    pairs = [_pairs(graph, seen[tap], backbone.MAPS[tap]) for seen in by_scale for tap in PAIRED]
+    _mean_over_views(graph, graph.add("Concat", *pooled, *pairs, axis=1), 2, output="descriptor")
+
+
+def _as_if_small(graph: Graph, image: str) -> str:
+    """Reduce photos to `SMALL` pixels and enlarge them again, as far as they have detail; add ``detail``.
+
+    A picture that was small is left as it is: to reduce it once more would only blur it. The result is
+    float32 [N, 3, 224, 224].
+    """
+    planes = graph.add("Transpose", graph.add("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    reduced = graph.add("Resize", planes, "", _scales(SMALL / SIZE), antialias=1, **CUBIC)
+    enlarged = graph.add("Resize", reduced, "", _scales(SIZE / SMALL), **CUBIC)
+    taken_away = graph.add("Sub", planes, enlarged)
+
+    everywhere = np.array([1, 2, 3])
+    contrast = graph.add("Sub", planes, graph.add("ReduceMean", planes, everywhere))
+    # a picture of one colour has no contrast to lose
+    most = graph.add("Add", _mean_square(graph, contrast, everywhere), 1.0)
+    share = graph.add("Sqrt", graph.add("Div", _mean_square(graph, taken_away, everywhere), most))
+    above = graph.add("Div", graph.add("Sub", share, NO_DETAIL), ALL_DETAIL - NO_DETAIL)
+    detail = graph.add("Clip", above, 0.0, 1.0)
+    graph.add("Flatten", detail, output="detail")
+
+    return graph.add("Sub", planes, graph.add("Mul", taken_away, detail))
+
+
+def _scales(factor: float) -> npt.NDArray[np.float32]:
+    """Scale height and width: ONNX Runtime 1.31 mixes up sizes given for axes next to a transposition."""
+    return np.array([1, 1, factor, factor], np.float32)
+
+
+def _as_bytes(graph: Graph, planes: str) -> str:
+    """Turn planes, float32 [N, 3, H, W], back into pictures, uint8 [N, H, W, 3]."""
+    clipped = graph.add("Clip", graph.add("Round", planes), 0.0, 255.0)
+    return graph.add("Transpose", graph.add("Cast", clipped, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
+
+
+def _mean_square(graph: Graph, signal: str, axes: npt.NDArray[np.int64]) -> str:
+    return graph.add("ReduceMean", graph.add("Mul", signal, signal), axes)
+
+
+def _middle(graph: Graph, image: str) -> str:
+    """Cut out the middle, `CENTRE` of the side, and enlarge it."""
+    margin = round(SIZE * (1 - CENTRE) / 2)
+    start, end = np.array([margin, margin]), np.array([SIZE - margin, SIZE - margin])
+    middle = graph.add("Slice", image, start, end, np.array([1, 2]))
+    return graph.add("Resize", middle, "", "", np.array([SIZE, SIZE]), mode="linear", axes=[1, 2])
+
+
+def _with_mirrored(graph: Graph, pictures: str) -> str:
+    """Put the mirror images of pictures, [N, H, W, 3], after them."""
+    before_first = np.array([np.iinfo(np.int64).min])
+    mirrored = graph.add("Slice", pictures, np.array([-1]), before_first, np.array([2]), np.array([-1]))
+    return graph.add("Concat", pictures, mirrored, axis=0)
+
+
+def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None:
+    """Average over the views of each photo, which stand N photos of one view after N of another."""
+    by_view = graph.add("Reshape", signal, np.array([views, -1, OUTPUTS[output]]))
+    graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
+
+
+def _pooled(graph: Graph, seen: Mapping[str, str]) -> list[str]:
+    """Pool activations of all depths."""
+    parts = [part for tap in backbone.MAPS for part in _moments(graph, seen[tap])]
+    return [*parts, seen["features"]]
+
+
+def _moments(graph: Graph, activations: str) -> list[str]:
+    """Average activations [N, C, H, W] over the upper and over the lower half, and give their deviation."""
+    height = graph.add("Shape", activations, start=2, end=3)
+    half = graph.add("Div", height, np.array([2]))
+    rows, everywhere = np.array([2]), np.array([2, 3])
+    upper = graph.add("Slice", activations, np.array([0]), half, rows)
+    lower = graph.add("Slice", activations, half, height, rows)
+    mean = graph.add("ReduceMean", activations, everywhere)
+    variance = _mean_square(graph, graph.add("Sub", activations, mean), everywhere)
+    return [
+        graph.add("ReduceMean", upper, everywhere, keepdims=0),
+        graph.add("ReduceMean", lower, everywhere, keepdims=0),
+        graph.add("Flatten", graph.add("Sqrt", variance)),
+    ]
+
+
+def _pairs(graph: Graph, activations: str, channels: int) -> str:
+    """Say how much of each two channels there is in the same places, whatever the places are.
+
+    The mean over places of the products of all pairs of channels, each with the square root of its size, all
+    together of length 1: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear CNN models for fine-grained visual
+    recognition" (ICCV 2015), section 3.1.
+    """
+    by_place = graph.add("Reshape", activations, np.array([0, channels, -1]))
+    products = graph.add("MatMul", by_place, graph.add("Transpose", by_place, perm=[0, 2, 1]))
+    places = graph.add("Cast", graph.add("Shape", by_place, start=2, end=3), to=TensorProto.FLOAT)
+    means = graph.add("Flatten", graph.add("Div", products, places))
+    rows, columns = np.triu_indices(channels)
+    pairs = graph.add("Gather", means, rows * channels + columns, axis=1)
+    roots = graph.add("Mul", graph.add("Sign", pairs), graph.add("Sqrt", graph.add("Abs", pairs)))
+    return graph.add("LpNormalization", roots, axis=1, p=2)
