@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down train test lint format build deploy destroy bench
+.PHONY: help setup demo up down drift train test lint format build deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: also 
 down: setup  ## end what `make up` started
 	@$(BIN)/python -m local down
 
+drift: setup  ## rehearse on the running stack: a day in a minute that goes wrong half-way
+	@$(BIN)/python -m local drift
+
 train: setup  ## a model of your own, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
 	@$(BIN)/python -m model data $(if $(DATA),--source "$(DATA)") --out .local/data
 	@$(BIN)/python -m model train --data .local/data --out .local/model
@@ -61,8 +64,9 @@ format: setup  ## bring the code into shape
 build: setup  ## the functions, as Lambda gets them [ARCHITECTURE=arm64|x86_64]
 	@$(BIN)/sam build --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE)
 
-deploy: require-endpoint build  ## to AWS: make deploy ENDPOINT=name [STAGE=dev|prod]
-	@$(BIN)/sam deploy --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) EndpointName=$(ENDPOINT)
+deploy: require-endpoint build  ## to AWS: make deploy ENDPOINT=name [STAGE=dev|prod] [CAPTURES=s3://…] [BASELINE=s3://…]
+	@$(BIN)/sam deploy --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) EndpointName=$(ENDPOINT) \
+	  $(if $(CAPTURES),CaptureUri=$(CAPTURES)) $(if $(BASELINE),BaselineUri=$(BASELINE))
 
 .PHONY: require-endpoint
 require-endpoint:
@@ -71,5 +75,5 @@ require-endpoint:
 destroy: setup  ## what `make deploy` made, photos included [STAGE=dev|prod]
 	@$(BIN)/python -m model destroy --stack scones-unlimited-$(STAGE)
 
-bench: setup  ## measure, and write down what was found
-	@$(BIN)/python -m tests.bench
+bench: setup  ## measure, and write down what was found [BENCH="name --options"]
+	@$(BIN)/python -m tests.bench $(or $(BENCH),--help)

@@ -1,4 +1,4 @@
-"""``python -m local``: up, down and demo."""
+"""``python -m local``: up, down, demo and drift."""
 
 import signal
 import time
@@ -18,6 +18,7 @@ from model.artifact import ArtifactError
 
 if TYPE_CHECKING:
     from local.demo import Outcome
+    from local.stack import Stack
 
 TRAINED = HOME / "model"
 """Where `make train` leaves its model."""
@@ -163,6 +164,54 @@ def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_p
         )
         if lost := counts["failed"] + counts["missing"]:
             raise LocalError(f"{lost} of {len(outcomes)} photos got no result (more: {HOME / 'logs'})")
+        page = report_of(stack)
+        console.print(
+            f"\nHow sure the model was, over time and photo by photo: {page}", highlight=False, soft_wrap=True
+        )
+
+
+def report_of(stack: "Stack") -> Path:
+    """Write the monitoring report of all that was captured, and return where its page is."""
+    from functions.monitor.monitoring.captures import TimeWindow  # noqa: PLC0415  plots take a second to import
+    from local import watch  # noqa: PLC0415  as above
+    from model import baseline, monitor  # noqa: PLC0415
+    from model.classifier import Classifier  # noqa: PLC0415
+
+    known = baseline.read(stack.model) if stack.model and (stack.model / baseline.FILE).exists() else None
+    out = stack.home / "report"
+    watch.report(stack, Classifier.load(stack.model).description, out, known, TimeWindow())
+    return out / monitor.REPORT
+
+
+@local.command("drift")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=TRAINED if TRAINED.exists() else None,
+    help="The model that the stack asks, as for `up`.",
+)
+def drift(model: Path | None) -> None:
+    """Rehearse: send the running stack a day in a minute that goes wrong half-way, and see it found.
+
+    Yesterday, a good day, becomes the stack's baseline. `make up` first; what it left stays up.
+    """
+    from local import watch  # noqa: PLC0415  plots take a second to import
+    from local.stack import Stack  # noqa: PLC0415  as above
+    from model.classifier import Classifier  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
+    with failing_in_one_line():
+        stack = Stack.find(model=model)
+        with Steps(console) as tell:
+            rehearsed = watch.rehearse(stack, Classifier.load(model).description, tell)
+        console.print("\nWhat CloudWatch was told:", watch.table(rehearsed.told))
+        for name, since in sorted(rehearsed.found.since.items(), key=lambda pair: pair[1]):
+            console.print(f"{name} drifted from {since:%H:%M:%S} on", highlight=False)
+        console.print(f"\nThe report: {rehearsed.page}", highlight=False, soft_wrap=True)
+        if not rehearsed.found.drifted:
+            raise LocalError(f"the drift went unnoticed (more: {HOME / 'logs'})")
 
 
 def following(outcomes: Iterator["Outcome"], total: int, console: Console) -> Iterator["Outcome"]:

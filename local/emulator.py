@@ -1,4 +1,4 @@
-"""The emulator: ministack, with the one API of ours that it lacks, SageMaker's runtime, and mended twice.
+"""The emulator: ministack, mended twice, and with what it lacks: SageMaker's runtime, and metrics.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
@@ -21,6 +22,8 @@ from ministack.services import stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from local import metrics
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
@@ -50,6 +53,7 @@ def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT0
 
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
+metrics.install()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +66,19 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         response = await denial(request) or await invoke_endpoint(request)
         await response(scope, receive, send)
     else:
+        if scope["type"] == "http" and asks_cloudwatch(scope):
+            metrics.of_queues()
         await ministack(scope, receive, send)
+
+
+def asks_cloudwatch(scope: Scope) -> bool:
+    """Say whether a request is for CloudWatch; then account and region are set to the caller's."""
+    headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+    if "/monitoring/aws4_request" not in headers.get("authorization", ""):
+        return False
+    set_request_account_id(extract_access_key_id(headers, {}))
+    set_request_region(extract_region(headers, {}))
+    return True
 
 
 async def denial(request: Request) -> Response | None:
@@ -88,14 +104,17 @@ async def invoke_endpoint(request: Request) -> Response:
     """Pass the call on to the model's server; without one, answer as SageMaker does without an instance."""
     passed_on = ("x-amzn-", "content-type", "accept")
     kept = {name: value for name, value in request.headers.items() if name.startswith(passed_on)}
+    endpoint, began = INVOCATIONS.fullmatch(request.url.path)[1], time.monotonic()  # type: ignore[index]
     try:
         answer = await model.post(request.url.path, content=await request.body(), headers=kept)
     except httpx.TransportError as error:
+        metrics.of_invocation(endpoint, 503, time.monotonic() - began)
         return Response(
             f'{{"Message": "the local endpoint does not answer: {type(error).__name__}"}}',
             503,
             {"x-amzn-errortype": "ServiceUnavailable"},
             "application/json",
         )
+    metrics.of_invocation(endpoint, answer.status_code, time.monotonic() - began)
     passed = {name: value for name, value in answer.headers.items() if name.startswith(passed_on)}
     return Response(answer.content, answer.status_code, passed)

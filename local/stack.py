@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import boto3
@@ -24,6 +24,9 @@ from model.classifier import Classifier
 ROOT = Path(__file__).parents[1]
 
 ENDPOINT_NAME = "vehicle-classifier"
+CAPTURE_BUCKET = "scones-unlimited-captures"
+CAPTURE_URI = f"s3://{CAPTURE_BUCKET}/captures"
+BASELINE = "baseline.json"
 DOCKER_BRIDGE = "docker0"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
@@ -47,6 +50,26 @@ class Stack:
     region: str = "us-east-1"
     name: str = "scones-unlimited"
     outputs: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, home: Path = HOME, model: Path | None = None) -> Self:
+        """Return the stack that `up` left running.
+
+        Raises
+        ------
+        LocalError
+            None is.
+        """
+        stack = cls(home=home, model=model)
+        if not stack.description.exists() or not processes.running(stack._registry):
+            raise LocalError("no local stack is up: `make up` first")
+        described = json.loads(stack.description.read_text())
+        emulator, endpoint = (
+            urlsplit(described[url]).port for url in ("endpoint_url", "sagemaker_runtime_url")
+        )
+        stack.ports = Ports(emulator or Ports.emulator, endpoint or Ports.endpoint)
+        stack.outputs = described["outputs"]
+        return stack
 
     @property
     def endpoint_url(self) -> str:
@@ -129,7 +152,8 @@ class Stack:
             report("Building the functions")
             self.build()
             report("Deploying the stack")
-            self.deploy(parameters(described))
+            self.client("s3").create_bucket(Bucket=CAPTURE_BUCKET)
+            self.deploy(parameters(described) | self.place_baseline(self.model))
             self._place_sample()
         except BaseException:
             self.down()
@@ -166,6 +190,14 @@ class Stack:
         }
         self.description.write_text(json.dumps(described, indent=2) + "\n")
 
+    def place_baseline(self, source: Path | None) -> dict[str, object]:
+        """Put a baseline, a file or in a model's folder, where monitoring finds it; return its parameter."""
+        file = source / BASELINE if source and source.is_dir() else source
+        if not file or file.suffix != ".json" or not file.exists():
+            return {}
+        self.client("s3").upload_file(str(file), CAPTURE_BUCKET, BASELINE)
+        return {"BaselineUri": f"s3://{CAPTURE_BUCKET}/{BASELINE}"}
+
     def _place_sample(self) -> None:
         """Put a photo where the sample event says that one is, so that the event can be used as it is."""
         sample = json.loads((ROOT / "events" / "serialize.json").read_text())
@@ -194,7 +226,12 @@ class Stack:
         serve = [sys.executable, "-m", "model", "serve", *([f"--model={self.model}"] if self.model else [])]
         return processes.Server(
             name="the endpoint",
-            command=[*serve, f"--port={self.ports.endpoint}", f"--capture={self.captures}"],
+            command=[
+                *serve,
+                f"--port={self.ports.endpoint}",
+                f"--capture={self.captures}",
+                f"--capture={CAPTURE_URI}",
+            ],
             port=self.ports.endpoint,
             health="/ping",
             env=self._environment(),
@@ -276,4 +313,5 @@ def parameters(model: Description) -> dict[str, object]:
         "ClassLabels": ",".join(model.labels),
         "ConfidenceThreshold": model.threshold,
         "ImageSize": model.input_size,
+        "CaptureUri": CAPTURE_URI,
     }

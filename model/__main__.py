@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "Measure how right a model is on photos whose labels are known.",
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
     "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
+    "monitor": "Report on an endpoint's captured data: how sure, how right, and how far from the baseline.",
     "destroy": "Delete a deployed stack and the photos in its bucket.",
 }
 

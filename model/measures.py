@@ -5,10 +5,11 @@ answered, float [N]; ``right`` says whether the answer was right, bool [N].
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+
+from functions.monitor.monitoring.intervals import wilson
 
 type Floats = npt.NDArray[np.floating]
 type Integers = npt.NDArray[np.integer]
@@ -59,21 +60,8 @@ class Bin:
 
 
 def share(count: int, of: int, level: float = 0.95) -> Share | None:
-    """Put Wilson's score interval around a share; ``None`` of nothing.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-    American Statistical Association 22 (1927). With p = count / of and z the normal quantile:
-
-        (p + z^2 / 2n ± z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-    """
-    if not of:
-        return None
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p = count / of
-    centre = p + z**2 / (2 * of)
-    margin = z * (p * (1 - p) / of + z**2 / (4 * of**2)) ** 0.5
-    low, high = ((centre + sign * margin) / (1 + z**2 / of) for sign in (-1, 1))
-    return Share(p, max(0.0, min(low, p)), min(1.0, max(high, p)), count, of)
+    """Put Wilson's score interval around a share, as `intervals.wilson` does it; ``None`` of nothing."""
+    return Share(*wilson(count, of, level), count, of) if of else None
 
 
 def f1(both: int, either: int) -> Share | None:

@@ -14,7 +14,6 @@ from model.evaluation import Evaluation
 from model.measures import Share
 from model.photo import read_pixels
 
-TEMPLATE = Path(__file__).with_name("report.html")
 THUMBNAIL = 160
 """Pixels, shown at no more than that."""
 TOPS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1)
@@ -59,12 +58,8 @@ def render(evaluation: Evaluation, about: Mapping[str, str | None], folder: Path
     folder
         Where the photos of the mistakes are.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "interval": interval}
     highest_risk = max(evaluation.selection.risk, default=0)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return page("report.html").render(
         about=about,
         evaluation=evaluation,
         x=Axis(52, 352),
@@ -72,8 +67,21 @@ def render(evaluation: Evaluation, about: Mapping[str, str | None], folder: Path
         y_risk=Axis(232, 12, top=next(top for top in TOPS if highest_risk <= top)),
         at_threshold=at_threshold(evaluation),
         whiskers=[measures.share(round(one.accuracy * one.n), one.n) for one in evaluation.calibration.bins],
-        thumbnails=[thumbnail(folder / mistake.file) for mistake in evaluation.mistakes],
+        thumbnails=[thumbnail((folder / mistake.file).read_bytes()) for mistake in evaluation.mistakes],
     )
+
+
+def page(template: str) -> jinja2.Template:
+    """Return a page's template, one of those beside this module."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "interval": interval}
+    return environment.get_template(template)
 
 
 def at_threshold(evaluation: Evaluation) -> tuple[float, float] | None:
@@ -93,8 +101,8 @@ def interval(share: Share) -> str:
     return f"{share.low * 100:.1f} to {share.high:.1%}"
 
 
-def thumbnail(photo: Path) -> str:
+def thumbnail(photo: bytes) -> str:
     """Return a photo as the model is given it, small, as a data URI."""
     file = io.BytesIO()
-    Image.fromarray(read_pixels(photo.read_bytes(), THUMBNAIL)).save(file, "JPEG", quality=80)
+    Image.fromarray(read_pixels(photo, THUMBNAIL)).save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -58,10 +58,11 @@ logger = logging.getLogger(__name__)
 )
 @click.option(
     "--capture",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="A folder for records of what endpoints are asked and answer, as SageMaker's data capture has them.",
+    multiple=True,
+    metavar="FOLDER|S3-URI",
+    help="Where to record what endpoints are asked and answer, as SageMaker's data capture does; repeatable.",
 )
-def command(model: Path | None, host: str, port: int, capture: Path | None) -> None:
+def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) -> None:
     """Answer photos over HTTP, as a SageMaker endpoint does.
 
     \b
@@ -90,7 +91,7 @@ def command(model: Path | None, host: str, port: int, capture: Path | None) -> N
     # uvicorn, once it has ended all in order, raises the signal again
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), _listen(host, port) as listener:
-        app = create_app(Classifier.load(model), Capture(capture) if capture else None)
+        app = create_app(Classifier.load(model), Capture(*capture) if capture else None)
         click.echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", err=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])

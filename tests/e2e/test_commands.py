@@ -61,6 +61,9 @@ def test_the_demo_ends_in_a_table_of_ones_own_photos_and_leaves_nothing_running(
     assert re.search(r"monday/\[bold\]a\+b\.png +accepted +bicycle +0\.\d{3}", shown)
     assert re.search(r"notes\.jpg +rejected +unreadable", shown)
     assert nothing_listens(ports)
+    assert str(ROOT / ".local" / "report" / "report.html") in shown
+    metrics = json.loads((ROOT / ".local" / "report" / "metrics.json").read_text())
+    assert (metrics["records"], metrics["class_mix"]["bicycle"]) == (1, 1)
 
 
 @pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
@@ -127,6 +130,13 @@ def test_up_leaves_a_stack_and_its_description_and_down_nothing(ports):
     assert ended == "Ended the endpoint and the emulator.\n"
     assert nothing_listens(ports)
     assert not (ROOT / ".local" / "stack.json").exists()
+
+
+def test_drift_needs_a_stack_to_rehearse_on():
+    drift = start("drift")
+
+    assert drift.communicate(timeout=60) == ("", "Error: no local stack is up: `make up` first\n")
+    assert drift.returncode == 1
 
 
 def test_down_is_fine_when_nothing_is_up():

@@ -7,15 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from local import Ports
-from local.stack import Stack
+from local import Ports, pictures
+from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Stack
 from tests.conftest import ROOT, free_port
 
 IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"
@@ -51,6 +53,7 @@ def invoked(stack: Stack, function: str, event: Path) -> dict[str, Any]:
             Path(sys.executable).parent / "sam",
             *("local", "invoke", function, "--event", event, "--skip-pull-image"),
             *("--template", stack.home / "build" / "template.yaml"),
+            *("--parameter-overrides", f"CaptureUri={CAPTURE_URI} EndpointName={ENDPOINT_NAME}"),
         ],
         env={**os.environ, "AWS_ENDPOINT_URL": stack.container_url, "SAM_CLI_TELEMETRY": "0"},
         capture_output=True,
@@ -82,3 +85,34 @@ def test_filter_answers_its_sample_event_with_a_decision(stack):
     answer = invoked(stack, "FilterFunction", ROOT / "events" / "filter.json")
 
     assert answer == {"decision": "accepted", "label": "bicycle", "confidence": 0.93, "reason": "confident"}
+
+
+def test_monitor_reads_what_the_endpoint_captured(stack, tmp_path):
+    now = datetime.now(UTC)
+    photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+    stack.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=ENDPOINT_NAME, ContentType="image/jpeg", Body=photo
+    )
+    give_up_at = time.monotonic() + 30
+    while not stack.client("s3").list_objects_v2(Bucket=CAPTURE_BUCKET).get("KeyCount"):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.5)
+    event = tmp_path / "event.json"
+    event.write_text(
+        json.dumps(
+            {"from": (now - timedelta(minutes=1)).isoformat(), "to": (now + timedelta(minutes=1)).isoformat()}
+        )
+    )
+
+    answer = invoked(stack, "MonitorFunction", event)
+
+    assert answer["records"] >= 1
+    assert (answer["broken"], answer["drifted"]) == (0, [])
+    assert 0.5 < answer["estimated_accuracy"] <= 1
+
+
+def test_monitor_answers_its_sample_event_with_a_day_without_traffic(stack):
+    answer = invoked(stack, "MonitorFunction", ROOT / "events" / "monitor.json")
+
+    assert answer["window"] == {"from": "2026-03-03T19:00:00Z", "to": "2026-03-04T19:00:00Z"}
+    assert answer["records"] == 0

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import boto3
 import pytest
+from moto import mock_aws
 from PIL import Image
 
 from model.capture import Capture
@@ -210,12 +212,33 @@ def test_a_captured_file_has_its_place_by_endpoint_variant_and_hour(classifier, 
 
 
 def test_a_file_is_finished_by_count_or_by_time(classifier, photo, tmp_path):
-    capture = Capture(tmp_path, most_records=2, most_seconds=0.2)
+    capture = Capture(tmp_path, most_records=2, most_seconds=1.5)
     with TestClient(create_app(classifier, capture)) as client:
         for _ in range(2):
             client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
         assert len(captured(tmp_path)) == 2
 
         client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
-        client.portal.call(anyio.sleep, 0.4)
+        client.portal.call(anyio.sleep, 2.5)
         assert len(captured(tmp_path)) == 3
+
+
+def test_captures_go_to_s3_too_all_of_them_before_the_end(classifier, photo, tmp_path):
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="captures")
+        with TestClient(create_app(classifier, Capture(tmp_path, "s3://captures/data"))) as client:
+            client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
+
+        (key,) = [one["Key"] for one in s3.list_objects_v2(Bucket="captures")["Contents"]]
+        (file,) = tmp_path.rglob("*.jsonl")
+        assert key == f"data/{file.relative_to(tmp_path).as_posix()}"
+        assert s3.get_object(Bucket="captures", Key=key)["Body"].read() == file.read_bytes()
+
+
+def test_a_bucket_that_takes_no_captures_is_logged_and_photos_are_answered(classifier, photo, caplog):
+    with mock_aws(), TestClient(create_app(classifier, Capture("s3://nobodys"))) as client:
+        answer = client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
+
+    assert answer.status_code == 200
+    assert "1 captured records could not be written to s3://nobodys/vehicles/AllTraffic/" in caplog.text

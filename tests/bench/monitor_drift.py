@@ -1,0 +1,235 @@
+"""How often `model monitor` cries wolf, and what it finds: ``python -m tests.bench.monitor_drift``.
+
+Needs photos: a folder with sub-folders ``bicycle``, ``motorcycle`` and ``other``. Each is varied (cropped,
+mirrored, lit differently) to make many of few, sent as the pipeline sends it, and answered by the model.
+"""
+
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+from rich.progress import track
+
+from functions.monitor.monitoring import drift
+from functions.monitor.monitoring.drift import Baseline, Drift, Features
+from functions.monitor.monitoring.window import PROPERTIES, properties
+from model import baseline, monitoring
+from model.classifier import Classifier
+from model.photo import read_pixels
+
+WINDOW, BASELINE = 200, 450
+"""Photos."""
+EVERY_DAY = {"bicycle": 0.7, "motorcycle": 0.24, "other": 0.06}
+FLIPPED = {"bicycle": 0.24, "motorcycle": 0.7, "other": 0.06}
+SHIFTED = {"bicycle": 0.5, "motorcycle": 0.44, "other": 0.06}
+WITH_ANOTHER = {"bicycle": 0.49, "motorcycle": 0.17, "other": 0.04, "another": 0.3}
+
+type Change = Callable[[Image.Image], Image.Image]
+
+
+def as_it_is(photo: Image.Image) -> Image.Image:
+    return photo
+
+
+def blurred(photo: Image.Image) -> Image.Image:
+    """A dirty lens: a radius of 2.5 pixels of the 224 that are sent."""
+    return photo.filter(ImageFilter.GaussianBlur(2.5 * max(photo.size) / 224))
+
+
+def at_night(photo: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(photo).enhance(0.3)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Photos of one kind, answered: N of them."""
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    look: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.look)
+
+    def __getitem__(self, which: np.ndarray) -> "Pool":
+        return Pool(self.probabilities[which], self.features[which], self.look[which])
+
+
+def joined(pools: list[Pool]) -> Pool:
+    return Pool(
+        *(
+            np.concatenate([getattr(pool, name) for pool in pools])
+            for name in ("probabilities", "features", "look")
+        )
+    )
+
+
+def varied(photo: Image.Image, chance: random.Random) -> Image.Image:
+    width, height = photo.size
+    share = chance.uniform(0.75, 1)
+    left, top = (chance.uniform(0, side * (1 - share)) for side in photo.size)
+    photo = photo.crop((int(left), int(top), int(left + width * share), int(top + height * share)))
+    if chance.random() < 0.5:
+        photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return ImageEnhance.Brightness(photo).enhance(chance.uniform(0.8, 1.2))
+
+
+def answered(
+    files: list[Path], count: int, change: Change, classifier: Classifier, *, what: str, chance: random.Random
+) -> Pool:
+    answers, features, look = [], [], []
+    for _ in track(range(count), what):
+        picture = change(varied(Image.open(chance.choice(files)).convert("RGB"), chance))
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=90)
+        sent = baseline.sent(file.getvalue(), classifier.description.input_size)
+        pixels = read_pixels(sent, classifier.description.input_size)[np.newaxis]
+        answers.append(classifier.probabilities(pixels)[0])
+        features.append(classifier.features(pixels)[0])
+        look.append(list(properties(sent).values()))
+    return Pool(np.array(answers), np.array(features), np.array(look))
+
+
+def drawn(pools: Mapping[str, Pool], mix: Mapping[str, float], count: int, rng: np.random.Generator) -> Pool:
+    """Draw a window; how many there are of each kind is up to chance, too.
+
+    No photo comes twice unless there are too few: a window that repeats some tells less than its size says.
+    """
+    counts = dict(zip(mix, rng.multinomial(count, list(mix.values())), strict=True))
+    return joined(
+        [
+            pools[kind][rng.choice(len(pools[kind]), n, replace=n > len(pools[kind]))]
+            for kind, n in counts.items()
+            if n
+        ]
+    )
+
+
+def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
+    return baseline.make(
+        model="bench",
+        labels=classifier.description.labels,
+        threshold=classifier.description.threshold,
+        confidence=pool.probabilities.max(axis=1),
+        answered=pool.probabilities.argmax(axis=1),
+        look=dict(zip(PROPERTIES, pool.look.T, strict=True)),
+        features=pool.features,
+    )
+
+
+def compared(pool: Pool, known: Baseline, *, seen: bool) -> dict[str, Drift]:
+    """What the command says, or without the model's feature space, what the function says."""
+    confidence, answers = pool.probabilities.max(axis=1), pool.probabilities.argmax(axis=1)
+    numbers = {"confidence": confidence.tolist()}
+    numbers |= dict(zip(PROPERTIES, pool.look.T.tolist(), strict=True))
+    if seen:
+        numbers["feature_distance"] = baseline.FeatureSpace.of(known).distance(pool.features).tolist()
+    by_label = np.bincount(answers, minlength=len(known.labels)).tolist()
+    under = int((confidence < known.threshold).sum())
+    found = Features(numbers, drift.categories(dict(zip(known.labels, by_label, strict=True)), under))
+    if seen:
+        return drift.compare(found, known, monitoring.number_test, monitoring.count_test)
+    return drift.compare(found, known)
+
+
+@click.command()
+@click.option("--photos", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--another", multiple=True, default=("k10.jpg", "k14.jpg"), help="Of `other`, photos of another vehicle."
+)
+@click.option("--model", type=click.Path(path_type=Path))
+@click.option("--windows", default=100, show_default=True)
+@click.option("--pool", default=640, show_default=True, help="Photos of a vehicle that are made.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
+)
+def bench(
+    *, photos: Path, another: tuple[str, ...], model: Path | None, windows: int, pool: int, out: Path
+) -> None:
+    """Count alarms in windows of 200 photos, without drift and with every kind of it."""
+    classifier, chance = Classifier.load(model), random.Random(1)
+    files = {kind: sorted((photos / kind).iterdir()) for kind in EVERY_DAY}
+    files["another"] = [file for file in files["other"] if file.name in another]
+    files["other"] = [file for file in files["other"] if file.name not in another]
+
+    def made(kind: str, count: int, change: Change = as_it_is) -> Pool:
+        return answered(
+            files[kind], count, change, classifier, what=f"{kind} {change.__name__}", chance=chance
+        )
+
+    day = {kind: made(kind, pool if kind in FLIPPED and kind != "other" else pool // 5) for kind in files}
+    changed = {
+        change: {kind: made(kind, pool // 5, change) for kind in EVERY_DAY} for change in (blurred, at_night)
+    }
+    rng = np.random.default_rng(1)
+    found: dict[str, object] = {"photos_a_window": WINDOW, "windows": windows}
+    for who, seen in (("command", True), ("function", False)):
+        found[who] = watched(day, changed, classifier, windows, rng, seen=seen)
+        click.echo(json.dumps({who: found[who]}, indent=2))
+    out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def watched(
+    day: dict[str, Pool],
+    changed: dict[Change, dict[str, Pool]],
+    classifier: Classifier,
+    windows: int,
+    rng: np.random.Generator,
+    *,
+    seen: bool,
+) -> dict[str, object]:
+    alarms, beyond = Counter(), 0
+    for _ in range(windows):  # each with a baseline of its own, from other photos
+        first, second = split(day, rng)
+        known = as_baseline(drawn(first, EVERY_DAY, BASELINE, rng), classifier)
+        verdict = compared(drawn(second, EVERY_DAY, WINDOW, rng), known, seen=seen)
+        alarms.update({"any": any(one.drifted for one in verdict.values())})
+        alarms.update(name for name, one in verdict.items() if one.drifted)
+        beyond += any(one.statistic > drift.MODERATE for one in verdict.values())
+    first, second = split(day, rng)
+    known = as_baseline(drawn(first, EVERY_DAY, BASELINE, rng), classifier)
+    one_baseline = sum(
+        any(one.drifted for one in compared(drawn(second, EVERY_DAY, WINDOW, rng), known, seen=seen).values())
+        for _ in range(windows)
+    )
+    kinds = {
+        **{change.__name__: (pools, EVERY_DAY) for change, pools in changed.items()},
+        "flipped class mix": (second, FLIPPED),
+        "class mix shifted by 20%": (second, SHIFTED),
+        "another vehicle, 30%": (second, WITH_ANOTHER),
+    }
+    return {
+        "alarms_without_drift": alarms["any"],
+        "alarms_without_drift_against_one_baseline": one_baseline,
+        "windows_without_drift_beyond_0.1_before_the_test": beyond,
+        "found": {name: detected(*kind, known, rng, seen=seen) for name, kind in kinds.items()},
+    }
+
+
+def split(day: dict[str, Pool], rng: np.random.Generator) -> tuple[dict[str, Pool], dict[str, Pool]]:
+    """Two halves that share no photo."""
+    orders = {kind: rng.permutation(len(pool)) for kind, pool in day.items()}
+    return tuple({kind: pool[orders[kind][half::2]] for kind, pool in day.items()} for half in (0, 1))
+
+
+def detected(
+    pools: dict[str, Pool], mix: Mapping[str, float], known: Baseline, rng: np.random.Generator, *, seen: bool
+) -> dict[str, object]:
+    features, hits, tries = Counter(), 0, 20
+    for _ in range(tries):
+        verdict = compared(drawn(pools, mix, WINDOW, rng), known, seen=seen)
+        drifted = [name for name, one in verdict.items() if one.drifted]
+        hits += bool(drifted)
+        features.update(drifted)
+    return {"windows": tries, "found": hits, "by": dict(features.most_common())}
+
+
+if __name__ == "__main__":
+    bench()

@@ -1,0 +1,313 @@
+"""Reading data capture: nothing is lost, nothing counts twice, and only the hours wanted are opened."""
+
+import base64
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from functions.monitor.monitoring import captures as reader
+from functions.monitor.monitoring.captures import CaptureError, PayloadError, Tally, TimeWindow
+from tests import captures
+
+PHOTO = b"a photo's bytes"
+HOUR = timedelta(hours=1)
+
+
+def line(**changes) -> str:
+    """A record as SageMaker writes it, with some of it changed."""
+    value = captures.parsed(next(captures.records(1, [PHOTO], random.Random(1))).line)
+    value["captureData"] |= changes.pop("captureData", {})
+    value["eventMetadata"] |= changes.pop("eventMetadata", {})
+    return json.dumps(value | changes)
+
+
+def half(data: object, encoding: str, content_type: str = "application/json") -> dict:
+    return {"observedContentType": content_type, "mode": "OUTPUT", "data": data, "encoding": encoding}
+
+
+def read(source: Path | str, start: datetime | None = None, end: datetime | None = None):
+    tally = Tally()
+    return list(reader.read(str(source), TimeWindow(start, end), tally)), tally
+
+
+def write(path: Path, *lines: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\n".join(one if isinstance(one, bytes) else one.encode() for one in lines) + b"\n")
+    return path
+
+
+@pytest.mark.parametrize("most", [1, 3, 50])
+def test_every_record_is_read_however_many_a_file_holds(tmp_path, most):
+    chance = random.Random(most)
+    files = captures.write(tmp_path, captures.records(120, [PHOTO], chance), chance, most)
+
+    records, tally = read(tmp_path)
+
+    assert (tally.files, tally.read, tally.records, tally.duplicates, tally.broken) == (files, 120, 120, 0, 0)
+    assert [record.inference_id for record in records] == [f"photo-{number}" for number in range(120)]
+
+
+@pytest.mark.parametrize(
+    "level",
+    ["", "vehicle-classifier", "vehicle-classifier/AllTraffic", "vehicle-classifier/AllTraffic/2026/03"],
+)
+def test_the_source_may_lie_at_any_level(tmp_path, level):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(20, [PHOTO], chance), chance)
+
+    assert read(tmp_path / level)[1].records == 20
+
+
+def test_a_flat_folder_and_a_single_file_are_read_too(tmp_path):
+    file = write(tmp_path / "flat" / "05-12-996.jsonl", line(), line(eventMetadata={"eventId": "another"}))
+
+    assert read(tmp_path / "flat")[1].records == 2
+    assert read(file)[1].records == 2
+
+
+def test_an_event_that_comes_twice_counts_once_also_across_files(tmp_path):
+    one, another = line(), line()
+    write(tmp_path / "a.jsonl", one, one)
+    write(tmp_path / "b.jsonl", one, another)
+
+    records, tally = read(tmp_path)
+
+    assert (tally.read, tally.records, tally.duplicates) == (4, 2, 2)
+    assert len(records) == 2
+
+
+def test_broken_lines_are_counted_named_and_skipped(tmp_path):
+    file = write(
+        tmp_path / "a.jsonl", line()[:100], "", line(), b"\xff\xfe", '{"eventVersion": "0"}', "[1]", "7"
+    )
+
+    records, tally = read(tmp_path)
+
+    assert len(records) == 1
+    assert tally.broken == 5
+    assert [skipped.removeprefix(f"{file}:") for skipped in tally.skipped] == [
+        "1: it is not JSON",
+        "4: it is not JSON",
+        "5: it has no captureData",
+        "6: it has no captureData",
+        "7: it has no captureData",
+    ]
+
+
+def test_no_more_than_a_thousand_broken_lines_are_named(tmp_path):
+    write(tmp_path / "a.jsonl", *["no record"] * 1200)
+
+    _, tally = read(tmp_path)
+
+    assert (tally.broken, len(tally.skipped)) == (1200, 1000)
+
+
+def test_records_without_an_event_id_cannot_be_repeats(tmp_path):
+    write(
+        tmp_path / "a.jsonl",
+        *[line(eventMetadata={"eventId": None})] * 3,
+        line(eventMetadata={"eventId": ""}),
+    )
+
+    assert read(tmp_path)[1].records == 4
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        half("[0.9, 0.1]", "JSON"),
+        half(base64.b64encode(b"[0.9, 0.1]").decode(), "BASE64"),
+        half("[[0.9, 0.1]]", "JSON"),
+        half("0.9,0.1", "CSV", "text/csv"),
+        half("0.9, 0.1\n", "CSV", "text/csv"),
+        half(base64.b64encode(b"0.9,0.1\n").decode(), "BASE64", "text/csv"),
+    ],
+)
+def test_an_answer_is_read_in_each_of_its_forms(tmp_path, output):
+    write(tmp_path / "a.jsonl", line(captureData={"endpointOutput": output}))
+
+    ((record,), _) = read(tmp_path)
+
+    assert record.probabilities() == [0.9, 0.1]
+    assert record.photo() == PHOTO
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (None, "no output was captured"),
+        (half(None, "JSON"), "it holds no data"),
+        (half("!", "BASE64"), "its BASE64 is damaged"),
+        (half("bicycle", "JSON"), "the output is no list of numbers"),
+        (half('["a", "b"]', "JSON"), "the output is no list of numbers"),
+        (half("[[0.9], [0.1]]", "JSON"), "the output is no list of numbers"),
+        (half("[0.9]", "JSON"), "the output is no list of probabilities"),
+        (half("[9, 1]", "JSON"), "the output is no list of probabilities"),
+        (half("[NaN, 1]", "JSON"), "the output is no list of probabilities"),
+    ],
+)
+def test_a_record_whose_answer_is_missing_or_odd_is_kept_and_says_why(tmp_path, output, reason):
+    write(tmp_path / "a.jsonl", line(captureData={"endpointOutput": output}))
+
+    ((record,), tally) = read(tmp_path)
+
+    assert (tally.records, tally.broken) == (1, 0)
+    with pytest.raises(PayloadError, match=reason):
+        record.probabilities()
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [(None, "no input was captured"), (half("1,2", "CSV", "text/csv"), "the input is CSV, no photo")],
+)
+def test_a_record_without_a_photo_keeps_its_answer(tmp_path, asked, reason):
+    write(tmp_path / "a.jsonl", line(captureData={"endpointInput": asked}))
+
+    ((record,), _) = read(tmp_path)
+
+    assert sum(record.probabilities()) == pytest.approx(1)
+    with pytest.raises(PayloadError, match=reason):
+        record.photo()
+
+
+def test_other_hours_are_not_opened(tmp_path):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(240, [PHOTO], chance, hours=24), chance, most=5)
+    (broken_hour,) = tmp_path.glob("*/*/2026/03/04/05")
+    write(broken_hour / "00-00-000.jsonl", "no record: who opens it counts it")
+
+    inside, tally = read(tmp_path, captures.START + 10 * HOUR, captures.START + 12 * HOUR)
+
+    assert tally.broken == 0
+    assert tally.files < 20
+    assert {record.at.hour for record in inside} <= {10, 11, 12}
+
+
+def test_windows_that_follow_on_one_another_have_each_record_once(tmp_path):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(480, [PHOTO], chance, hours=24), chance, most=30)
+
+    hours = [read(tmp_path, captures.START + n * HOUR, captures.START + (n + 1) * HOUR)[0] for n in range(24)]
+
+    names = [record.inference_id for hour in hours for record in hour]
+    assert sorted(names) == sorted(f"photo-{number}" for number in range(480))
+
+
+def test_of_an_hour_that_the_window_cuts_those_count_whose_own_time_is_inside(tmp_path):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(60, [PHOTO], chance, hours=1), chance, most=1)
+
+    half_hour, _ = read(tmp_path, captures.START, captures.START + HOUR / 2)
+
+    assert [record.inference_id for record in half_hour] == [f"photo-{number}" for number in range(30)]
+
+
+def test_a_time_that_a_record_does_not_tell_is_its_hours_where_the_path_has_one(tmp_path):
+    write(tmp_path / "e/v/2026/03/04/05/00-00-000.jsonl", line(eventMetadata={"inferenceTime": None}))
+    write(tmp_path / "flat.jsonl", line(eventMetadata={"eventId": "x", "inferenceTime": "soon"}))
+
+    everything, _ = read(tmp_path)
+    windowed, tally = read(tmp_path, captures.START, captures.START + 24 * HOUR)
+
+    assert {record.at for record in everything} == {captures.START + 5 * HOUR, None}
+    assert [record.at for record in windowed] == [captures.START + 5 * HOUR]
+    assert tally.skipped == [f"{tmp_path}/flat.jsonl:1: it does not tell its time"]
+
+
+def test_folders_that_only_look_like_dates_are_read(tmp_path):
+    write(tmp_path / "2024" / "AllTraffic" / "2026/13/45/99" / "a.jsonl", line())
+
+    assert read(tmp_path, captures.START, captures.START + HOUR)[1].records == 1
+
+
+def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
+    with pytest.raises(CaptureError, match=r"nowhere cannot be read \(No such file or directory\)"):
+        read(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def s3():
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="captures")
+        yield client
+
+
+def upload(s3, folder: Path, prefix: str) -> None:
+    for file in folder.rglob("*.jsonl"):
+        s3.upload_file(str(file), "captures", f"{prefix}{file.relative_to(folder).as_posix()}")
+
+
+@pytest.mark.parametrize(("prefix", "source"), [("", "s3://captures"), ("data/", "s3://captures/data/")])
+def test_s3_holds_the_same_records_as_a_folder(tmp_path, s3, prefix, source):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(100, [PHOTO], chance), chance, most=7)
+    upload(s3, tmp_path, prefix)
+
+    from_s3, tally = read(source)
+
+    assert [record.event_id for record in from_s3] == [record.event_id for record in read(tmp_path)[0]]
+    assert tally.files == read(tmp_path)[1].files
+
+
+def test_in_s3_too_other_hours_are_not_even_listed(tmp_path, s3, monkeypatch):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(60, [PHOTO], chance, hours=60), chance, most=1)
+    upload(s3, tmp_path, "")
+    listed = []
+    original = reader.Bucket.list
+    monkeypatch.setattr(
+        reader.Bucket, "list", lambda self, folder: listed.append(folder) or original(self, folder)
+    )
+
+    records, _ = read("s3://captures", captures.START, captures.START + HOUR)
+
+    assert records
+    assert listed == [
+        "s3://captures",
+        *(
+            f"s3://captures/vehicle-classifier{below}"
+            for below in (
+                "",
+                "/AllTraffic",
+                "/AllTraffic/2026",
+                "/AllTraffic/2026/03",
+                "/AllTraffic/2026/03/04",
+                "/AllTraffic/2026/03/04/00",
+            )
+        ),
+    ]
+
+
+def test_an_object_that_is_gone_by_now_is_left_out(tmp_path, s3, monkeypatch):
+    chance = random.Random(1)
+    captures.write(tmp_path, captures.records(5, [PHOTO], chance), chance, most=1)
+    upload(s3, tmp_path, "")
+    original = reader.Bucket.list
+
+    def list_and_expire(self, folder):
+        folders, files = original(self, folder)
+        for uri in files[:1]:
+            s3.delete_object(Bucket="captures", Key=reader.split_uri(uri)[1])
+        return folders, files
+
+    monkeypatch.setattr(reader.Bucket, "list", list_and_expire)
+
+    assert read("s3://captures")[1].records == 0
+
+
+def test_a_bucket_that_cannot_be_read_is_told_in_one_line(s3):
+    with pytest.raises(CaptureError, match=r"s3://nobodys cannot be read: .*NoSuchBucket"):
+        read("s3://nobodys")
+
+
+def test_a_time_window_is_in_utc_whatever_the_record_says():
+    window = TimeWindow(datetime(2026, 3, 4, 12, tzinfo=UTC))
+
+    assert window.holds(datetime.fromisoformat("2026-03-04T13:00:00+01:00"))
+    assert not window.holds(datetime.fromisoformat("2026-03-04T12:59:59+01:00"))

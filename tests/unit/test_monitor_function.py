@@ -1,0 +1,251 @@
+"""The monitor function: what it reads, what it publishes, and what it does without."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from functions.monitor import app
+from functions.monitor.monitoring.captures import CaptureError
+from functions.monitor.monitoring.drift import BaselineError
+from local import pictures
+from model import baseline
+from tests import captures
+
+START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1, hours=1)
+"""Of a day that CloudWatch still takes metrics of: it drops those older than two weeks."""
+PHOTOS = captures.photos(12)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name, value in {
+        "CAPTURE_URI": "s3://captures/data/vehicle-classifier",
+        "CLASS_LABELS": "bicycle,motorcycle,other",
+        "CONFIDENCE_THRESHOLD": "0.8",
+        "WINDOW_HOURS": "24",
+    }.items():
+        monkeypatch.setenv(name, value)
+    app.settings.cache_clear()
+    yield
+    app.settings.cache_clear()
+
+
+@pytest.fixture
+def s3():
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="captures")
+        yield client
+
+
+@pytest.fixture
+def captured(s3, tmp_path):
+    """Call it with photos, to have a day of them captured."""
+
+    def capture(photos=PHOTOS, count=240, **more):
+        chance = random.Random(1)
+        captures.write(tmp_path, captures.records(count, photos, chance, START, **more), chance)
+        for file in tmp_path.rglob("*.jsonl"):
+            s3.upload_file(str(file), "captures", f"data/{file.relative_to(tmp_path).as_posix()}")
+
+    return capture
+
+
+@pytest.fixture
+def known(s3, monkeypatch):
+    """A baseline of the same kind of day."""
+    import numpy as np  # noqa: PLC0415
+
+    chance = random.Random(2)
+    answers = np.array([captures.answer(chance) for _ in range(500)])
+    made = baseline.make(
+        model="vehicles 1",
+        labels=captures.LABELS,
+        threshold=0.8,
+        confidence=answers.max(axis=1),
+        answered=answers.argmax(axis=1),
+        look=baseline.look(PHOTOS * 20),
+    )
+    s3.put_object(Bucket="captures", Key="baseline.json", Body=made.text().encode())
+    monkeypatch.setenv("BASELINE_URI", "s3://captures/baseline.json")
+    return made
+
+
+DAY_AFTER = {"time": (START + timedelta(days=1, minutes=15)).isoformat()}
+
+
+def published(lines: list[dict]) -> dict[str, float]:
+    """The metrics among log lines; of one with a feature, with its name."""
+    return {
+        metric["Name"] + (f" {line['feature']}" if "feature" in line else ""): line[metric["Name"]][0]
+        for line in lines
+        if "_aws" in line
+        for directive in line["_aws"]["CloudWatchMetrics"]
+        for metric in directive["Metrics"]
+    }
+
+
+def handled(event, context, capsys):
+    answer = app.lambda_handler(event, context)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    return answer, lines
+
+
+def test_without_a_baseline_everything_but_drift_is_published(captured, context, capsys):
+    captured()
+
+    answer, lines = handled(DAY_AFTER, context, capsys)
+
+    metrics = published(lines)
+    assert metrics.keys() - {"ColdStart"} == {
+        "CapturedRecords",
+        "CapturedDuplicates",
+        "CapturedBrokenLines",
+        "UnusableRecords",
+        "EstimatedAccuracy",
+        "EstimatedAccuracyUpperBound",
+        "ShareUnderThreshold",
+        "ShareUnderThresholdLowerBound",
+        "ShareOther",
+    }
+    assert metrics["CapturedRecords"] == answer["records"] == 240
+    assert 0.9 < metrics["EstimatedAccuracy"] < metrics["EstimatedAccuracyUpperBound"] <= 1
+    assert 0 < metrics["ShareUnderThresholdLowerBound"] < metrics["ShareUnderThreshold"] < 0.2
+    assert answer["drifted"] == []
+
+
+def test_a_day_like_the_baseline_has_no_drifted_features(captured, known, context, capsys):
+    captured()
+
+    answer, lines = handled(DAY_AFTER, context, capsys)
+
+    metrics = published(lines)
+    assert metrics["DriftedFeatures"] == 0
+    assert {name for name in metrics if name.startswith("Drift ")} == {
+        f"Drift {feature}"
+        for feature in (
+            "confidence",
+            "brightness",
+            "contrast",
+            "sharpness",
+            "size",
+            "aspect",
+            "class_mix",
+            "under_threshold",
+            "other",
+        )
+    }
+    assert answer["drifted"] == []
+
+
+def test_a_dark_day_has(captured, known, context, capsys):
+    dark = [
+        pictures.encoded(pictures.picture(pictures.bicycle, seed).point(lambda level: level * 0.3))
+        for seed in range(12)
+    ]
+    captured(dark)
+
+    answer, lines = handled(DAY_AFTER, context, capsys)
+
+    assert "brightness" in answer["drifted"]
+    assert published(lines)["DriftedFeatures"] == len(answer["drifted"])
+    assert published(lines)["Drift brightness"] > 0.2
+
+
+def test_metrics_are_of_the_windows_end(captured, known, context, capsys):
+    captured()
+
+    _, lines = handled(DAY_AFTER, context, capsys)
+
+    ends = {line["_aws"]["Timestamp"] for line in lines if "_aws" in line and "ColdStart" not in line}
+    assert ends == {int((START + timedelta(days=1)).timestamp() * 1000)}
+
+
+def test_dimensions_are_the_ones_that_the_alarms_and_the_dashboard_name(captured, known, context, capsys):
+    captured()
+
+    _, lines = handled(DAY_AFTER, context, capsys)
+
+    sets = {
+        (metric["Name"], tuple(sorted(names)))
+        for line in lines
+        if "_aws" in line
+        for directive in line["_aws"]["CloudWatchMetrics"]
+        for names in directive["Dimensions"]
+        for metric in directive["Metrics"]
+        if metric["Name"] != "ColdStart"
+    }
+    assert {names for name, names in sets if name == "Drift"} == {("feature", "service")}
+    assert {names for name, names in sets if name != "Drift"} == {("service",)}
+    assert {line["service"] for line in lines if "_aws" in line} == {"vehicle-classifier"}
+
+
+@pytest.mark.parametrize(
+    ("event", "start", "end"),
+    [
+        ({"time": "2026-03-05T10:15:00Z"}, "2026-03-04T10:00", "2026-03-05T10:00"),
+        ({"time": "2026-03-05T10:00:00Z"}, "2026-03-04T10:00", "2026-03-05T10:00"),
+        (
+            {"from": "2026-03-05T10:00:05Z", "to": "2026-03-05T10:00:10Z"},
+            "2026-03-05T10:00:05",
+            "2026-03-05T10:00:10",
+        ),
+        ({"from": "2026-03-05", "to": "2026-03-05T12:00+01:00"}, "2026-03-05", "2026-03-05T11:00"),
+    ],
+)
+def test_the_window_is_the_full_hours_before_the_schedule_or_what_is_asked_for(event, start, end):
+    window = app.time_window(event, 24)
+
+    assert window.start == datetime.fromisoformat(start).replace(tzinfo=UTC)
+    assert window.end == datetime.fromisoformat(end).replace(tzinfo=UTC)
+
+
+def test_an_hour_without_traffic_is_no_fault(s3, context, capsys):
+    answer, lines = handled(DAY_AFTER, context, capsys)
+
+    assert answer["records"] == 0
+    assert answer["estimated_accuracy"] is None
+    assert published(lines)["CapturedRecords"] == 0
+    assert "EstimatedAccuracy" not in published(lines)
+
+
+def test_a_broken_line_is_counted_and_logged_by_name(s3, context, capsys, logged):
+    key = f"data/vehicle-classifier/AllTraffic/{START:%Y/%m/%d/%H}/00-00-000-x.jsonl"
+    s3.put_object(Bucket="captures", Key=key, Body=b'{"captureData"\n')
+    logged(app.logger)
+
+    _, lines = handled(DAY_AFTER, context, capsys)
+
+    assert published(lines)["CapturedBrokenLines"] == 1
+    assert [line["line"] for line in lines if line.get("message") == "skipped"] == [
+        f"s3://captures/{key}:1: it is not JSON"
+    ]
+
+
+def test_no_log_holds_a_photo(captured, known, context, capsys, logged):
+    captured()
+    logged(app.logger)
+
+    _, lines = handled(DAY_AFTER, context, capsys)
+
+    assert any(line.get("message") == "monitored" for line in lines)
+    assert "/9j/" not in json.dumps(lines)
+
+
+def test_a_baseline_that_is_not_there_fails_loudly(s3, monkeypatch, context):
+    monkeypatch.setenv("BASELINE_URI", "s3://captures/nowhere.json")
+
+    with pytest.raises(CaptureError, match=r"s3://captures/nowhere\.json cannot be read"):
+        app.lambda_handler(DAY_AFTER, context)
+
+
+def test_what_is_no_baseline_fails_loudly(s3, monkeypatch, context):
+    s3.put_object(Bucket="captures", Key="baseline.json", Body=b"{}")
+    monkeypatch.setenv("BASELINE_URI", "s3://captures/baseline.json")
+
+    with pytest.raises(BaselineError):
+        app.lambda_handler(DAY_AFTER, context)
