@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from functions.filter.app import OTHER
 from model import features
@@ -66,6 +67,9 @@ class Fit:
     folds: int
 
 
+# numpy and scipy bring an OpenBLAS each; their threads, spinning while they wait, take the cores from each
+# other: on two cores 1,000 photos take twice as long, 24 photos twenty times
+@threadpool_limits.wrap(limits=1)  # type: ignore[untyped-decorator]  # threadpoolctl has no types
 def fit(
     seen: Seen, targets: Integers, labels: Sequence[str], advance: Callable[[], None] = lambda: None
 ) -> Fit:
