@@ -92,13 +92,15 @@ def fit(
     Raises
     ------
     FitError
-        A label has fewer than two photos, or none is a vehicle's.
+        A label has fewer than two photos, none is a vehicle's, or there is but one label.
     """
     counts = np.bincount(targets, minlength=len(labels))
     if few := [f"{label} ({n})" for label, n in zip(labels, counts, strict=True) if n < 2]:  # noqa: PLR2004
         raise FitError(f"each label needs at least two photos to learn from; too few of {', '.join(few)}")
     if not set(labels) - {OTHER}:
         raise FitError(f"there are no photos of anything but {OTHER}")
+    if len(labels) < 2:  # noqa: PLR2004
+        raise FitError(f"photos of at least two labels are needed, to tell {labels[0]} from something")
     folds = min(FOLDS, int(counts.min()))
     shown = np.array(labels)[targets]
     by_penalty, distance = _held_out_logits(seen, targets, labels, folds, advance)
@@ -167,6 +169,8 @@ def principal_components(rows: Floats, most: int) -> Floats:
     recognition" (Journal of Cognitive Neuroscience 3, 1991), "Calculating eigenfaces".
     """
     few = min(most, len(rows) - 1)
+    if not few:
+        return rows[:0]
     variances, directions = scipy.linalg.eigh(rows @ rows.T, subset_by_index=[len(rows) - few, len(rows) - 1])
     components = directions[:, ::-1].T @ rows
     lengths = np.sqrt(np.maximum(variances[::-1, None], 1e-12))
