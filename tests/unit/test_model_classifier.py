@@ -89,7 +89,23 @@ def test_it_is_made_once(ready_made):
     Classifier.load()
 
     assert (ready_made / "model.onnx").stat().st_mtime_ns == made_at
-    assert sorted(file.name for file in ready_made.iterdir()) == ["model.json", "model.onnx"]
+    assert sorted(file.name for file in ready_made.iterdir()) == [
+        "labels.json",
+        "model-card.md",
+        "model.json",
+        "model.onnx",
+    ]
+
+
+def test_features_are_a_photos_place_among_others_whoever_it_comes_with(ready_made):
+    classifier = Classifier.load()
+    pixels = np.random.default_rng(5).integers(0, 256, (3, 224, 224, 3), np.uint8)
+
+    together = classifier.features(pixels)
+
+    assert (together.shape, together.dtype) == ((3, 1280), np.float32)
+    assert np.allclose(classifier.features(pixels[2:]), together[2:], atol=1e-4)
+    assert not np.allclose(together[0], together[1], atol=1e-2)
 
 
 @pytest.mark.parametrize("damaged", ["model.onnx", "model.json"])

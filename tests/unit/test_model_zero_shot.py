@@ -4,19 +4,27 @@ import onnxruntime
 import pytest
 
 from model import zero_shot
-from model.zero_shot import LABELS, VEHICLE_PRIOR, VIEWS, build_head, build_views
+from model.graph import Graph
+from model.zero_shot import LABELS, VEHICLE_PRIOR
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, inputs)
-    return output
+    return session.run(["probabilities"], inputs)[0]
+
+
+def head() -> onnx.ModelProto:
+    """The head alone, from a photo's logits."""
+    graph = Graph("head")
+    graph.input("logits", ["N", 1000])
+    zero_shot.add_head(graph)
+    return graph.model({"probabilities": ["N", len(LABELS)]})
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Ask the head about one photo whose views all look the same."""
-    return run(build_head(), logits=np.repeat(logits[None].astype(np.float32), VIEWS, 0))[0]
+    """Ask the head about one photo."""
+    return run(head(), logits=logits[None].astype(np.float32))[0]
 
 
 def logits_with(masses: dict[int, float]) -> np.ndarray:
@@ -64,30 +72,12 @@ def test_extreme_logits_stay_probabilities():
     assert probabilities(logits).tolist() == [1, 0, 0]
 
 
-def test_views_are_the_whole_and_the_middle_and_both_mirrored():
-    photos = np.random.default_rng(3).integers(0, 256, (2, 224, 224, 3), np.uint8)
-    photos[1] = np.arange(224, dtype=np.uint8)[None, :, None]
+def test_photos_are_answered_each_by_its_own_logits():
+    first, second = logits_with({671: 0.5}), logits_with({665: 0.5})
 
-    whole, middle, mirrored_whole, mirrored_middle = run(build_views(), image=photos).reshape(
-        4, *photos.shape
-    )
+    together = run(head(), logits=np.stack([first, second]).astype(np.float32))
 
-    assert np.array_equal(whole, photos)
-    assert np.array_equal(mirrored_whole, photos[:, :, ::-1])
-    assert np.array_equal(mirrored_middle, middle[:, :, ::-1])
-    assert middle[1, 0, [0, -1], 0].tolist() == [14, 209]
-
-
-def test_the_logits_of_a_photos_views_are_averaged_photo_by_photo():
-    first, second = np.zeros((2, VIEWS, 1000), np.float32)
-    first[0, 671] = 40
-    second[3, 665] = 40
-    by_view = np.stack([first, second], axis=1).reshape(-1, 1000)
-
-    answer = run(build_head(), logits=by_view)
-
-    assert np.allclose(answer[0], probabilities(first.mean(0)), atol=1e-6)
-    assert np.allclose(answer[1], probabilities(second.mean(0)), atol=1e-6)
+    assert np.allclose(together, [probabilities(first), probabilities(second)], atol=1e-6)
 
 
 def test_the_whole_graph_goes_from_pixels_to_probabilities():

@@ -1,0 +1,193 @@
+"""What a model sees of a photo, against plain numpy and Pillow."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+from model import backbone, features
+from model.backbone import MAPS
+from model.graph import Graph
+
+SIZE = features.SIZE
+
+
+def run(model: onnx.ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def noise(photos: int = 1, side: int = SIZE, seed: int = 7) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (photos, side, side, 3), np.uint8)
+
+
+def enlarged() -> np.ndarray:
+    """A picture of 32x32, soft as a photo, as `read_pixels` gives it."""
+    soft = Image.fromarray(noise(side=5)[0]).resize((32, 32), Image.Resampling.BICUBIC)
+    return np.asarray(soft.resize((SIZE, SIZE), Image.Resampling.BICUBIC))[None]
+
+
+@pytest.fixture(scope="module")
+def see() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """All that a model sees of photos, by name."""
+    model = features.build_graph(backbone.read_weights())
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = list(features.OUTPUTS)
+    return lambda photos: dict(zip(names, session.run(names, {"image": photos}), strict=True))
+
+
+@pytest.fixture(scope="module")
+def network() -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The network alone."""
+    taps = list(backbone.TAPS)
+    model = backbone.build_graph(backbone.read_weights(), taps).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda photos: dict(zip(taps, session.run(taps, {"image": photos}), strict=True))
+
+
+def views(photos: np.ndarray) -> np.ndarray:
+    """The upright views with their mirror images, as the graph makes them: [4, N, …]."""
+    graph = Graph("views")
+    image = features.add_image(graph)
+    upright = graph.add("Concat", image, features._middle(graph, image), axis=0)
+    numbers = graph.add("Cast", features._with_mirrored(graph, upright), to=onnx.TensorProto.FLOAT)
+    graph.add("Identity", numbers, output="views")
+    (output,) = run(graph.model({"views": ["V", SIZE, SIZE, 3]}), image=photos)
+    return output.reshape(features.VIEWS, *photos.shape).astype(np.uint8)
+
+
+def small(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Photos as if they were small, and their detail."""
+    graph = Graph("small")
+    seen = features._as_if_small(graph, features.add_image(graph))
+    graph.add("Cast", seen, output="small", to=onnx.TensorProto.FLOAT)
+    pixels, detail = run(graph.model({"small": ["N", SIZE, SIZE, 3], "detail": ["N", 1]}), image=photos)
+    return pixels.astype(np.uint8), detail
+
+
+def test_views_are_the_whole_and_the_middle_and_both_mirrored():
+    photos = noise(2)
+    photos[1] = np.arange(SIZE, dtype=np.uint8)[None, :, None]
+
+    whole, middle, mirrored_whole, mirrored_middle = views(photos)
+
+    assert np.array_equal(whole, photos)
+    assert np.array_equal(mirrored_whole, photos[:, :, ::-1])
+    assert np.array_equal(mirrored_middle, middle[:, :, ::-1])
+    assert middle[1, 0, [0, -1], 0].tolist() == [14, 209]
+
+
+def test_logits_and_features_are_the_means_over_a_photos_views(see, network):
+    photos = noise(2)
+
+    seen = see(photos)
+
+    for k in range(len(photos)):
+        of_views = network(views(photos)[:, k])
+        assert np.allclose(seen["logits"][k], of_views["logits"].mean(axis=0), atol=1e-4)
+        assert np.allclose(seen["features"][k], of_views["features"].mean(axis=0), atol=1e-4)
+
+
+def test_a_photo_is_seen_alike_alone_and_among_others(see):
+    photos = np.concatenate([noise(2), enlarged()])
+
+    together = see(photos)
+
+    assert {name: seen.shape for name, seen in together.items()} == {
+        name: (3, width) for name, width in features.OUTPUTS.items()
+    }
+    for k in range(len(photos)):
+        for name, alone in see(photos[k : k + 1]).items():
+            assert np.allclose(alone[0], together[name][k], atol=1e-4), name
+
+
+def test_a_picture_that_was_small_is_left_as_it_is():
+    pixels, detail = small(enlarged())
+
+    assert detail.tolist() == [[0]]
+    assert np.array_equal(pixels, enlarged())
+
+
+@pytest.mark.parametrize("level", [0, 127, 255])
+def test_a_picture_of_one_colour_has_no_detail(level):
+    photo = np.full((1, SIZE, SIZE, 3), level, np.uint8)
+
+    pixels, detail = small(photo)
+
+    assert detail.tolist() == [[0]]
+    assert np.array_equal(pixels, photo)
+
+
+def test_a_sharp_picture_is_all_detail_and_loses_it():
+    pixels, detail = small(noise())
+
+    picture = Image.fromarray(noise()[0]).resize((32, 32), Image.Resampling.BICUBIC)
+    expected = np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)).astype(int)
+    assert detail.tolist() == [[1]]
+    # Pillow rounds to bytes between the two, the graph does not
+    assert np.abs(pixels[0] - expected).max() <= 2
+
+
+def test_detail_is_the_share_of_contrast_lost_between_the_bounds():
+    """A soft picture and noise do not go together: their contrasts add up as squares do."""
+    soft = enlarged().astype(float)
+    lost = np.random.default_rng(1).normal(size=soft.shape)
+
+    def detail_at(share: float) -> float:
+        photo = 127 + (soft - soft.mean()) / soft.std() * 30 + lost * 30 * share / np.sqrt(1 - share**2)
+        return float(small(np.clip(np.round(photo), 0, 255).astype(np.uint8))[1][0, 0])
+
+    low, middle, high = (detail_at(share) for share in (0.1, 0.18, 0.27))
+    assert (low, high) == (0, 1)
+    assert middle == pytest.approx((0.18 - features.NO_DETAIL) / (0.24 - features.NO_DETAIL), abs=0.1)
+
+
+@pytest.mark.parametrize("photo", [noise(), enlarged()], ids=["sharp", "small"])
+def test_a_photo_and_its_mirror_image_look_the_same(see, photo):
+    seen, mirrored = see(photo), see(photo[:, :, ::-1].copy())
+
+    assert np.allclose(seen["detail"], mirrored["detail"], atol=1e-6)
+    assert np.allclose(seen["descriptor"], mirrored["descriptor"], atol=1e-3)
+    for name in ("logits", "features"):
+        # the middle is enlarged to whole numbers, always rounded down
+        assert np.allclose(seen[name], mirrored[name], atol=1e-2), name
+
+
+def descriptor_in_numpy(seen: dict[str, np.ndarray]) -> np.ndarray:
+    """What a descriptor is of activations [V, C, H, W], before it is averaged over views."""
+    parts = []
+    for tap in MAPS:
+        half = seen[tap].shape[2] // 2
+        parts += [seen[tap][:, :, :half].mean(axis=(2, 3)), seen[tap][:, :, half:].mean(axis=(2, 3))]
+        parts += [seen[tap].std(axis=(2, 3))]
+    deepest = seen["block14"]
+    products = np.einsum("vchw,vdhw->vcd", deepest, deepest) / np.prod(deepest.shape[2:])
+    pairs = np.stack([one[np.triu_indices(MAPS["block14"])] for one in products])
+    roots = np.sign(pairs) * np.sqrt(np.abs(pairs))
+    pairs = roots / np.linalg.norm(roots, axis=1, keepdims=True)
+    return np.concatenate([*parts, seen["features"], pairs], axis=1)
+
+
+def test_the_descriptor_is_the_pooled_numbers_and_the_pairs_of_the_photo_as_if_small(see, network):
+    photo = noise()
+    pixels, _ = small(photo)
+
+    (descriptor,) = see(photo)["descriptor"]
+
+    both = network(np.concatenate([pixels, pixels[:, :, ::-1]]))
+    (expected,) = descriptor_in_numpy(both).mean(axis=0, keepdims=True)
+    assert descriptor.shape == (features.POOLED + features.PAIRS,)
+    assert np.allclose(descriptor[: features.POOLED], expected[: features.POOLED], atol=2e-4)
+    # the root makes much of differences near 0
+    assert np.allclose(descriptor[features.POOLED :], expected[features.POOLED :], atol=2e-4)
+    assert np.abs(expected[features.POOLED :]).max() > 0.02
+
+
+def test_two_photos_are_not_described_alike(see):
+    first, second = see(noise(2))["descriptor"]
+
+    assert np.abs(first - second).max() > 0.01
