@@ -227,7 +227,9 @@ def write(places: "Places", result: Result) -> None:
         )
         artifact.write(places.metrics, {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()})
     except OSError as error:
-        raise artifact.ArtifactError(f"{error.filename} cannot be written: {error.strerror}") from error
+        # a full disk is no file's fault, and names none
+        place = error.filename or places.model
+        raise artifact.ArtifactError(f"{place} cannot be written: {error.strerror}") from error
 
 
 def build_graph(made: Head) -> onnx.ModelProto:
