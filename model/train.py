@@ -35,9 +35,10 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
     given = context.get_parameter_source(parameter.name or "") is not click.core.ParameterSource.DEFAULT
     if given or not HYPERPARAMETERS.exists():
         return value
-    hyperparameters = json.loads(HYPERPARAMETERS.read_text())
-    name = parameter.name or ""
-    return parameter.type_cast_value(context, hyperparameters[name]) if name in hyperparameters else value
+    with telling_the_job():
+        hyperparameters = json.loads(HYPERPARAMETERS.read_text())
+        name = parameter.name or ""
+        return parameter.type_cast_value(context, hyperparameters[name]) if name in hyperparameters else value
 
 
 @click.command("train")
@@ -108,7 +109,8 @@ def telling_the_job() -> Iterator[None]:
         yield
     except Exception as error:
         if FAILURE.parent.is_dir():
-            FAILURE.write_text(str(error) or type(error).__name__)
+            reason = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            FAILURE.write_text(reason or type(error).__name__)
         raise
 
 
