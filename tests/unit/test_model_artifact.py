@@ -1,0 +1,117 @@
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+
+from model import artifact
+from model.artifact import ArtifactError, Description
+
+GRAPH = b"a graph"
+
+
+def description(**changes: object) -> Description:
+    values = {
+        "name": "scones",
+        "version": "abc",
+        "labels": ("bicycle", "van"),
+        "threshold": 0.91,
+        "threshold_reason": "so 99% are right",
+        "input_size": 224,
+        "graph_sha256": hashlib.sha256(GRAPH).hexdigest(),
+        "made": {"manifest_sha256": "f00d"},
+        "calibration": {"alpha": 1.25},
+        "metrics": {"validation:accuracy": 0.987654},
+    }
+    return Description(**(values | changes))
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    artifact.write(tmp_path / "new" / "folder", artifact.contents(GRAPH, description()))
+
+    assert artifact.check(tmp_path / "new" / "folder") == description()
+    files = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
+    assert files == {"model.onnx", "model.json", "labels.json", "model-card.md"}
+
+
+def test_labels_stand_in_a_file_of_their_own():
+    assert json.loads(artifact.contents(GRAPH, description())["labels.json"]) == ["bicycle", "van"]
+
+
+def test_the_card_says_what_the_description_says():
+    card = artifact.card(description())
+
+    assert card.startswith("# scones abc\n")
+    assert "Accept from a confidence of 0.91 on: so 99% are right." in card
+    for row in (
+        "| validation:accuracy | 0.9877 |",
+        "| manifest_sha256 | f00d |",
+        "| alpha | 1.25 |",
+    ):
+        assert row in card.splitlines()
+    assert "bicycle, van" in card
+
+
+def test_the_card_has_no_empty_tables():
+    assert "Calibration" not in artifact.card(description(calibration={}))
+
+
+def test_calibration_and_metrics_need_not_be_there(tmp_path):
+    artifact.write(tmp_path, artifact.contents(GRAPH, description()))
+    values = json.loads((tmp_path / "model.json").read_text())
+    del values["calibration"], values["metrics"]
+    (tmp_path / "model.json").write_text(json.dumps(values))
+
+    assert artifact.check(tmp_path) == description(calibration={}, metrics={})
+
+
+def test_a_packed_model_is_unpacked_the_same(tmp_path):
+    files = artifact.contents(GRAPH, description())
+    (tmp_path / "model.tar.gz").write_bytes(artifact.pack(files))
+
+    with artifact.unpacked(tmp_path) as folder:
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+        assert artifact.check(folder) == description()
+
+
+def test_the_same_model_is_packed_to_the_same_bytes(monkeypatch):
+    files = artifact.contents(GRAPH, description())
+
+    first = artifact.pack(files)
+    monkeypatch.setattr("time.time", lambda: 4e9)
+
+    assert artifact.pack(files) == first
+    assert artifact.pack(files | {"labels.json": b"[]"}) != first
+
+
+def test_an_archive_says_nothing_of_who_made_it():
+    with tarfile.open(fileobj=io.BytesIO(artifact.pack({"a": b"x"}))) as tar:
+        (member,) = tar.getmembers()
+
+    assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
+    assert member.mode == 0o644
+
+
+def test_writing_replaces_and_leaves_nothing_else(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "b").write_bytes(b"not ours")
+
+    artifact.write(tmp_path, {"a": b"new"})
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"not ours"}
+
+
+def test_what_cannot_be_written_whole_is_not_written_at_all(tmp_path):
+    with pytest.raises(TypeError):
+        artifact.write(tmp_path, {"a": b"new", "b": None})
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_a_graph_is_none(tmp_path):
+    artifact.write(tmp_path, artifact.contents(GRAPH, description()))
+    (tmp_path / "model.onnx").unlink()
+
+    with pytest.raises(ArtifactError, match=r"model\.onnx cannot be read"):
+        artifact.check(tmp_path)

@@ -1,0 +1,429 @@
+"""``python -m model train`` on a few drawn pictures, half of them sharp and half of them small."""
+
+import hashlib
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from click.testing import CliRunner, Result
+
+from local import pictures
+from model import artifact, dataset, fitting, training
+from model.__main__ import cli
+from model.classifier import Classifier
+from model.photo import read_pixels
+from model.train import Places, find_places
+from tests import photos
+
+DRAWN = {"bicycle": pictures.bicycle, "motorcycle": pictures.motorcycle, "other": pictures.scone}
+EACH = 6
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """A data set as `model data` writes it, of photos of each label."""
+    folder = tmp_path_factory.mktemp("drawn")
+    lines = []
+    for target, (label, subject) in enumerate(DRAWN.items()):
+        (folder / "train" / label).mkdir(parents=True)
+        for seed in range(EACH):
+            image = pictures.picture(subject, seed)
+            path = f"train/{label}/{seed}.png"
+            (folder / path).write_bytes(
+                pictures.encoded(image.resize((32, 32)) if seed % 2 else image, "PNG")
+            )
+            lines.append(f"{len(lines)}\t{target}\t{path}\n")
+    (folder / "train.lst").write_text("".join(lines))
+    (folder / "manifest.json").write_text(json.dumps({"labels": list(DRAWN)}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def train(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["train", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, cache, tmp_path_factory) -> tuple[Path, Result]:
+    """What a training leaves, and what it said."""
+    out = tmp_path_factory.mktemp("trained") / "not" / "there"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        result = train("--data", drawn, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+@pytest.fixture
+def folders(drawn, trained, tmp_path) -> Path:
+    """A copy as a plain folder of a sub-folder a label, two labels of two photos, to change."""
+    for label in ("bicycle", "motorcycle"):
+        (tmp_path / "folders" / label).mkdir(parents=True)
+        for seed in range(2):
+            shutil.copy(drawn / "train" / label / f"{seed}.png", tmp_path / "folders" / label)
+    return tmp_path / "folders"
+
+
+def read(out: Path, name: str) -> bytes:
+    with tarfile.open(out / "model.tar.gz") as tar:
+        return tar.extractfile(name).read()
+
+
+def without_looking(monkeypatch):
+    """From here on the network may not look at a photo."""
+
+    class Blind:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def run(self, *_: object) -> None:
+            raise AssertionError("it looked at a photo again")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Blind)
+
+
+# What a training leaves
+
+
+def test_it_leaves_an_archive_and_metrics_and_nothing_else(trained):
+    out, _ = trained
+
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "model.tar.gz"]
+    with tarfile.open(out / "model.tar.gz") as tar:
+        assert sorted(tar.getnames()) == ["labels.json", "model-card.md", "model.json", "model.onnx"]
+
+
+def test_the_model_says_what_it_is_and_how_it_was_made(trained, drawn):
+    out, _ = trained
+
+    says = json.loads(read(out, "model.json"))
+
+    assert says["labels"] == json.loads(read(out, "labels.json")) == list(DRAWN)
+    assert 0 < says["threshold"] <= 1
+    assert "at least 99.0%" in says["threshold_reason"]
+    assert f"6-fold cross-validation on {3 * EACH} training photos" in says["threshold_reason"]
+    assert sorted(says["calibration"]) == ["a", "alpha", "b", "beta", "c", "d", "e"]
+    manifest = hashlib.sha256((drawn / "manifest.json").read_bytes()).hexdigest()
+    assert says["made"]["manifest_sha256"] == manifest
+    assert says["version"] == manifest[:12]
+    assert says["made"]["photos"] == "bicycle 6, motorcycle 6, other 6"
+    assert says["graph_sha256"] == hashlib.sha256(read(out, "model.onnx")).hexdigest()
+
+
+def test_the_card_names_threshold_and_hashes(trained):
+    out, _ = trained
+
+    card, says = read(out, "model-card.md").decode(), json.loads(read(out, "model.json"))
+
+    assert f"Accept from a confidence of {says['threshold']} on" in card
+    assert says["made"]["manifest_sha256"] in card
+    assert says["made"]["weights_sha256"] in card
+
+
+def test_metrics_are_the_same_in_the_model_in_the_file_and_on_the_screen(trained):
+    out, result = trained
+
+    metrics, says = json.loads((out / "metrics.json").read_text()), json.loads(read(out, "model.json"))
+
+    assert metrics == {"threshold": says["threshold"], "photos": 3 * EACH, **says["metrics"]}
+    assert metrics["validation:precision"] >= 0.99
+    assert 0 < metrics["validation:coverage"] <= 2 / 3
+    for name, value in says["metrics"].items():
+        assert f"{name}={value:.4f}" in result.output.splitlines()
+
+
+def test_what_was_drawn_is_told_apart_by_the_model_as_served(trained, drawn):
+    out, _ = trained
+    classifier = Classifier.load(out)
+
+    for label, subject in DRAWN.items():
+        answer = classifier.classify(pictures.encoded(pictures.picture(subject, seed=EACH)))
+        assert classifier.description.labels[int(np.argmax(answer))] == label
+        assert sum(answer) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_model_as_served_answers_as_the_head_that_was_fitted(trained, drawn):
+    """The whole graph from pixels agrees with features that were kept and a head in numpy."""
+    out, _ = trained
+    shown = training.Photos.of(dataset.read(drawn))
+    seen = training.look(shown)
+    head = fitting.fit(seen, shown.targets, shown.labels).head
+    pixels = np.stack([read_pixels(path.read_bytes(), 224) for path in shown.paths[:4]])
+
+    served = Classifier.load(out).probabilities(pixels)
+
+    assert np.abs(served - head.probabilities(seen)[:4]).max() < 1e-3
+
+
+def test_predict_asks_it(trained, drawn):
+    out, _ = trained
+
+    result = CliRunner().invoke(cli, ["predict", "--model", str(out), str(drawn / "train/bicycle/0.png")])
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["label"] == "bicycle"
+
+
+# A second training
+
+
+def test_the_same_photos_make_the_same_bytes_and_are_not_looked_at_again(
+    trained, drawn, tmp_path, monkeypatch
+):
+    without_looking(monkeypatch)
+
+    again = train("--data", drawn, "--out", tmp_path)
+
+    assert again.exit_code == 0, again.output
+    for name in ("model.tar.gz", "metrics.json"):
+        assert (tmp_path / name).read_bytes() == (trained[0] / name).read_bytes()
+
+
+def test_a_damaged_cache_is_not_believed(trained, folders, cache, tmp_path):
+    (seen,) = (cache / "scones-unlimited").glob("seen-*")
+    key = hashlib.sha256((folders / "bicycle/0.png").read_bytes()).hexdigest()
+    whole = (seen / key).read_bytes()
+    (seen / key).write_bytes(whole[: len(whole) // 2])
+
+    result = train("--data", folders, "--out", tmp_path / "out")
+
+    assert result.exit_code == 0, result.output
+    assert np.allclose(
+        *(np.frombuffer(one, np.float32) for one in (whole, (seen / key).read_bytes())), atol=1e-4
+    )
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(folders, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the place of the folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+
+    result = train("--data", folders, "--out", tmp_path / "out")
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "model.tar.gz").exists()
+
+
+def test_without_photos_of_other_the_model_has_the_label_all_the_same(folders, tmp_path):
+    result = train("--data", folders, "--out", tmp_path / "out", "--name", "couriers", "--precision", "0.5")
+
+    assert result.exit_code == 0, result.output
+    says = Classifier.load(tmp_path / "out").description
+    assert says.labels == ("bicycle", "motorcycle", "other")
+    assert (says.name, says.made["manifest_sha256"]) == ("couriers", "a plain folder")
+    assert says.version == says.graph_sha256[:12]
+    assert "at least 50.0%" in says.threshold_reason
+
+
+# What can go wrong
+
+
+def failed(result: Result, out: Path) -> str:
+    """The one line of a failure that left nothing behind."""
+    assert result.exit_code == 1, result.output
+    assert not (out.exists() and list(out.iterdir()))
+    (line,) = result.output.splitlines()
+    return line
+
+
+def test_no_such_folder(tmp_path):
+    assert "nowhere is no folder" in failed(
+        train("--data", tmp_path / "nowhere", "--out", tmp_path / "out"), tmp_path / "out"
+    )
+
+
+def test_a_label_with_one_photo(folders, tmp_path):
+    (folders / "bicycle/0.png").unlink()
+
+    line = failed(train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out")
+
+    assert "at least two photos" in line
+    assert "bicycle (1)" in line
+
+
+def test_one_label_alone(folders, tmp_path):
+    shutil.rmtree(folders / "motorcycle")
+
+    assert "at least two labels" in failed(
+        train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out"
+    )
+
+
+def test_a_photo_that_is_none(folders, tmp_path):
+    (folders / "bicycle/2.jpg").write_bytes(photos.text_called_jpg())
+
+    line = failed(train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out")
+
+    assert "bicycle/2.jpg cannot be read as a photo: it is not a JPEG" in line
+
+
+def test_labels_that_say_nothing(folders, tmp_path, monkeypatch):
+    """Nothing held out is taken for a vehicle: there is no answer to choose a threshold on."""
+    whole = fitting.fit
+
+    def unsure(*arguments):
+        made = whole(*arguments)
+        made.held_out[:] = [0.1, 0.1, 0.8]
+        return made
+
+    monkeypatch.setattr(fitting, "fit", unsure)
+
+    line = failed(train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out")
+
+    assert "are the labels right?" in line
+
+
+def test_a_folder_that_cannot_be_made(folders, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    result = train("--data", folders, "--out", tmp_path / "file" / "out")
+
+    assert result.exit_code == 1
+    assert "file/out cannot be written: Not a directory" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_full_disk(folders, tmp_path, monkeypatch):
+    """The system names no file then; the message does."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+    line = failed(train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out")
+
+    assert f"{tmp_path / 'out'} cannot be written: No space left on device" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--data", "."], ["--out", "trained"], ["--data", ".", "--out", "trained", "--precision", "0.2"]],
+)
+def test_wrong_usage_is_exit_code_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert train(*arguments).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_wrong_usage(folders, tmp_path):
+    (tmp_path / "file").write_text("mine")
+
+    assert train("--data", folders, "--out", tmp_path / "file").exit_code == 2
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# In a SageMaker training job
+
+
+@pytest.fixture
+def job(folders, tmp_path, monkeypatch) -> Path:
+    """A training job's folders, the photos in the channel."""
+    for variable in ("SM_CHANNEL_TRAINING", "SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    ml = tmp_path / "ml"
+    for folder in ("input/config", "input/data", "model", "output/data"):
+        (ml / folder).mkdir(parents=True)
+    folders.rename(ml / "input/data/training")
+    (ml / "input/config/hyperparameters.json").write_text("{}")
+    monkeypatch.setattr("model.train.JOB_INPUT", ml / "input/data/training")
+    monkeypatch.setattr("model.train.JOB_MODEL", ml / "model")
+    monkeypatch.setattr("model.train.JOB_OUTPUT", ml / "output/data")
+    monkeypatch.setattr("model.train.HYPERPARAMETERS", ml / "input/config/hyperparameters.json")
+    monkeypatch.setattr("model.train.FAILURE", ml / "output/failure")
+    return ml
+
+
+def give(job: Path, **hyperparameters: str) -> None:
+    (job / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters))
+
+
+def test_a_job_finds_its_folders_and_leaves_the_packing_to_sagemaker(job):
+    give(job, name="from-the-job", precision="0.75")
+
+    result = train()
+
+    assert result.exit_code == 0, result.output
+    says = artifact.check(job / "model")
+    assert sorted(path.name for path in (job / "model").iterdir()) == [
+        "labels.json",
+        "model-card.md",
+        "model.json",
+        "model.onnx",
+    ]
+    assert [path.name for path in (job / "output/data").iterdir()] == ["metrics.json"]
+    assert not (job / "output/failure").exists()
+    assert says.name == "from-the-job"
+    assert "at least 75.0%" in says.threshold_reason
+
+
+def test_an_option_given_wins_over_a_hyperparameter(job):
+    give(job, name="from-the-job", precision="0.75")
+
+    result = train("--name", "given", "--precision", "0.5")
+
+    assert result.exit_code == 0, result.output
+    says = artifact.check(job / "model")
+    assert says.name == "given"
+    assert "at least 50.0%" in says.threshold_reason
+
+
+def test_a_job_that_fails_leaves_the_reason(job):
+    (job / "input/data/training/bicycle/2.jpg").write_bytes(b"")
+
+    result = train()
+
+    assert result.exit_code == 1
+    reason = (job / "output/failure").read_text()
+    assert reason.endswith("bicycle/2.jpg cannot be read as a photo: it is empty")
+    assert reason in result.output
+    assert list((job / "model").iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["2", "high"])
+def test_a_hyperparameter_of_no_use_leaves_the_reason_too(job, precision):
+    give(job, precision=precision)
+
+    result = train()
+
+    assert result.exit_code == 2
+    assert "precision" in (job / "output/failure").read_text()
+    assert list((job / "model").iterdir()) == []
+
+
+def test_hyperparameters_that_are_no_json_leave_the_reason_too(job):
+    (job / "input/config/hyperparameters.json").write_text("{")
+
+    result = train()
+
+    assert result.exit_code == 1
+    assert len(result.output.splitlines()) == 1
+    assert (job / "output/failure").read_text()
+
+
+def test_sagemakers_own_variables_say_where_its_folders_are(job, monkeypatch):
+    for variable in ("SM_CHANNEL_TRAINING", "SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR"):
+        monkeypatch.setenv(variable, f"/elsewhere/{variable}")
+
+    assert find_places(None, None) == Places(
+        Path("/elsewhere/SM_CHANNEL_TRAINING"),
+        Path("/elsewhere/SM_MODEL_DIR"),
+        Path("/elsewhere/SM_OUTPUT_DATA_DIR"),
+        packed_later=True,
+    )
+    # a folder given is packed there and then
+    assert find_places(None, Path("out")) == Places(
+        Path("/elsewhere/SM_CHANNEL_TRAINING"), Path("out"), Path("out"), packed_later=False
+    )
