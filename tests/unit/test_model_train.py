@@ -15,6 +15,8 @@ from local import pictures
 from model import artifact, dataset, fitting, training
 from model.__main__ import cli
 from model.classifier import Classifier
+from model.fitting import Fit
+from model.head import Head
 from model.photo import read_pixels
 from model.train import Places, find_places
 from tests import photos
@@ -174,6 +176,64 @@ def test_predict_asks_it(trained, drawn):
 
     assert result.exit_code == 0
     assert json.loads(result.stdout)["label"] == "bicycle"
+
+
+# What it concludes from what was held out
+
+HELD_OUT = [
+    ("bicycle", [0.95, 0.03, 0.02]),
+    ("motorcycle", [0.10, 0.90, 0.00]),
+    ("motorcycle", [0.80, 0.15, 0.05]),
+    ("bicycle", [0.70, 0.10, 0.20]),
+    ("bicycle", [0.01, 0.00, 0.99]),
+    ("other", [0.02, 0.00, 0.98]),
+]
+
+
+def concluded(precision: float, held_out: list[tuple[str, list[float]]] = HELD_OUT) -> training.Result:
+    """What is concluded of photos whose labels have the numbers 0, 1 (other) and 2."""
+    labels = ("bicycle", "other", "motorcycle")
+    targets = np.array([labels.index(label) for label, _ in held_out])
+    head = Head(("bicycle", "motorcycle", "other"), labels, expert=None, weighing=None)
+    fit = Fit(head, np.array([answer for _, answer in held_out]), penalty=3, folds=2)
+    shown = training.Photos(labels, (Path(),) * len(held_out), targets, None)
+    return training.conclude("scones", shown, fit, precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "threshold", "right", "accepted"), [(1, 0.9, 2, 2), (0.75, 0.7, 3, 4), (0.7, 0.7, 3, 4)]
+)
+def test_the_threshold_is_chosen_for_the_precision_among_answers_of_a_vehicle(
+    precision, threshold, right, accepted
+):
+    result = concluded(precision)
+
+    assert result.threshold.value == threshold
+    assert result.metrics["validation:precision"] == right / accepted
+    assert result.metrics["validation:coverage"] == accepted / 6
+    assert f"{right} of {accepted} in 2-fold cross-validation on 6 training photos" in result.threshold_reason
+
+
+def test_a_precision_that_cannot_be_had_is_said_not_to_be():
+    surest_is_wrong = [("motorcycle", HELD_OUT[0][1]), *HELD_OUT[1:]]
+
+    result = concluded(0.9, surest_is_wrong)
+
+    assert (result.threshold.value, result.threshold.reached) == (0.95, False)
+    assert "none reaches that" in result.threshold_reason
+
+
+def test_accuracy_loss_and_calibration_are_of_all_answers():
+    metrics = concluded(0.9).metrics
+
+    true = [0.95, 0.90, 0.15, 0.70, 0.01, 0.98]
+    sure, right = [0.95, 0.90, 0.80, 0.70, 0.99, 0.98], [1, 1, 0, 1, 0, 1]
+    assert metrics["validation:accuracy"] == pytest.approx(4 / 6)
+    assert metrics["validation:loss"] == pytest.approx(-np.log(true).mean(), rel=1e-6)
+    # .95, .99 and .98 share a bin, as do no others of the fifteen
+    bins = [[0, 4, 5], [1], [2], [3]]
+    gaps = [abs(sum(sure[k] - right[k] for k in each)) / 6 for each in bins]
+    assert metrics["validation:ece"] == pytest.approx(sum(gaps))
 
 
 # A second training
