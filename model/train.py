@@ -51,14 +51,23 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
     callback=from_job,
     help="How many of the accepted answers are to be right: decides the threshold.",
 )
+@click.option(
+    "--most",
+    type=click.IntRange(min=2),
+    default=2000,
+    show_default=True,
+    callback=from_job,
+    help="Photos of a label to use at most: beyond that they teach little and take memory (0.1 MB each).",
+)
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
-def command(*, data: Path | None, out: Path | None, precision: float, name: str) -> None:
+def command(*, data: Path | None, out: Path | None, precision: float, most: int, name: str) -> None:
     """Train a model on labelled photos, and say from which confidence to accept it.
 
-    Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card) and
-    OUT/metrics.json. All figures are of photos that took no part in the training, by 10-fold
-    cross-validation; only the training photos are looked at. What the network sees of a photo is kept
-    in the user's cache folder, so a second training takes seconds.
+    Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card),
+    OUT/metrics.json, and OUT/baseline.json, which `model monitor` compares with. All figures are of
+    photos that took no part in the training, by 10-fold cross-validation; only the training photos
+    are looked at. What the network sees of a photo is kept in the user's cache folder, so a second
+    training takes seconds.
 
     In a SageMaker training job, where /opt/ml is, DATA and OUT are its folders (the channel is called
     training), options are its hyperparameters, and the reason of a failure is in /opt/ml/output/failure.
@@ -76,7 +85,7 @@ def command(*, data: Path | None, out: Path | None, precision: float, name: str)
     """  # noqa: D301  click reads \b as a character
     places = find_places(data, out)
     with telling_the_job():
-        train(places, precision, name)
+        train(places, precision, most, name)
 
 
 def find_places(data: Path | None, out: Path | None) -> Places:
@@ -112,7 +121,7 @@ def telling_the_job() -> Iterator[None]:
         raise
 
 
-def train(places: Places, precision: float, name: str) -> None:
+def train(places: Places, precision: float, most: int, name: str) -> None:
     """Train on the training photos of a data set and write all that comes of it.
 
     Parameters
@@ -121,6 +130,8 @@ def train(places: Places, precision: float, name: str) -> None:
         What to read and where to write.
     precision
         The least share of right answers among the accepted, 0 to 1.
+    most
+        How many photos of a label to use.
     name
         The model's.
 
@@ -133,7 +144,7 @@ def train(places: Places, precision: float, name: str) -> None:
     """
     from model import dataset, fitting, training  # noqa: PLC0415  --help should not wait for them
 
-    photos = training.Photos.of(dataset.read(places.data))
+    photos = training.Photos.of(dataset.read(places.data), most)
     with _progress() as progress:
         looking = progress.add_task("Looking at the photos", total=len(photos.paths))
         seen = training.look(photos, advance=lambda: progress.advance(looking))
@@ -142,7 +153,7 @@ def train(places: Places, precision: float, name: str) -> None:
         )
         fit = fitting.fit(seen, photos.targets, photos.labels, lambda: progress.advance(fitting_task))
     result = training.conclude(name, photos, fit, precision)
-    training.write(places, result)
+    training.write(places, result, seen)
     for figure, value in result.metrics.items():
         click.echo(f"{figure}={value:.4f}")
     click.echo(f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}")
