@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--memory",
-    default=2048,
+    default="2048",
     show_default=True,
     type=click.Choice(["1024", "2048", "3072", "4096", "5120", "6144"]),
     help="MB of a serverless endpoint.",
@@ -276,11 +276,12 @@ class Release:
         self._make_model_and_config(name, instances, undo, previous=there.config)
         self._try_out(name)
         alarms = endpoint.put_alarms(account, there.name, self.stage)
+        if self.hosting.serverless:
+            endpoint.update(account, there.name, name, None)
+            return
         endpoint.stop_scaling(account, there.name)
         try:
-            how = None
-            if not self.hosting.serverless:
-                how = endpoint.blue_green(instances, alarms, self.bake_seconds)
+            how = endpoint.blue_green(instances, alarms, self.bake_seconds)
             endpoint.update(account, there.name, name, how)
         finally:
             endpoint.scale_automatically(account, there.name, self.hosting, self.stage)

@@ -5,6 +5,7 @@ wrongly (aws/sagemaker-core#225).
 """
 
 import base64
+import io
 import json
 import re
 import secrets
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from model.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
 from model.capture import VARIANT
+from model.registry import SEPARATOR
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -114,6 +116,25 @@ class Endpoint:
         return sum(variant.get("DesiredInstanceCount") or 0 for variant in self.variants)
 
 
+@dataclass(frozen=True)
+class Served:
+    """What an endpoint serves, as the model registry has it.
+
+    Attributes
+    ----------
+    name, package
+        For people to read, and the ARN under which it is registered.
+    labels, threshold, input_size
+        As in the model's `Description`.
+    """
+
+    name: str
+    package: str
+    labels: tuple[str, ...]
+    threshold: float
+    input_size: int
+
+
 def unique_name(stage: str, purpose: str = "") -> str:
     """Make a name that nothing has had: the time is in it, and chance."""
     middle = f"{stage}-{purpose}" if purpose else stage
@@ -150,6 +171,43 @@ def find(account: Account, stage: str) -> Endpoint | None:
         if wanted.items() <= tags_of(account, found["EndpointArn"]).items():
             return describe(account, found["EndpointName"])
     return None
+
+
+def served(account: Account, name: str) -> Served:
+    """Find out which model an endpoint serves.
+
+    Raises
+    ------
+    EndpointError
+        There is no such endpoint, or it was not made by this project.
+    """
+    there = describe(account, name)
+    if there is None:
+        raise EndpointError(f"there is no endpoint {name} in {account.region}: python -m model status")
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
+    return served_by(account, config["ProductionVariants"][0]["ModelName"])
+
+
+def served_by(account: Account, model: str) -> Served:
+    """Find out what a model of SageMaker's is.
+
+    Raises
+    ------
+    EndpointError
+        It was not made by this project.
+    """
+    container = account.sagemaker.describe_model(ModelName=model).get("PrimaryContainer", {})
+    package = container.get("ModelPackageName", "")
+    if f":model-package/{PROJECT}/" not in package:
+        raise EndpointError(f"model {model} was deployed by others: --labels and --threshold say what it is")
+    known = account.sagemaker.describe_model_package(ModelPackageName=package)["CustomerMetadataProperties"]
+    return Served(
+        name=known["name"],
+        package=package,
+        labels=tuple(known["labels"].split(SEPARATOR)),
+        threshold=float(known["threshold"]),
+        input_size=int(known["input_size"]),
+    )
 
 
 def tags_of(account: Account, arn: str) -> dict[str, str]:
@@ -464,6 +522,24 @@ def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> lis
         if is_gone(error):
             raise EndpointError(f"there is no endpoint {endpoint} in {account.region}") from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error
+
+
+def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list[float]]:
+    """Return what asks an endpoint about a photo, reduced to `size` x `size` pixels as the pipeline does it.
+
+    What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
+    """
+    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
+    from model.photo import PhotoError  # noqa: PLC0415  Pillow
+
+    def classify(photo: bytes) -> list[float]:
+        try:
+            reduced = serialize(io.BytesIO(photo), size)
+        except RejectedError as error:
+            raise PhotoError(error.detail) from error
+        return ask(account, endpoint, base64.b64decode(reduced["image_data"]), reduced["content_type"])
+
+    return classify
 
 
 def smoke_test(

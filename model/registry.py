@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import re
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,11 @@ from model.artifact import Description
 GROUP = PROJECT
 """The model package group: all versions of the one model that this project has."""
 METRICS = "metrics.json"
+SEPARATOR = "/"
+"""Of labels, in the registry and in tags, where a comma is not allowed; see `check_labels`."""
+LABEL = re.compile(r"\w[\w .+-]*")
+MOST_LABEL_CHARACTERS = 256
+"""Of a value in the registry and in a tag."""
 
 
 class RegistryError(Exception):
@@ -181,6 +187,7 @@ def register(account: Account, candidate: Candidate, image: str, *, approved: bo
         Its ARN, and ``Approved``, ``PendingManualApproval`` or ``Rejected``. A model that is registered
         already keeps the version and the status it has.
     """
+    check_labels(candidate.labels)
     _make_group(account)
     if known := find(account, candidate, image):
         return known
@@ -205,13 +212,30 @@ def register(account: Account, candidate: Candidate, image: str, *, approved: bo
 def metadata(candidate: Candidate, image: str) -> dict[str, str]:
     """Return what the registry keeps of a model beside its files, by which it is found again."""
     return {
-        "name": candidate.name[:256],
-        "labels": ",".join(candidate.labels)[:256],
+        # a value cannot hold a comma, nor other characters
+        "name": re.sub(r"[^\w .:/=+@-]", "-", candidate.name)[:256],
+        "labels": SEPARATOR.join(candidate.labels),
         "threshold": f"{candidate.threshold:g}",
         "input_size": str(candidate.input_size),
         "sha256": candidate.sha256,
         "image": image[:256],
     }
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Make sure that labels can be kept in the registry, in tags, and in the stack's ClassLabels.
+
+    Raises
+    ------
+    RegistryError
+        They cannot.
+    """
+    if odd := [label for label in labels if not LABEL.fullmatch(label)]:
+        raise RegistryError(
+            f"a label has letters, digits, spaces and .+-_ and begins with a letter: {', '.join(odd)}"
+        )
+    if len(SEPARATOR.join(labels)) > MOST_LABEL_CHARACTERS:
+        raise RegistryError(f"the labels have more than {MOST_LABEL_CHARACTERS} characters together")
 
 
 def find(account: Account, candidate: Candidate, image: str) -> tuple[str, str] | None:

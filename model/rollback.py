@@ -1,6 +1,5 @@
 """``python -m model rollback``: back to the model before."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import click
@@ -8,8 +7,8 @@ import click
 from model import endpoint
 from model.account import Account, connect, refusals_explained, stage_option
 from model.deploy import is_serverless
-from model.deployment import FILE, Deployment, DeploymentError
-from model.endpoint import EndpointError
+from model.deployment import Deployment, DeploymentError
+from model.endpoint import EndpointError, Served
 
 
 @click.command("rollback")
@@ -40,15 +39,13 @@ def command(*, stage: str, bake_seconds: int) -> None:
     """  # noqa: D301  click reads \b as a character
     account = connect()
     with refusals_explained():
-        name, package = rollback(account, stage, bake_seconds)
-        described = account.sagemaker.describe_model_package(ModelPackageName=package)
-    known = described.get("CustomerMetadataProperties", {})
-    _remember(stage, name, package, known)
-    click.echo(f"{name} serves {known.get('name', 'the model before')} ({package.rpartition('/')[2]}) again.")
+        name, served = rollback(account, stage, bake_seconds)
+    _remember(stage, name, served)
+    click.echo(f"{name} serves {served.name} ({served.package.rpartition('/')[2]}) again.")
 
 
-def rollback(account: Account, stage: str, bake_seconds: int) -> tuple[str, str]:
-    """Bring a stage's endpoint back to the configuration before; return its name and the model package.
+def rollback(account: Account, stage: str, bake_seconds: int) -> tuple[str, Served]:
+    """Bring a stage's endpoint back to the configuration before; return its name and what it serves.
 
     Raises
     ------
@@ -69,15 +66,15 @@ def rollback(account: Account, stage: str, bake_seconds: int) -> tuple[str, str]
     alarms = endpoint.put_alarms(account, there.name, stage)
     # the instances have to be of one type while they scale, and scaling waits during an update anyway
     scaling = scaling_of(account, there.name)
-    endpoint.stop_scaling(account, there.name)
+    if scaling:
+        endpoint.stop_scaling(account, there.name)
     try:
         how = endpoint.blue_green(variant.get("InitialInstanceCount", 1), alarms, bake_seconds, canary=False)
         endpoint.update(account, there.name, previous, None if is_serverless(before) else how)
     finally:
         if scaling:
             endpoint.scale_automatically(account, there.name, scaling, stage)
-    model = account.sagemaker.describe_model(ModelName=variant["ModelName"])
-    return there.name, model["PrimaryContainer"]["ModelPackageName"]
+    return there.name, endpoint.served_by(account, variant["ModelName"])
 
 
 def scaling_of(account: Account, name: str) -> endpoint.Hosting | None:
@@ -90,19 +87,19 @@ def scaling_of(account: Account, name: str) -> endpoint.Hosting | None:
     return endpoint.Hosting(instances=targets[0]["MinCapacity"], most_instances=targets[0]["MaxCapacity"])
 
 
-def _remember(stage: str, name: str, package: str, known: Mapping[str, str]) -> None:
+def _remember(stage: str, name: str, served: Served) -> None:
     """Bring ``deployment.json`` up to it, where it is about this endpoint."""
     try:
         deployment = Deployment.read()
     except DeploymentError:
         return
-    if (deployment.stage, deployment.endpoint_name) != (stage, name) or not known:
+    if (deployment.stage, deployment.endpoint_name) != (stage, name):
         return
     replace(
         deployment,
-        model=known["name"],
-        model_package=package,
-        class_labels=tuple(known["labels"].split(",")),
-        confidence_threshold=float(known["threshold"]),
-        image_size=int(known["input_size"]),
-    ).write(FILE)
+        model=served.name,
+        model_package=served.package,
+        class_labels=served.labels,
+        confidence_threshold=served.threshold,
+        image_size=served.input_size,
+    ).write()

@@ -105,17 +105,15 @@ def status(account: Account, stage: str) -> Status:
         raise EndpointError(f"stage {stage} has no endpoint in {account.region}: python -m model deploy")
     config = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
     variant = config["ProductionVariants"][0]
-    model = account.sagemaker.describe_model(ModelName=variant["ModelName"])
-    package = model["PrimaryContainer"]["ModelPackageName"]
-    known = account.sagemaker.describe_model_package(ModelPackageName=package)
+    serves = endpoint.served_by(account, variant["ModelName"])
     alarms = account.cloudwatch.describe_alarms(AlarmNames=endpoint.alarm_names(there.name))
     captured = config.get("DataCaptureConfig", {})
     latency = _last_hour(account, there.name, "ModelLatency", "p99")
     return Status(
         endpoint=there.name,
         state=there.status if not there.failure else f"{there.status}: {there.failure}",
-        model=known.get("CustomerMetadataProperties", {}).get("name", ""),
-        model_package=package,
+        model=serves.name,
+        model_package=serves.package,
         since=_iso(there.created_at),
         deployed_at=_iso(there.modified_at),
         on=_hardware(variant, there.instances),

@@ -16,18 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model import dataset, image
+from model import dataset, image, registry
 from model.account import PROJECT, Account, explain, is_gone, refusals_explained, tag_values, tags
 from model.artifact import ARCHIVE
-
-if TYPE_CHECKING:
-    from model.registry import Candidate
 
 CHANNEL = "training"
 METRICS_FILE = "metrics.json"
@@ -230,6 +227,7 @@ def train_on_sagemaker(
         )
         image.require(account, container)
         bucket = account.workspace.bucket
+        labels = registry.SEPARATOR.join(manifest["labels"])
         trainer = train.ModelTrainer(
             sagemaker_session=core.helper.session_helper.Session(account.session, default_bucket=bucket),
             role=account.workspace.role,
@@ -254,8 +252,7 @@ def train_on_sagemaker(
             hyperparameters=dict(hyperparameters) if our_own else built_in_hyperparameters(manifest),
             tags=[
                 train.configs.Tag(key=key, value=value)
-                # a tag's value cannot hold a comma
-                for key, value in tag_values(tags(job.stage, labels="/".join(manifest["labels"]))).items()
+                for key, value in tag_values(tags(job.stage, labels=labels)).items()
             ],
         )
         if our_own:
@@ -408,17 +405,15 @@ def find(account: Account, name: str) -> Trained:
         image=job["AlgorithmSpecification"]["TrainingImage"],
         model_url=model_url,
         output_url=f"{model_url.rpartition('/')[0]}/output.tar.gz",
-        labels=tuple(labels.split("/")) if labels else (),
+        labels=tuple(labels.split(registry.SEPARATOR)) if labels else (),
         metrics={one["MetricName"]: one["Value"] for one in job.get("FinalMetricDataList", [])},
         billed_seconds=job.get("BillableTimeInSeconds", 0),
     )
 
 
-def built_in_candidate(trained: Trained) -> "Candidate":
+def built_in_candidate(trained: Trained) -> registry.Candidate:
     """Describe a model of the built-in algorithm, which does not say from which confidence to accept."""
-    from model.registry import Candidate  # noqa: PLC0415
-
-    return Candidate(
+    return registry.Candidate(
         name=f"{BUILT_IN} {trained.name}",
         labels=trained.labels,
         threshold=math.nan,
