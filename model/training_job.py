@@ -12,8 +12,9 @@ import os
 import sys
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,7 +264,9 @@ def train_on_sagemaker(
         started = trainer._latest_training_job  # noqa: SLF001  AWS's examples do so too
         name = started.training_job_name
         try:
-            started.wait(logs=True)
+            # of a job that fails, SageMaker says why when it is looked at
+            with suppress(core.utils.exceptions.FailedStatusError):
+                started.wait(logs=True)
         except KeyboardInterrupt:
             raise TrainingJobError(
                 f"{name} goes on without us: aws sagemaker stop-training-job --training-job-name {name}"
@@ -286,23 +289,22 @@ def sdk() -> Iterator[tuple[Any, Any]]:
     os.environ.setdefault("SAGEMAKER_USER_CONFIG_OVERRIDE", str(Path(__file__).with_name("sagemaker.yaml")))
     # asking IAM whether the role will do needs permissions that a deployer need not have
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
-    # stdout is for what is made
-    with redirect_stdout(sys.stderr):
+    # stdout is for what is made; what the SDK's own code makes Python warn of is of no use to anyone here
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             # all of it takes 5 s
             import sagemaker.core.helper.session_helper  # noqa: PLC0415
             import sagemaker.core.image_uris  # noqa: PLC0415
             import sagemaker.train.configs  # noqa: PLC0415
             import sagemaker.train.model_trainer  # noqa: PLC0415
-            from sagemaker.core.utils.exceptions import FailedStatusError, SageMakerCoreError  # noqa: PLC0415
+            from sagemaker.core.utils.exceptions import SageMakerCoreError  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise TrainingJobError(
                 "this needs the SageMaker SDK (a gigabyte): uv sync --extra sagemaker"
             ) from error
         try:
             yield sagemaker.train, sagemaker.core
-        except FailedStatusError as error:
-            raise TrainingJobError(f"the training job failed: {error.reason}") from error
         except SageMakerCoreError as error:
             raise TrainingJobError(f"the SageMaker SDK gave up: {error}") from error
         except (BotoCoreError, ClientError) as error:
