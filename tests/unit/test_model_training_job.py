@@ -187,7 +187,7 @@ def test_data_that_is_in_s3_already_is_used_from_there(asked, data, tmp_path):
 
     (channel,) = asked.of("CreateTrainingJob")[0]["InputDataConfig"]
     assert channel["DataSource"]["S3DataSource"]["S3Uri"] == "s3://photos/set"
-    with pytest.raises(TrainingJobError, match="has no manifest.json"):
+    with pytest.raises(TrainingJobError, match="has no manifest"):
         train(Job(), "s3://photos/elsewhere", tmp_path / "out")
 
 

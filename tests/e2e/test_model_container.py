@@ -1,0 +1,147 @@
+"""The container that SageMaker runs, built and run: it serves as the process here does, and it trains."""
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from local import pictures
+from model import image
+from model.classifier import Classifier
+
+BASE = "public.ecr.aws/docker/library/python:3.13-slim"
+STARTED_WITHIN = 3.0
+"""Seconds from `docker run` to the first answer to /ping; SageMaker gives a serverless one three minutes."""
+MOST_MEMORY = 400 * 1024 * 1024
+
+
+def missing() -> str | None:
+    """What is missing to build the container, if anything."""
+    if not shutil.which("docker"):
+        return "no docker on the path"
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "no Docker engine runs"
+    return None
+
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=f"the model's container: {missing()}")
+
+
+def docker(*arguments: object) -> str:
+    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def built() -> str:
+    present = subprocess.run(["docker", "image", "inspect", BASE], capture_output=True, check=False)
+    if (
+        present.returncode
+        and subprocess.run(["docker", "pull", BASE], capture_output=True, check=False).returncode
+    ):
+        pytest.skip(f"the base image {BASE} is neither here nor to be had")
+    return image.build(image.native_platform())
+
+
+class Container:
+    def __init__(self, name: str, started: float) -> None:
+        self.name = name
+        self.url = f"http://{docker('port', name, 8080).splitlines()[0]}"
+        while self.ask("/ping") is None:
+            assert docker("inspect", name, "--format", "{{.State.Running}}") == "true", docker("logs", name)
+            assert time.monotonic() - started < 60, docker("logs", name)
+            time.sleep(0.02)
+        self.seconds_to_ready = time.monotonic() - started
+
+    def ask(self, path: str, body: bytes | None = None) -> bytes | None:
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "image/jpeg"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.read()
+        except (urllib.error.URLError, ConnectionError):
+            return None
+
+    def probabilities(self, photo: bytes) -> list[float]:
+        return json.loads(self.ask("/invocations", photo))
+
+    def peak_memory(self) -> int:
+        status = docker("exec", self.name, "cat", "/proc/1/status")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def serving(built: str, *options: str) -> Iterator[Container]:
+    started = time.monotonic()
+    name = docker("run", "--detach", "--publish", "127.0.0.1::8080", *options, built, "serve")
+    try:
+        yield Container(name, started)
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+
+
+PHOTOS = [
+    pictures.encoded(pictures.picture(draw, seed))
+    for draw in (pictures.bicycle, pictures.motorcycle)
+    for seed in (1, 2)
+]
+
+
+def test_it_serves_the_ready_made_model_as_the_process_here_does_soon_and_in_little_memory(built):
+    with serving(built) as container:
+        answers = [container.probabilities(photo) for photo in PHOTOS * 4]
+        memory = container.peak_memory()
+        user = docker("exec", container.name, "cat", "/proc/1/status")
+    here = Classifier.load()
+
+    for answer, photo in zip(answers, PHOTOS * 4, strict=True):
+        assert answer == pytest.approx(here.classify(photo), abs=1e-5)
+    assert container.seconds_to_ready < STARTED_WITHIN
+    assert memory < MOST_MEMORY
+    assert "Uid:\t65534" in user  # nobody
+
+
+def test_a_model_that_is_mounted_is_the_one_served(built, tmp_path):
+    from model import zero_shot  # noqa: PLC0415
+
+    zero_shot.make(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(description | {"name": "mounted"}))
+    tmp_path.chmod(0o755)
+
+    with serving(built, "--volume", f"{tmp_path}:/opt/ml/model:ro") as container:
+        assert container.probabilities(PHOTOS[0]) == pytest.approx(
+            Classifier(tmp_path).classify(PHOTOS[0]), abs=1e-5
+        )
+
+
+def test_a_damaged_model_is_not_replaced_by_the_ready_made_one(built, tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    tmp_path.chmod(0o755)
+
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--volume", f"{tmp_path}:/opt/ml/model:ro", built, "serve"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "Error: /opt/ml/model/model.json lacks" in done.stderr
+
+
+def test_it_ends_when_sagemaker_asks_it_to(built):
+    with serving(built) as container:
+        started = time.monotonic()
+        docker("stop", "--time", "20", container.name)
+
+        assert time.monotonic() - started < 10
+        assert docker("inspect", container.name, "--format", "{{.State.ExitCode}}") == "0"
