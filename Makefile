@@ -12,7 +12,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down train test lint format build roles deploy destroy bench
+.PHONY: help setup demo up down train test lint format build sagemaker roles deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ setup: .venv/.ready  ## install everything into .venv
 .local/uv/bin/uv:
 	@echo "Fetching uv …"
 	@python3 -m venv .local/uv && .local/uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+sagemaker: setup  ## the SageMaker SDK too, for `model train --on sagemaker` (a gigabyte)
+	@$(UV) sync --locked --quiet --extra sagemaker
 
 demo: setup  ## photos through the whole stack on this machine [PHOTOS=folder]
 	@$(BIN)/python -m local demo $(if $(PHOTOS),--photos "$(PHOTOS)")
