@@ -156,7 +156,7 @@ def connect() -> Account:
         }
         if region not in known:
             raise InvalidRegionError(region_name=region)
-        identity = session.client("sts", config=PATIENT).get_caller_identity()
+        identity = session.client("sts").get_caller_identity()
     return Account(session, identity["Account"], region, session.get_partition_for_region(region))
 
 

@@ -151,9 +151,16 @@ def chosen(
     ours = image_uri or image.uri(account, hosting.platform)
     if job:
         trained = training_job.find(account, job)
+        graviton = hosting.platform == "linux/arm64"
+        if trained.built_in and graviton:
+            raise registry.RegistryError(
+                "SageMaker's built-in algorithm has no container for Graviton: another --instance-type"
+            )
         if trained.built_in:
             yield training_job.built_in_candidate(trained), image_uri or trained.image
             return
+        if not graviton:
+            ours = image_uri or trained.image
         model = trained.model_url
     if model and model.startswith("s3://"):
         with registry.candidate_from_s3(account, model) as candidate:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from model.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 10.0
 """Between two looks at what SageMaker is doing, which takes minutes."""
+BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack"}
+"""States in which an endpoint can only be waited for."""
 GRAVITON = re.compile(r"ml\.[cmrtx]\d+g[a-z]*\.")
 """Instance types with AWS's own arm64 processors: c7g, m6gd, but not g5, whose g is for graphics."""
 DIMENSION: Literal["sagemaker:variant:DesiredInstanceCount"] = "sagemaker:variant:DesiredInstanceCount"
@@ -244,7 +246,7 @@ def create_config(
     *,
     instances: int | None = None,
     captures: bool = True,
-    more_tags: Mapping[str, str] = {},
+    more_tags: Mapping[str, str] | None = None,
 ) -> None:
     """Make an endpoint configuration for the model of the same name.
 
@@ -270,6 +272,7 @@ def create_config(
         "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         **({"KmsKeyId": hosting.kms_key} if hosting.kms_key else {}),  # type: ignore[typeddict-item]
     }
+    more_tags = more_tags or {}
     variant = _variant(more_tags.get("model", name), hosting, instances or hosting.instances)
     captured = captures and hosting.capture_percent and not hosting.serverless
     # a serverless endpoint has no volume of its own to encrypt, and no data capture
@@ -370,17 +373,21 @@ def wait(account: Account, name: str, doing: str) -> Endpoint:
             seen = describe(account, name)
             if seen is None:
                 raise EndpointError(f"{name} was deleted meanwhile")
-            if seen.status not in {"Creating", "Updating", "SystemUpdating", "RollingBack"}:
+            if seen.status not in BUSY:
                 return seen
             status.update(f"{doing} … {seen.status}, {seen.instances or '?'} instances")
             time.sleep(POLL_SECONDS)
 
 
 def delete(account: Account, name: str) -> None:
-    """Delete an endpoint and wait until it is gone; none is fine."""
-    unless_gone(lambda: account.sagemaker.delete_endpoint(EndpointName=name))
+    """Delete an endpoint, once SageMaker is done with it, and wait until it is gone; none is fine."""
     with console.status(f"Deleting {name} …"):
-        while describe(account, name):
+        asked = False
+        while seen := describe(account, name):
+            if not asked and seen.status not in BUSY:
+                unless_gone(lambda: account.sagemaker.delete_endpoint(EndpointName=name))
+                asked = True
+                continue
             time.sleep(POLL_SECONDS)
 
 
@@ -598,7 +605,7 @@ class Undo:
             what, step = self._steps.pop()
             try:
                 step()
-            except (ClientError, EndpointError):
+            except (BotoCoreError, ClientError, EndpointError):
                 left.append(what)
         return left
 
@@ -611,8 +618,8 @@ class Undo:
 def undone_on_failure() -> Iterator[Undo]:
     """Take back what a block made, if it fails, and say what cannot be.
 
-    An interruption takes nothing back, since SageMaker refuses to delete what it is still making; it is told
-    what there is.
+    An interruption takes nothing back, which would have to wait for SageMaker to finish first; it says what
+    there is.
     """
     undo = Undo()
     try:
@@ -627,7 +634,7 @@ def undone_on_failure() -> Iterator[Undo]:
         )
         raise
     except Exception as error:
-        reason = explain(error) if isinstance(error, ClientError) else str(error)
+        reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
         left = undo.run()
         rest = (
             f"left behind: {', '.join(left)}; python -m model destroy" if left else "nothing is left behind"

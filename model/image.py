@@ -107,7 +107,6 @@ def docker(*arguments: str, stdin: str | None = None) -> None:
         env=environment,
         input=stdin,
         stdout=subprocess.DEVNULL,
-        stderr=None if arguments[0] != "login" else subprocess.PIPE,
         text=True,
         check=False,
     )
@@ -160,8 +159,12 @@ def push_image(account: Account, name: str, platform: str) -> str:
     user, _, password = base64.b64decode(access).decode().partition(":")
     address = uri(account, platform)
     docker("login", "--username", user, "--password-stdin", _registry(account), stdin=password)
-    docker("tag", name, address)
-    docker("push", address)
+    try:
+        docker("tag", name, address)
+        docker("push", address)
+    finally:
+        # the password is good for twelve hours, and Docker would keep it in a file
+        docker("logout", _registry(account))
     return address
 
 

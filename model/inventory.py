@@ -170,7 +170,8 @@ def _listed(
     """Yield name and stage of what a listing of SageMaker's has of ours."""
     pages = account.sagemaker.get_paginator(operation).paginate(NameContains=PROJECT)
     for one in (one for page in pages for one in page[key]):
-        tags = endpoint.tags_of(account, one[arn])
+        # the tags of others, whose names may hold ours, need not be ours to read
+        tags = endpoint.tags_of(account, one[arn]) if one[name].startswith(PROJECT) else {}
         if _ours(tags):
             yield one[name], tags.get("stage")
 
@@ -221,7 +222,8 @@ def _logs(account: Account) -> Iterator[Found]:
 def _packages(account: Account) -> Iterator[Found]:
     pages = account.sagemaker.get_paginator("list_model_package_groups").paginate(NameContains=PROJECT)
     for group in (group for page in pages for group in page["ModelPackageGroupSummaryList"]):
-        if not _ours(endpoint.tags_of(account, group["ModelPackageGroupArn"])):
+        ours = group["ModelPackageGroupName"] == registry.GROUP
+        if not ours or not _ours(endpoint.tags_of(account, group["ModelPackageGroupArn"])):
             continue
         for package in registry.packages(account):
             delete = partial(account.sagemaker.delete_model_package, ModelPackageName=package)
@@ -232,8 +234,11 @@ def _packages(account: Account) -> Iterator[Found]:
 
 
 def _repositories(account: Account) -> Iterator[Found]:
-    pages = account.ecr.get_paginator("describe_repositories").paginate()
-    for repository in (repository for page in pages for repository in page["repositories"]):
+    try:
+        found = account.ecr.describe_repositories(repositoryNames=[image.REPOSITORY])["repositories"]
+    except account.ecr.exceptions.RepositoryNotFoundException:
+        return
+    for repository in found:
         listed = account.ecr.list_tags_for_resource(resourceArn=repository["repositoryArn"])
         if _ours(tag_values(listed["tags"])):
             name = repository["repositoryName"]

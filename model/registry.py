@@ -259,7 +259,9 @@ def packages(account: Account) -> list[str]:
 def _make_group(account: Account) -> None:
     try:
         account.sagemaker.describe_model_package_group(ModelPackageGroupName=GROUP)
-    except ClientError:
+    except ClientError as error:
+        if not is_gone(error):
+            raise
         account.sagemaker.create_model_package_group(
             ModelPackageGroupName=GROUP,
             ModelPackageGroupDescription="Which vehicle is in a courier's photo.",

@@ -301,7 +301,7 @@ def sdk() -> Iterator[tuple[Any, Any]]:
             from sagemaker.core.utils.exceptions import SageMakerCoreError  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise TrainingJobError(
-                "this needs the SageMaker SDK, an extra of a gigabyte: make sagemaker, or uv sync --extra sagemaker"
+                "this needs the SageMaker SDK (a gigabyte): make sagemaker, or uv sync --extra sagemaker"
             ) from error
         try:
             yield sagemaker.train, sagemaker.core

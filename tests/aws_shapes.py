@@ -44,6 +44,8 @@ class Recorded:
     """The requests, in their order, and what is wrong with them."""
 
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    actions: set[str] = field(default_factory=set)
+    """The requests' operations as IAM names them, service first."""
     violations: list[str] = field(default_factory=list)
 
     def of(self, operation: str) -> list[dict[str, Any]]:
@@ -54,6 +56,7 @@ class Recorded:
 
     def record(self, params: dict[str, Any], model: OperationModel, **_: object) -> None:
         self.requests.append((model.name, params))
+        self.actions.add(f"{model.service_model.signing_name}:{model.name}")
         if model.input_shape:
             self.violations += violations(params, model.input_shape, model.name)
 

@@ -1,9 +1,9 @@
 """What SageMaker does and moto 5.2.5 does not, for tests that need it, on moto's own data where it has any.
 
-moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob and InvokeEndpoint
-with a photo; its UpdateModelPackage forgets what the package's metadata was; it knows no newer instance
-types; it leaves no model.tar.gz after a training job, and nothing in it ever fails. A request gets here after
-botocore, and `tests.aws_shapes`, have looked at it.
+moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint with
+a photo, prices, and what is in a Studio domain; its UpdateModelPackage forgets the package's metadata; it
+knows no newer instance types; it leaves no model.tar.gz after a training job; and nothing in it ever fails. A
+request gets here after botocore, and `tests.aws_shapes`, have looked at it.
 """
 
 import io
@@ -39,6 +39,8 @@ class Wishes:
         Is given the address of what a training job leaves.
     answer
         Answers a photo at an endpoint; ``None`` leaves that to whoever listens.
+    in_studio
+        What there is in the Studio domain.
     """
 
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -47,6 +49,9 @@ class Wishes:
     taken_back: bool = False
     leave_model: Callable[[str], None] = lambda _: None
     answer: Callable[[bytes], list[float]] | None = None
+    in_studio: dict[str, list[dict[str, str]]] = field(
+        default_factory=lambda: {"App": [], "Space": [], "UserProfile": []}
+    )
 
     def refuse(self, model: Any, **_: object) -> object:
         if model.name not in self.refused:
@@ -93,6 +98,25 @@ class Wishes:
         body = json.dumps(self.answer(params["body"])).encode()
         return answered({"ContentType": "application/json", "Body": StreamingBody(io.BytesIO(body), None)})
 
+    def get_products(self, **_: object) -> object:
+        terms = {
+            "OnDemand": {"term": {"priceDimensions": {"rate": {"pricePerUnit": {"USD": "0.1150000000"}}}}}
+        }
+        return answered({"PriceList": [json.dumps({"terms": terms})]})
+
+    def studio(self, model: Any, params: dict[str, Any], **_: object) -> object:
+        """Studio, of which moto has the domain alone: what is in it, as long as it is there."""
+        asked = json.loads(params["body"])
+        kind = next(
+            kind for kind in ("App", "Space", "UserProfile") if model.name.endswith((kind, f"{kind}s"))
+        )
+        if model.name.startswith("List"):
+            return answered({f"{kind}s": self.in_studio[kind]})
+        named = [one for one in self.in_studio[kind] if one[f"{kind}Name"] == asked[f"{kind}Name"]]
+        for one in named:
+            self.in_studio[kind].remove(one)
+        return answered({})
+
     def create_endpoint(self, parsed: dict[str, Any], **_: object) -> None:
         if self.endpoint_failures and "EndpointArn" in parsed:
             endpoint = backend().endpoints[parsed["EndpointArn"].rpartition("/")[2]]
@@ -130,6 +154,12 @@ def filled() -> Iterator[Wishes]:
         ("before-call.sagemaker.DeleteModelPackageGroup", wishes.delete_model_package_group),
         ("before-call.sagemaker.DeleteTrainingJob", wishes.delete_training_job),
         ("before-call.sagemaker-runtime.InvokeEndpoint", wishes.invoke_endpoint),
+        *(
+            (f"before-call.sagemaker.{verb}", wishes.studio)
+            for kind in wishes.in_studio
+            for verb in (f"List{kind}s", f"Delete{kind}")
+        ),
+        ("before-call.pricing.GetProducts", wishes.get_products),
         ("after-call.sagemaker.CreateEndpoint", wishes.create_endpoint),
         ("after-call.sagemaker.CreateTrainingJob", wishes.create_training_job),
     ]

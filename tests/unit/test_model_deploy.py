@@ -4,7 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import boto3
 import botocore.loaders
@@ -22,7 +24,7 @@ from model.artifact import Description
 from model.classifier import Classifier
 from model.deployment import Deployment
 from tests import moto_gaps
-from tests.aws_shapes import Recorded, recording
+from tests.aws_shapes import Recorded, recording, violations
 from tests.conftest import ROOT
 
 SIDE = 32
@@ -398,6 +400,7 @@ def test_status_says_what_is_deployed(asked, aws, model, newer):
     assert status["previous"]
     assert set(status["alarms"]) == {f"{status['endpoint']}-errors", f"{status['endpoint']}-latency"}
     assert status["captures"] == Deployment.read().capture_uri
+    assert status["dollars_an_hour"] == pytest.approx(0.23)
     assert "by-colour 2 (2)" in succeed("status")
 
 
@@ -547,6 +550,110 @@ def test_without_the_roles_it_says_how_to_make_them(asked, aws, model):
     boto3.client("cloudformation").delete_stack(StackName="scones-unlimited-roles")
 
     assert "make roles" in fail("deploy", "--model", model)
+
+
+def test_the_policy_for_whoever_deploys_allows_what_is_asked_and_nothing_that_never_is(
+    asked, aws, model, newer
+):
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer)
+    succeed("rollback")
+    succeed("status")
+    found = inventory.take(connect())
+    for one in found:
+        if one.kind != "stack":
+            one.delete()
+
+    allowed = allowed_actions("DeployerPolicy")
+    # what the services are called where they are signed for, where IAM calls them something else
+    asked_for = {action.replace("monitoring:", "cloudwatch:") for action in asked.actions}
+    of_s3 = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectVersions": "s3:ListBucketVersions"}
+    asked_for = {of_s3.get(action, action) for action in asked_for} - {"sts:GetCallerIdentity"}
+    assert asked_for <= allowed
+    never = {action for action in allowed - asked_for if action.startswith("sagemaker:")}
+    assert never == {
+        "sagemaker:AddTags",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+        # training's, which is tested elsewhere
+        "sagemaker:CreateTrainingJob",
+        "sagemaker:DeleteTrainingJob",
+        "sagemaker:DescribeTrainingJob",
+        "sagemaker:StopTrainingJob",
+    }
+
+
+def allowed_actions(name: str) -> set[str]:
+    statements = roles()["Resources"][name]["Properties"]["PolicyDocument"]["Statement"]
+    actions = [statement["Action"] for statement in statements]
+    return set(chain(*([action] if isinstance(action, str) else action for action in actions)))
+
+
+def roles() -> Any:
+    from cfnlint.decode import cfn_yaml  # noqa: PLC0415  half a second
+
+    return cfn_yaml.load(str(ROOT / "model" / "roles.yaml"))
+
+
+def test_no_statement_of_the_roles_has_a_wildcard_where_it_need_not():
+    for name in ("ExecutionRole", "StudioRole", "DeployerPolicy"):
+        properties = roles()["Resources"][name]["Properties"]
+        documents = [
+            properties.get("PolicyDocument"),
+            *(p["PolicyDocument"] for p in properties.get("Policies", [])),
+        ]
+        for statement in chain(*(document["Statement"] for document in documents if document)):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert not [action for action in actions if "*" in action]
+            assert statement["Sid"]
+
+
+def test_a_policy_fits_in_what_iam_takes():
+    document = json.dumps(roles()["Resources"]["DeployerPolicy"]["Properties"]["PolicyDocument"])
+    longest = {
+        "${AWS::Partition}": "aws-us-gov",
+        "${AWS::Region}": "ap-southeast-2",
+        "${AWS::AccountId}": "1" * 12,
+    }
+    for name, value in longest.items():
+        document = document.replace(name, value)
+
+    assert len("".join(document.split())) + 500 < 6144
+
+
+def test_a_studio_domain_goes_with_what_people_made_in_it(asked, aws):
+    sagemaker = boto3.client("sagemaker")
+    domain = sagemaker.create_domain(
+        DomainName="scones-unlimited",
+        AuthMode="IAM",
+        DefaultUserSettings={"ExecutionRole": role()},
+        SubnetIds=["subnet-1"],
+        VpcId="vpc-1",
+    )["DomainArn"].rpartition("/")[2]
+    owner = {"UserProfileName": "ada", "SpaceName": "lab"}
+    aws.in_studio = {
+        "App": [{"AppName": "default", "AppType": "JupyterLab", "Status": "InService", "SpaceName": "lab"}],
+        "Space": [owner],
+        "UserProfile": [owner],
+    }
+
+    inventory.delete_domain(connect(), domain)
+
+    assert aws.in_studio == {"App": [], "Space": [], "UserProfile": []}
+    assert sagemaker.list_domains()["Domains"] == []
+    assert asked.of("DeleteDomain")[0]["RetentionPolicy"] == {"HomeEfsFileSystem": "Delete"}
+
+
+@pytest.mark.parametrize("instances", [1, 2, 40])
+@pytest.mark.parametrize("bake_seconds", [0, 60, 3600])
+@pytest.mark.parametrize("canary", [True, False])
+def test_any_update_is_within_sagemakers_bounds(instances, bake_seconds, canary):
+    how = endpoint.blue_green(instances, ["one", "other"], bake_seconds, canary=canary)
+
+    shape = boto3.client("sagemaker").meta.service_model.shape_for("DeploymentConfig")
+    assert violations(how, shape, "DeploymentConfig") == []
+    routing = how["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert (routing["Type"] == "CANARY") == (canary and instances > 1)
 
 
 @pytest.mark.parametrize("command", ["deploy", "status", "rollback", "destroy"])
