@@ -9,6 +9,8 @@ import io
 import json
 import math
 import os
+import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,11 +26,23 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from model import dataset, image, registry
-from model.account import PROJECT, Account, explain, is_gone, refusals_explained, tag_values, tags
+from model.account import (
+    PROJECT,
+    Account,
+    check_stage,
+    connect,
+    explain,
+    is_gone,
+    refusals_explained,
+    tag_values,
+    tags,
+)
 from model.artifact import ARCHIVE
 
 CHANNEL = "training"
 METRICS_FILE = "metrics.json"
+COMPOSE_FILE = "docker-compose.yaml"
+"""As the SDK calls it."""
 BUILT_IN = "image-classification"
 """The built-in algorithm, and its repository in ECR."""
 SMALL_NETWORK = 20
@@ -132,7 +146,11 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="With --on sagemaker: SageMaker's image-classification algorithm, on a GPU.",
             ),
             click.option(
-                "--stage", default="dev", show_default=True, help="Which of your deployments it is for."
+                "--stage",
+                default="dev",
+                show_default=True,
+                callback=check_stage,
+                help="Which of your deployments it is for.",
             ),
             click.option(
                 "--instance-type", help="[default: ml.m5.xlarge; for the built-in algorithm ml.g4dn.xlarge]"
@@ -152,6 +170,53 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def launch(
+    data: str,
+    out: Path,
+    hyperparameters: Mapping[str, object],
+    *,
+    on: str,
+    algorithm: str,
+    stage: str,
+    instance_type: str | None,
+    spot: bool,
+    hours: float,
+    kms_key: str | None,
+) -> None:
+    """Train elsewhere than in this process, and say how it ended.
+
+    Parameters
+    ----------
+    data
+        A folder that ``python -m model data`` wrote; for SageMaker it may be in S3.
+    out
+        The folder for what is made.
+    hyperparameters
+        Of ``python -m model train``.
+    on, algorithm, stage, instance_type, spot, hours, kms_key
+        As `launch_options` adds them to the command.
+
+    Raises
+    ------
+    click.UsageError
+        The options do not go together.
+    TrainingJobError, ImageError, AccountError
+        It did not end well.
+    """
+    if on == "docker" and (algorithm == "built-in" or data.startswith("s3://")):
+        raise click.UsageError("--on docker trains our own model, on a folder that is here")
+    if on == "docker":
+        train_in_docker(Path(data), out, hyperparameters)
+        click.echo(f"{out}: {ARCHIVE}, trained in the container")
+        return
+    job = Job(stage, algorithm, instance_type, spot, hours, kms_key)
+    trained = train_on_sagemaker(connect(), job, data, out, hyperparameters)
+    for name, value in trained.metrics.items():
+        click.echo(f"{name}={value:.4f}")
+    click.echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
+    click.echo(f"Next: python -m model deploy --stage {stage} --training-job {trained.name}")
 
 
 def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]) -> None:
@@ -175,7 +240,8 @@ def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]
     """
     with sdk() as (train, _):
         container = image.build(image.native_platform())
-        with tempfile.TemporaryDirectory() as root:
+        # what the container made is root's, and for others to clear away at the next start
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
             trainer = train.ModelTrainer(
                 training_mode=train.model_trainer.Mode.LOCAL_CONTAINER,
                 training_image=container,
@@ -187,12 +253,26 @@ def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]
             channel = train.configs.InputData(channel_name=CHANNEL, data_source=str(data.resolve()))
             try:
                 trainer.train(input_data_config=[channel], wait=True)
-            except (RuntimeError, OSError, ValueError) as error:
-                raise TrainingJobError(
-                    f"the container failed ({error}): what it says is above; it needs docker-compose"
-                ) from error
+            except (RuntimeError, OSError, ValueError, ImportError) as error:
+                raise TrainingJobError(f"the training failed: {_reason(Path(root), error)}") from error
+            finally:
+                _take_down(Path(root, COMPOSE_FILE))
             made = Path(root, "compressed_artifacts")
             _keep(out, (made / ARCHIVE).read_bytes(), (made / "output.tar.gz").read_bytes())
+
+
+def _reason(root: Path, error: Exception) -> str:
+    """Return what the training itself says went wrong, or what the SDK makes of it."""
+    failure = root / "artifacts" / "output" / "failure"
+    return failure.read_text().strip() if failure.is_file() else f"{error} (docker-compose is needed)"
+
+
+def _take_down(compose_file: Path) -> None:
+    """Delete the container and the network that the SDK leaves."""
+    compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+    if compose_file.is_file() and shutil.which(compose[0]):
+        down = [*compose, "--file", str(compose_file), "down"]
+        subprocess.run(down, capture_output=True, check=False)  # noqa: S603
 
 
 def train_on_sagemaker(

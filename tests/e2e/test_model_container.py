@@ -1,18 +1,21 @@
 """The container that SageMaker runs, built and run: it serves as the process here does, and it trains."""
 
+import gc
 import json
 import shutil
 import subprocess
+import tarfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from local import pictures
-from model import image
+from model import image, training_job
 from model.classifier import Classifier
 
 BASE = "public.ecr.aws/docker/library/python:3.13-slim"
@@ -136,6 +139,63 @@ def test_a_damaged_model_is_not_replaced_by_the_ready_made_one(built, tmp_path):
 
     assert done.returncode == 1
     assert "Error: /opt/ml/model/model.json lacks" in done.stderr
+
+
+OF_A_TEST = r"""#!/bin/sh
+cd /opt/ml/input/data/training
+[ -f fail ] && { echo "no photos of motorcycle" > /opt/ml/output/failure; exit 1; }
+mkdir -p /opt/ml/output/data
+cp /opt/ml/input/config/hyperparameters.json /opt/ml/output/data/metrics.json
+ls > /opt/ml/model/model.json
+"""
+
+
+@pytest.fixture
+def short_training(built, tmp_path, monkeypatch) -> Iterator[None]:
+    """The container with a training that only shows what it was given."""
+    pytest.importorskip("sagemaker", reason="needs the SageMaker SDK: make sagemaker")
+    (tmp_path / "train").write_text(OF_A_TEST)
+    (tmp_path / "train").chmod(0o755)
+    dockerfile = f"FROM {built}\nRUN rm /usr/local/bin/train\nCOPY train /usr/local/bin/train\n"
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    docker("build", "--quiet", "--tag", "scones-unlimited-test", tmp_path)
+    monkeypatch.setattr(image, "build", lambda platform: "scones-unlimited-test")
+    yield
+    docker("rmi", "--force", "scones-unlimited-test")
+    with warnings.catch_warnings():
+        # the SDK does not close the pipe by which it reads what the container says
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def left_by_compose() -> str:
+    of_the_image = docker("ps", "--all", "--quiet", "--filter", "ancestor=scones-unlimited-test")
+    return of_the_image + docker("network", "ls", "--quiet", "--filter", "name=sagemaker-local")
+
+
+def test_the_sdk_runs_the_container_here_as_a_job_and_leaves_only_the_model(short_training, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "photo.png").touch()
+
+    training_job.train_in_docker(data, out, {"epochs": 3})
+
+    assert json.loads((out / "metrics.json").read_text()) == {"epochs": "3"}
+    with tarfile.open(out / "model.tar.gz") as tar:
+        assert tar.extractfile("model.json").read() == b"photo.png\n"
+    assert left_by_compose() == ""
+
+
+def test_a_training_in_the_container_that_fails_gives_its_own_reason(short_training, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "fail").touch()
+
+    with pytest.raises(training_job.TrainingJobError, match="the training failed: no photos of motorcycle"):
+        training_job.train_in_docker(data, tmp_path / "out", {})
+
+    assert not (tmp_path / "out").exists()
+    assert left_by_compose() == ""
 
 
 def test_it_ends_when_sagemaker_asks_it_to(built):
