@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from botocore.exceptions import ClientError
 
 from model.account import PROJECT, Account, connect, is_gone, refusals_explained, tags
 
@@ -54,12 +55,15 @@ def command(*, platform: str, push: bool) -> None:
       1  something failed; one line on stderr says what
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    account = connect() if push else None
-    name = build(platform)
-    if account:
-        with refusals_explained():
-            name = push_image(account, name, platform)
-    click.echo(name)
+    if not push:
+        click.echo(build(platform))
+        return
+    account = connect()
+    with refusals_explained():
+        # built anew it would be another image, and a tag of ours names but one
+        if not is_pushed(account, uri(account, platform)):
+            push_image(account, build(platform), platform)
+    click.echo(uri(account, platform))
 
 
 def tag(platform: str) -> str:
@@ -134,26 +138,32 @@ def require(account: Account, image: str) -> None:
     ImageError
         It is not.
     """
-    registry, _, rest = image.partition("/")
-    if registry != _registry(account):
-        return  # another account's, such as the built-in algorithm's, may not be looked into
-    repository, _, its_tag = rest.partition(":")
+    # another account's, such as the built-in algorithm's, may not be looked into
+    if image.startswith(f"{_registry(account)}/") and not is_pushed(account, image):
+        platform = "linux/arm64" if image.endswith("arm64") else "linux/amd64"
+        raise ImageError(f"{image} is not in ECR: python -m model image --platform {platform} --push")
+
+
+def is_pushed(account: Account, image: str) -> bool:
+    """Tell whether an image, by its address with a tag or a digest, is in this account's ECR."""
+    name = image.partition("/")[2]
+    repository, by_digest, digest = name.partition("@")
+    if not by_digest:
+        repository, _, named = name.partition(":")
     try:
         account.ecr.describe_images(
             repositoryName=repository,
-            imageIds=[{"imageDigest" if its_tag.startswith("sha256:") else "imageTag": its_tag}],  # type: ignore[misc]
+            imageIds=[{"imageDigest": digest} if by_digest else {"imageTag": named}],
         )
-    except account.ecr.exceptions.ClientError as error:
-        if not is_gone(error):
-            raise
-        platform = "linux/arm64" if its_tag.endswith("arm64") else "linux/amd64"
-        raise ImageError(
-            f"{image} is not in ECR: python -m model image --platform {platform} --push"
-        ) from error
+    except ClientError as error:
+        if is_gone(error):
+            return False
+        raise
+    return True
 
 
-def push_image(account: Account, name: str, platform: str) -> str:
-    """Push an image to ECR; return its address there."""
+def push_image(account: Account, name: str, platform: str) -> None:
+    """Push an image of this machine to ECR."""
     make_repository(account)
     access = account.ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(access).decode().partition(":")
@@ -165,7 +175,6 @@ def push_image(account: Account, name: str, platform: str) -> str:
     finally:
         # the password is good for twelve hours, and Docker would keep it in a file
         docker("logout", _registry(account))
-    return address
 
 
 def make_repository(account: Account) -> None:
