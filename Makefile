@@ -65,8 +65,8 @@ build: setup  ## the functions, as Lambda gets them [ARCHITECTURE=arm64|x86_64]
 	@$(SAM_BUILD)
 
 roles: setup  ## once an account: the role, the policy and the bucket for SageMaker [STUDIO="vpc-… subnet-…,subnet-…"]
-	@$(BIN)/sam deploy --config-env roles --template model/roles.yaml $(if $(STUDIO),--parameter-overrides \
-	  Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
+	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
+	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
 deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod]
 	@asked=$$($(BIN)/python -m model parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \

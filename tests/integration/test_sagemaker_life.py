@@ -65,16 +65,10 @@ def run(*arguments: object) -> str:
 
 
 def make_roles(stack: Stack) -> None:
-    """As `make roles` does."""
-    cloudformation = stack.client("cloudformation")
-    cloudformation.create_stack(
-        StackName="scones-unlimited-roles",
-        TemplateBody=(ROOT / "model" / "roles.yaml").read_text(),
-        Capabilities=["CAPABILITY_IAM"],
-        Tags=[{"Key": "project", "Value": "scones-unlimited"}],
+    done = subprocess.run(
+        ["make", "roles"], cwd=ROOT, env=stack._environment(), capture_output=True, text=True, check=False
     )
-    waiter = cloudformation.get_waiter("stack_create_complete")
-    waiter.wait(StackName="scones-unlimited-roles", WaiterConfig={"Delay": 1})
+    assert done.returncode == 0, done.stderr
 
 
 def push_image() -> None:
