@@ -494,6 +494,41 @@ def test_a_failed_creation_gives_sagemakers_reason_and_leaves_nothing(asked, aws
     assert not Path("deployment.json").exists()
 
 
+def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, model, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "wait", interrupt)
+        result = run("deploy", "--model", model)
+
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    for what in ("model", "endpoint configuration", "endpoint"):
+        assert f"{what} scones-unlimited-dev-" in said
+    assert "python -m model destroy" in said
+    succeed("destroy", "--yes")
+    assert inventory.take(connect()) == []
+
+
+def test_an_endpoint_that_is_still_being_made_is_deleted_once_it_is(asked, aws, model):
+    succeed("deploy", "--model", model)
+    name = Deployment.read().endpoint_name
+    states = iter(["Creating", "Creating", "InService"])
+
+    def describe(account, name, real=endpoint.describe):
+        seen = real(account, name)
+        state = next(states, None)
+        return replace(seen, status=state) if seen and state else seen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endpoint, "describe", describe)
+        endpoint.delete(connect(), name)
+
+    assert next(states, None) is None
+    assert endpoint.describe(connect(), name) is None
+
+
 def test_what_cannot_be_taken_back_is_named(asked, aws, model):
     aws.endpoint_failures = ["no capacity"]
     aws.refused["DeleteModel"] = ("AccessDeniedException", "not you")
