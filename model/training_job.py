@@ -50,7 +50,13 @@ SMALL_NETWORK = 20
 https://docs.aws.amazon.com/sagemaker/latest/dg/IC-Hyperparameter.html"""
 SMALL_SIDE = 32
 """Pixels of CIFAR's photos, and of what the built-in algorithm is trained on here."""
-METRICS = ("train:loss", "validation:accuracy", "validation:loss", "validation:ece")
+METRICS = (
+    "validation:accuracy",
+    "validation:loss",
+    "validation:ece",
+    "validation:precision",
+    "validation:coverage",
+)
 """Of what `model train` prints, as ``name=value``, those that SageMaker keeps and shows."""
 
 

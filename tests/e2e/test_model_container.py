@@ -1,6 +1,7 @@
 """The container that SageMaker runs, built and run: it serves as the process here does, and it trains."""
 
 import gc
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -205,3 +207,52 @@ def test_it_ends_when_sagemaker_asks_it_to(built):
 
         assert time.monotonic() - started < 10
         assert docker("inspect", container.name, "--format", "{{.State.ExitCode}}") == "0"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("model.train") is None, reason="there is no `model train` here")
+def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
+    job = tmp_path / "job"
+    for folder in ("model", "output/data", "input/config"):
+        (job / folder).mkdir(parents=True)
+    (job / "input/config/hyperparameters.json").write_text('{"precision": "0.9"}')
+    draw_data_set(tmp_path / "data")
+    mounts = [f"--volume={job}:/opt/ml", f"--volume={tmp_path / 'data'}:/opt/ml/input/data/training:ro"]
+
+    said = docker("run", "--rm", *mounts, built, "train")
+
+    metrics = json.loads((job / "output/data/metrics.json").read_text())
+    assert f"validation:accuracy={metrics['validation:accuracy']:.4f}" in said
+    for name in training_job.METRICS:
+        assert f"{name}=" in said
+    with serving(built, f"--volume={job / 'model'}:/opt/ml/model:ro") as container:
+        answers = [container.probabilities(photo) for photo in PHOTOS]
+    here = Classifier(job / "model")
+    for answer, photo in zip(answers, PHOTOS, strict=True):
+        assert answer == pytest.approx(here.classify(photo), abs=1e-5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("model.train") is None, reason="there is no `model train` here")
+def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built, tmp_path):
+    for folder in ("job/output", "job/input/config", "empty"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "job/input/config/hyperparameters.json").write_text("{}")
+    data = f"{tmp_path / 'empty'}:/opt/ml/input/data/training:ro"
+    mounts = [f"--volume={tmp_path / 'job'}:/opt/ml", f"--volume={data}"]
+
+    done = subprocess.run(
+        ["docker", "run", "--rm", *mounts, built, "train"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    failure = (tmp_path / "job/output/failure").read_text()
+    assert failure
+    assert failure in done.stderr
+
+
+def draw_data_set(folder: Path) -> None:
+    """Drawn at CIFAR's size: enough to train on, and no measure of anything."""
+    for draw, label in zip(DRAWN, ("bicycle", "motorcycle"), strict=True):
+        (folder / label).mkdir(parents=True)
+        for seed in range(30):
+            small = pictures.picture(draw, seed).resize((32, 32))
+            (folder / label / f"{seed}.png").write_bytes(pictures.encoded(small, "PNG"))
