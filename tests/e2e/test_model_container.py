@@ -251,7 +251,7 @@ def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built
 
 def draw_data_set(folder: Path) -> None:
     """Drawn at CIFAR's size: enough to train on, and no measure of anything."""
-    for draw, label in zip(DRAWN, ("bicycle", "motorcycle"), strict=True):
+    for draw, label in ((pictures.bicycle, "bicycle"), (pictures.motorcycle, "motorcycle")):
         (folder / label).mkdir(parents=True)
         for seed in range(30):
             small = pictures.picture(draw, seed).resize((32, 32))
