@@ -1,22 +1,27 @@
 """A model on disk: a folder, or an archive of one, with a graph and what to know about it.
 
 ``model.onnx`` goes from pixels to probabilities. ``model.json`` says what the probabilities are of, where the
-threshold belongs and how the model was made (`Description`). Packed together they are the ``model.tar.gz``
-that a SageMaker training job leaves, and that SageMaker unpacks before it serves.
+threshold belongs and how the model was made (`Description`); ``labels.json`` has the labels alone, in their
+order, and ``model-card.md`` tells people what ``model.json`` tells programs. Packed together they are the
+``model.tar.gz`` that a SageMaker training job leaves, and that SageMaker unpacks before it serves.
 """
 
+import gzip
 import hashlib
+import io
 import json
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 GRAPH = "model.onnx"
 DESCRIPTION = "model.json"
+LABELS = "labels.json"
+CARD = "model-card.md"
 ARCHIVE = "model.tar.gz"
 
 
@@ -44,6 +49,10 @@ class Description:
         Of ``model.onnx``.
     made
         How it was made, for people to read.
+    calibration
+        The numbers that turn what the experts say into probabilities, as `model.head` names them.
+    metrics
+        How right it was on training photos that were held out.
     """
 
     name: str
@@ -54,6 +63,8 @@ class Description:
     input_size: int
     graph_sha256: str
     made: Mapping[str, str]
+    calibration: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -67,7 +78,7 @@ class Description:
         path = folder / DESCRIPTION
         try:
             values = json.loads(path.read_bytes())
-            known = {field.name: values[field.name] for field in fields(cls)}
+            known = {one.name: values[one.name] for one in fields(cls) if one.name in values or needed(one)}
             description = cls(**known | {"labels": tuple(known["labels"])})
             usable = (
                 0 <= description.threshold <= 1 and description.input_size > 0 and len(description.labels) > 1
@@ -87,24 +98,74 @@ class Description:
         return description
 
 
-def write(folder: Path, graph: bytes, description: Description) -> None:
-    """Write a model, each file complete before it has its name.
+def needed(one: "Field[Any]") -> bool:
+    """Tell whether a field of ``model.json`` has to be there."""
+    return one.default_factory is MISSING
+
+
+def contents(graph: bytes, description: Description) -> dict[str, bytes]:
+    """Return a model's files by their names.
 
     Parameters
     ----------
-    folder
-        Made if need be.
     graph
         The content of ``model.onnx``, whose hash is the description's.
     description
         The content of ``model.json``.
     """
+    return {
+        GRAPH: graph,
+        DESCRIPTION: (json.dumps(asdict(description), indent=2) + "\n").encode(),
+        LABELS: (json.dumps(description.labels) + "\n").encode(),
+        CARD: card(description).encode(),
+    }
+
+
+def card(description: Description) -> str:
+    """Put a description in words: M. Mitchell and others, "Model cards for model reporting" (FAT* 2019)."""
+    tables = {
+        "How right it is": {name: f"{value:.4f}" for name, value in description.metrics.items()},
+        "How it was made": dict(description.made),
+        "Calibration": {name: f"{value:.6g}" for name, value in description.calibration.items()},
+    }
+    sections = "".join(
+        f"\n## {title}\n\n| | |\n|---|---|\n"
+        + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+        for title, rows in tables.items()
+        if rows
+    )
+    return (
+        f"# {description.name} {description.version}\n\n"
+        f"Says of a photo, {description.input_size} by {description.input_size} pixels, how probable each of "
+        f"{', '.join(description.labels)} is. Meant for couriers' photos at the door, to route their orders; "
+        "not for telling people or places apart, and not for photos of several vehicles.\n\n"
+        f"Accept from a confidence of {description.threshold} on: {description.threshold_reason}.\n"
+        + sections
+    )
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, made if need be, each complete before it has its name."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as draft:
-        Path(draft, GRAPH).write_bytes(graph)
-        Path(draft, DESCRIPTION).write_text(json.dumps(asdict(description), indent=2) + "\n")
-        for name in (GRAPH, DESCRIPTION):
+        for name, content in files.items():
+            Path(draft, name).write_bytes(content)
+        for name in files:
             Path(draft, name).replace(folder / name)
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Return the ``model.tar.gz`` of a model's files: the same files always make the same archive."""
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def check(folder: Path) -> Description:

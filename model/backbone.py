@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.utils
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+
+from model.graph import Graph
 
 type Weights = Mapping[str, npt.NDArray[np.float32]]
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INPUT_SIZE = 224
-OPSET = 20
-IR_VERSION = 10
 _BATCH_NORM_EPSILON = 1e-3
 
-# What a graph can give out, from the shallowest to the deepest, and how many numbers that is a picture.
-TAPS = {"block4": 40, "block10": 112, "block14": 192, "features": 1280, "logits": 1000}
+# What a graph can give out, from the shallowest to the deepest, and how many channels or numbers that is.
+MAPS = {"block4": 40, "block10": 112, "block14": 192}
+TAPS = MAPS | {"features": 1280, "logits": 1000}
 
 
 class _Block(NamedTuple):
@@ -177,7 +177,7 @@ def _read_storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 
 def build_graph(
-    weights: Weights, taps: Sequence[str] = ("logits",), size: int = INPUT_SIZE, image: str = "image"
+    weights: Weights, taps: Sequence[str] = ("logits",), size: int = INPUT_SIZE
 ) -> onnx.ModelProto:
     r"""Build the network as an ONNX graph that holds just what is asked of it.
 
@@ -186,56 +186,62 @@ def build_graph(
     weights
         As `read_weights` returns them.
     taps
-        The outputs wanted, names from `TAPS`: features averaged over the picture after a block (counted from
-        0) or after the last convolution (``features``), or the ImageNet ``logits``. Each is float32 [N,
-        `TAPS`\ [name]].
+        The outputs wanted, names from `TAPS`; see `add_network`.
     size
         Height and width of the input, in pixels.
-    image
-        The input's name.
 
     Returns
     -------
     onnx.ModelProto
-        Takes `image`, uint8 RGB [N, `size`, `size`, 3]; gives the taps in the order asked for.
+        Takes ``image``, uint8 RGB [N, `size`, `size`, 3]; gives the taps in the order asked for.
     """
-    network = _Network(weights)
+    graph = Graph("efficientnet_lite0")
+    add_network(graph, weights, graph.input("image", ["N", size, size, 3], TensorProto.UINT8))
+    shapes = {tap: ["N", width, "H", "W"] if tap in MAPS else ["N", width] for tap, width in TAPS.items()}
+    return graph.model({tap: shapes[tap] for tap in taps})
+
+
+def add_network(graph: Graph, weights: Weights, image: str, prefix: str = "") -> None:
+    r"""Add the network's layers to a graph.
+
+    Parameters
+    ----------
+    graph
+        What to add to. It then has an output for each of `TAPS`: the activations after a block, counted from
+        0, float32 [N, channels, height, width]; the ``features``, which are the last activations averaged
+        over the picture, and the ImageNet ``logits``, float32 [N, `TAPS`\ [name]].
+    weights
+        As `read_weights` returns them.
+    image
+        The input by its name: uint8 RGB [N, height, width, 3].
+    prefix
+        What the outputs' names begin with.
+    """
+    network = _Network(graph, weights)
     signal = network.convolution(network.normalise(image), "_conv_stem", "_bn0", stride=2)
     for index, block in enumerate(_BLOCKS):
-        signal = network.block(signal, f"_blocks.{index}", block)
-        if f"block{index}" in TAPS:
-            network.pool(signal, output=f"block{index}")
+        name = f"_blocks.{index}"
+        tap = f"block{index}"
+        signal = network.block(signal, name, block, prefix + tap if tap in MAPS else f"{name}.sum")
     signal = network.convolution(signal, "_conv_head", "_bn1")
-    features = network.pool(signal, output="features")
-    network.linear(features, "_fc", output="logits")
-    pixels = helper.make_tensor_value_info(image, TensorProto.UINT8, ["N", size, size, 3])
-    outputs = [
-        helper.make_tensor_value_info(tap, TensorProto.FLOAT, ["N", width]) for tap, width in TAPS.items()
-    ]
-    graph = helper.make_graph(network.nodes, "efficientnet_lite0", [pixels], outputs, network.constants)
-    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    return onnx.utils.Extractor(whole).extract_model([image], list(taps))
+    features = graph.add("ReduceMean", signal, np.array([2, 3]), output=f"{prefix}features", keepdims=0)
+    network.linear(features, "_fc", output=f"{prefix}logits")
 
 
 class _Network:
-    """An ONNX graph in the making. Each method adds a layer and returns the name of its output."""
+    """The layers of the network. Each method adds some to the graph and returns the name of their output."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        self.graph = graph
         self.weights = weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.zero = self._constant("zero", np.float32(0))
-        self.six = self._constant("six", np.float32(6))
-        self.height_and_width = self._constant("height_and_width", np.array([2, 3]))
 
     def normalise(self, image: str) -> str:
         """Bring pixels to what the network was trained on: (x - 127) / 128, channels first."""
-        numbers = self._add("Cast", [image], "numbers", to=TensorProto.FLOAT)
-        planes = self._add("Transpose", [numbers], "planes", perm=[0, 3, 1, 2])
-        centred = self._add("Sub", [planes, self._constant("mean", np.float32(127))], "centred")
-        return self._add("Div", [centred, self._constant("deviation", np.float32(128))], "normalised")
+        numbers = self.graph.add("Cast", image, to=TensorProto.FLOAT)
+        planes = self.graph.add("Transpose", numbers, perm=[0, 3, 1, 2])
+        return self.graph.add("Div", self.graph.add("Sub", planes, np.float32(127)), np.float32(128))
 
-    def block(self, signal: str, name: str, block: _Block) -> str:
+    def block(self, signal: str, name: str, block: _Block, output: str) -> str:
         inner = signal
         if block.expands:
             inner = self.convolution(inner, f"{name}._expand_conv", f"{name}._bn0")
@@ -243,7 +249,7 @@ class _Network:
             inner, f"{name}._depthwise_conv", f"{name}._bn1", block.stride, depthwise=True
         )
         inner = self.convolution(inner, f"{name}._project_conv", f"{name}._bn2", relu6=False)
-        return self._add("Add", [inner, signal], f"{name}.sum") if block.adds_input else inner
+        return self.graph.add("Add", inner, signal, output=output) if block.adds_input else inner
 
     def convolution(
         self,
@@ -261,33 +267,20 @@ class _Network:
             self.weights[f"{norm}.running_var"] + _BATCH_NORM_EPSILON
         )
         bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * gain
-        convolved = self._add(
+        convolved = self.graph.add(
             "Conv",
-            [
-                signal,
-                self._constant(f"{name}.weight", kernel * gain[:, None, None, None]),
-                self._constant(f"{name}.bias", bias),
-            ],
-            name,
+            signal,
+            self.graph.constant(kernel * gain[:, None, None, None], f"{name}.weight"),
+            self.graph.constant(bias, f"{name}.bias"),
+            output=name,
             # TensorFlow's SAME padding, which depends on the input's size: the odd pixel goes right and below
             auto_pad="SAME_UPPER",
             strides=[stride, stride],
             group=len(kernel) if depthwise else 1,
         )
-        return self._add("Clip", [convolved, self.zero, self.six], f"{name}.relu6") if relu6 else convolved
-
-    def pool(self, signal: str, output: str) -> str:
-        return self._add("ReduceMean", [signal, self.height_and_width], output, keepdims=0)
+        return self.graph.add("Clip", convolved, np.float32(0), np.float32(6)) if relu6 else convolved
 
     def linear(self, signal: str, name: str, output: str) -> str:
-        weight = self._constant(f"{name}.weight", self.weights[f"{name}.weight"])
-        bias = self._constant(f"{name}.bias", self.weights[f"{name}.bias"])
-        return self._add("Gemm", [signal, weight, bias], output, transB=1)
-
-    def _add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:  # noqa: ANN401
-        self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
-        return output
-
-    def _constant(self, name: str, values: npt.ArrayLike) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
+        weight = self.graph.constant(self.weights[f"{name}.weight"], f"{name}.weight")
+        bias = self.graph.constant(self.weights[f"{name}.bias"], f"{name}.bias")
+        return self.graph.add("Gemm", signal, weight, bias, output=output, transB=1)

