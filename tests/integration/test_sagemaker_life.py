@@ -16,7 +16,7 @@ from PIL import Image
 
 from local import demo, pictures
 from local.stack import Stack
-from model import endpoint, image, inventory, training_job
+from model import endpoint, image, inventory
 from model.__main__ import cli
 from model.account import connect
 from model.deployment import Deployment
@@ -137,11 +137,10 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
         key = made.removeprefix(f"s3://{bucket}/")
         content = stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         aws.leave_model = lambda url: leave(stack, url, content)
-        job = training_job.train_on_sagemaker(
-            connect(), training_job.Job(), f"s3://{bucket}/data", Path("trained"), {}
-        )
+        run("train", "--on", "sagemaker", "--data", f"s3://{bucket}/data", "--out", "trained")
+        job = asked.of("CreateTrainingJob")[0]["TrainingJobName"]
         assert Path("trained", "model.tar.gz").read_bytes() == content
-        from_job = ["--training-job", job.name]
+        from_job = ["--training-job", job]
     else:
         run("deploy")
         from_job = []

@@ -66,7 +66,7 @@ def write_model(folder: Path, version: str, *, threshold: float = 0.9) -> Path:
         graph_sha256=hashlib.sha256(content).hexdigest(),
         made={},
     )
-    artifact.write(folder, content, description)
+    artifact.write(folder, artifact.contents(content, description))
     (folder / "metrics.json").write_text('{"accuracy": 0.97}')
     return folder
 
