@@ -7,6 +7,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.local/uv/bin/uv)
 # sam build looks for the functions' runtime, python3.13, on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# Everything starts in half the time with its bytecode kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 STAGE ?= dev
 ARCHITECTURE ?= arm64

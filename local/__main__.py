@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from local import LocalError, demo
-from local.stack import HOME, Ports, Stack
+from local import HOME, LocalError, Ports
 from model.artifact import ArtifactError
+
+if TYPE_CHECKING:
+    from local.demo import Outcome
 
 TRAINED = HOME / "model"
 """Where `make train` leaves its model."""
@@ -101,6 +104,8 @@ def up(*, for_containers: bool, model: Path | None, emulator_port: int, endpoint
     """
     console = Console()
     with failing_in_one_line(), Steps(console) as report:
+        from local.stack import Stack  # noqa: PLC0415  --help should not wait for it
+
         ports = Ports(emulator_port, endpoint_port)
         stack = Stack(ports=ports, model=model, for_containers=for_containers)
         stack.up(report)
@@ -120,7 +125,10 @@ def up(*, for_containers: bool, model: Path | None, emulator_port: int, endpoint
 @local.command()
 def down() -> None:
     """End what `up` left running; fine to call when nothing is."""
-    stopped = Stack().down()
+    with failing_in_one_line():
+        from local.stack import Stack  # noqa: PLC0415  as above
+
+        stopped = Stack().down()
     click.echo(f"Ended {' and '.join(stopped)}." if stopped else "Nothing was running.")
 
 
@@ -130,11 +138,17 @@ def down() -> None:
 )
 @with_stack
 def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_port: int) -> None:
-    """Send photos through the whole stack, show what became of them, and take it all down again."""
+    """Send photos through the whole stack, and show what became of them.
+
+    Takes it all down again, come what may.
+    """
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)
     with failing_in_one_line():
+        from local import demo  # noqa: PLC0415  as above
+        from local.stack import Stack  # noqa: PLC0415  as above
+
         content = demo.photos(photos)
         stack = Stack(ports=Ports(emulator_port, endpoint_port), model=model)
         with Steps(console) as report, stack.running(report):
@@ -148,10 +162,10 @@ def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_p
             ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), highlight=False
         )
         if lost := counts["failed"] + counts["missing"]:
-            raise LocalError(f"{lost} of {len(outcomes)} photos got no result: see .local/logs")
+            raise LocalError(f"{lost} of {len(outcomes)} photos got no result (more: {HOME / 'logs'})")
 
 
-def following(outcomes: Iterator[demo.Outcome], total: int, console: Console) -> Iterator[demo.Outcome]:
+def following(outcomes: Iterator["Outcome"], total: int, console: Console) -> Iterator["Outcome"]:
     """Pass outcomes on, with a progress bar on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -162,7 +176,8 @@ def following(outcomes: Iterator[demo.Outcome], total: int, console: Console) ->
 def failing_in_one_line() -> Iterator[None]:
     """End in one clear line and an exit code, also when the terminal or the system asks to stop."""
     signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, interrupt)
     try:
         yield
     except (LocalError, ArtifactError) as error:

@@ -1,14 +1,15 @@
 """The demonstration: photos go into a local stack's bucket, and their outcomes are shown as they arrive."""
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 from boto3.dynamodb.types import TypeDeserializer
+from botocore.exceptions import ClientError
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +17,8 @@ from rich.text import Text
 from local import LocalError, pictures
 from local.stack import Stack
 
-AT_ONCE = 4
-"""Photos on their way at a time: as many workers of each function are started, each in about a second."""
+AT_ONCE = os.process_cpu_count() or 1
+"""Photos on their way at a time: as many workers of each function are started, each a second of work."""
 SILENCE = 120.0
 """Seconds without any news after which the photos still out are given up."""
 STYLES = {
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def photos(folder: Path | None) -> dict[str, bytes | Path]:
-    """Return what to upload, by name: every file of a folder, or the project's own pictures.
+    """Return what to upload, by name: every file of a folder but hidden ones, or the project's own pictures.
 
     Raises
     ------
@@ -62,8 +63,11 @@ def photos(folder: Path | None) -> dict[str, bytes | Path]:
         return dict(pictures.demo_pictures())
     if not folder.is_dir():
         raise LocalError(f"{folder} is no folder: give one with photos in it")
+    names = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
     files = {
-        file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()
+        name.as_posix(): file
+        for name, file in names.items()
+        if not any(part.startswith(".") for part in name.parts)
     }
     if not files:
         raise LocalError(f"{folder} holds no files: give a folder with photos in it")
@@ -75,19 +79,27 @@ def classify(
 ) -> Iterator[Outcome]:
     """Put photos under ``uploads/``, which starts the workflow, and yield each outcome once it is known.
 
-    Never more than ``at_once`` photos are out. One whose execution failed is ``failed``; one that is still
-    out after ``silence`` seconds in which nothing was heard of any is ``missing``.
+    Never more than ``at_once`` photos are out. One that cannot be uploaded, or whose execution failed, is
+    ``failed``; one that is still out after ``silence`` seconds in which nothing was heard of any is
+    ``missing``.
     """
     s3 = stack.client("s3")
-    to_upload = iter(content.items())
+    files = iter(content.items())
     out: dict[str, Photo] = {}
     heard_at = time.monotonic()
     while True:
-        for name, photo in islice(to_upload, at_once - len(out)):
+        while len(out) < at_once and (file := next(files, None)):
+            name, photo = file
             sent = Photo(name, f"uploads/{name}", datetime.now(UTC))
-            body = photo.read_bytes() if isinstance(photo, Path) else photo
-            s3.put_object(Bucket=stack.outputs["UploadBucketName"], Key=sent.key, Body=body)
-            out[sent.key] = sent
+            try:
+                body = photo.read_bytes() if isinstance(photo, Path) else photo
+                s3.put_object(Bucket=stack.outputs["UploadBucketName"], Key=sent.key, Body=body)
+            except OSError as error:
+                yield Outcome(sent, "failed", f"cannot be read: {error.strerror}")
+            except (UnicodeError, ClientError) as error:
+                yield Outcome(sent, "failed", f"cannot be a key in S3: {error}")
+            else:
+                out[sent.key] = sent
         if not out:
             return
         if time.monotonic() - heard_at > silence:
@@ -139,11 +151,11 @@ def table(shown: list[Outcome]) -> Table:
     laid_out.add_column("outcome", no_wrap=True)
     laid_out.add_column("label", no_wrap=True)
     laid_out.add_column("confidence", justify="right")
-    laid_out.add_column("reason", no_wrap=True)
+    laid_out.add_column("reason", overflow="fold")
     laid_out.add_column("seconds", justify="right")
     for outcome in shown:
         laid_out.add_row(
-            Text(outcome.photo.name),
+            Text(outcome.photo.name.encode(errors="replace").decode()),
             Text(outcome.outcome, STYLES[outcome.outcome]),
             outcome.label or "",
             "" if outcome.confidence is None else f"{outcome.confidence:.3f}",

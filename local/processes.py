@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def start(servers: Sequence[Server], registry: Path) -> None:
 def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
     """Start a server and write it down in the registry."""
     server.log.parent.mkdir(parents=True, exist_ok=True)
-    with server.log.open("wb") as log:
+    with uninterrupted(), server.log.open("wb") as log:
         process = subprocess.Popen(
             server.command,
             stdin=subprocess.DEVNULL,
@@ -64,10 +65,28 @@ def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
             # A Ctrl-C in the terminal is for the command in front, which then ends these in order.
             start_new_session=True,
         )
-    _children.append(process)
-    entry = {"name": server.name, "pid": process.pid, "created": psutil.Process(process.pid).create_time()}
-    registry.write_text(json.dumps([*registered(registry), entry], indent=2))
+        _children.append(process)
+        created = psutil.Process(process.pid).create_time()
+        entry = {"name": server.name, "pid": process.pid, "created": created}
+        registry.write_text(json.dumps([*registered(registry), entry], indent=2))
     return process
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and requests to end until the ``with`` block is done."""
+    asked: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if asked:
+            signal.raise_signal(asked[0])
 
 
 def wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,12 +17,11 @@ import boto3
 import psutil
 from botocore.config import Config
 
-from local import LocalError, pictures, processes
+from local import HOME, LocalError, Ports, pictures, processes
 from model.artifact import Description
 from model.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
-HOME = ROOT / ".local"
 
 ENDPOINT_NAME = "vehicle-classifier"
 DOCKER_BRIDGE = "docker0"
@@ -31,14 +29,6 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 Report = Callable[[str], None]
 """Is told each step as it begins."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where the servers listen, on 127.0.0.1 alone."""
-
-    emulator: int = 4566
-    endpoint: int = 4567
 
 
 @dataclass
@@ -51,7 +41,7 @@ class Stack:
     """
 
     home: Path = HOME
-    ports: Ports = Ports()
+    ports: Ports = field(default_factory=Ports)
     model: Path | None = None
     for_containers: bool = False
     region: str = "us-east-1"
@@ -110,8 +100,11 @@ class Stack:
         try:
             yield
         finally:
-            report("Taking it all down")
-            self.down()
+            # Saying so fails where whoever listened is gone: a closed terminal, a pipe into head.
+            try:
+                report("Taking it all down")
+            finally:
+                self.down()
 
     def up(self, report: Report) -> None:
         """Start the emulator and the endpoint, deploy the template to them, and describe it all in a file.
@@ -145,11 +138,10 @@ class Stack:
     def down(self) -> list[str]:
         """End every process of the stack; return the names of the servers that ran."""
         # A second Ctrl-C must not leave half of it behind.
-        patient = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.description.unlink(missing_ok=True)
-        stopped = processes.stop_all(self._registry)
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        signal.signal(signal.SIGINT, patient)
+        with processes.uninterrupted():
+            self.description.unlink(missing_ok=True)
+            stopped = processes.stop_all(self._registry)
+            shutil.rmtree(self._scratch, ignore_errors=True)
         return stopped
 
     def build(self, template: Path = ROOT / "template.yaml") -> None:
@@ -214,6 +206,8 @@ class Stack:
         binds = [f"--bind={urlsplit(url).netloc}" for url in urls]
         emulation = {
             "AUTH": "true",
+            # A broker that would listen on every network, port 8883.
+            "IOT_MTLS_ENABLED": "0",
             "GATEWAY_PORT": str(self.ports.emulator),
             "MINISTACK_REGION": self.region,
             "MODEL_URL": self.sagemaker_runtime_url,
@@ -245,6 +239,8 @@ class Stack:
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(self._scratch),
             "SAM_CLI_TELEMETRY": "0",
+            # Seconds; its 5 are for CloudFormation.
+            "SAM_CLI_POLL_DELAY": "0.5",
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",

@@ -197,8 +197,7 @@ def build_graph(
     """
     graph = Graph("efficientnet_lite0")
     add_network(graph, weights, graph.input("image", ["N", size, size, 3], TensorProto.UINT8))
-    shapes = {tap: ["N", width, "H", "W"] if tap in MAPS else ["N", width] for tap, width in TAPS.items()}
-    return graph.model({tap: shapes[tap] for tap in taps})
+    return graph.model({tap: ("N", TAPS[tap], "H", "W") if tap in MAPS else ("N", TAPS[tap]) for tap in taps})
 
 
 def add_network(graph: Graph, weights: Weights, image: str, prefix: str = "") -> None:
@@ -217,12 +216,12 @@ def add_network(graph: Graph, weights: Weights, image: str, prefix: str = "") ->
     prefix
         What the outputs' names begin with.
     """
-    network = _Network(graph, weights)
+    network = _Network(graph, weights, prefix)
     signal = network.convolution(network.normalise(image), "_conv_stem", "_bn0", stride=2)
     for index, block in enumerate(_BLOCKS):
         name = f"_blocks.{index}"
         tap = f"block{index}"
-        signal = network.block(signal, name, block, prefix + tap if tap in MAPS else f"{name}.sum")
+        signal = network.block(signal, name, block, prefix + (tap if tap in MAPS else f"{name}.sum"))
     signal = network.convolution(signal, "_conv_head", "_bn1")
     features = graph.add("ReduceMean", signal, np.array([2, 3]), output=f"{prefix}features", keepdims=0)
     network.linear(features, "_fc", output=f"{prefix}logits")
@@ -231,15 +230,16 @@ def add_network(graph: Graph, weights: Weights, image: str, prefix: str = "") ->
 class _Network:
     """The layers of the network. Each method adds some to the graph and returns the name of their output."""
 
-    def __init__(self, graph: Graph, weights: Weights) -> None:
+    def __init__(self, graph: Graph, weights: Weights, prefix: str) -> None:
         self.graph = graph
         self.weights = weights
+        self.prefix = prefix
 
     def normalise(self, image: str) -> str:
         """Bring pixels to what the network was trained on: (x - 127) / 128, channels first."""
         numbers = self.graph.add("Cast", image, to=TensorProto.FLOAT)
         planes = self.graph.add("Transpose", numbers, perm=[0, 3, 1, 2])
-        return self.graph.add("Div", self.graph.add("Sub", planes, np.float32(127)), np.float32(128))
+        return self.graph.add("Div", self.graph.add("Sub", planes, 127.0), 128.0)
 
     def block(self, signal: str, name: str, block: _Block, output: str) -> str:
         inner = signal
@@ -272,13 +272,13 @@ class _Network:
             signal,
             self.graph.constant(kernel * gain[:, None, None, None], f"{name}.weight"),
             self.graph.constant(bias, f"{name}.bias"),
-            output=name,
+            output=self.prefix + name,
             # TensorFlow's SAME padding, which depends on the input's size: the odd pixel goes right and below
             auto_pad="SAME_UPPER",
             strides=[stride, stride],
             group=len(kernel) if depthwise else 1,
         )
-        return self.graph.add("Clip", convolved, np.float32(0), np.float32(6)) if relu6 else convolved
+        return self.graph.add("Clip", convolved, 0.0, 6.0) if relu6 else convolved
 
     def linear(self, signal: str, name: str, output: str) -> str:
         weight = self.graph.constant(self.weights[f"{name}.weight"], f"{name}.weight")

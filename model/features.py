@@ -1,4 +1,4 @@
-"""What a model sees of a photo: the layers from pixels to numbers, on which the zero-shot and trained heads stand.
+"""What a model sees of a photo: the layers from pixels to numbers, on which every head stands.
 
 A photo is looked at in two ways, and each view of either also mirrored. **As it is**, whole and its middle
 alone, by the network with all that it learned from ImageNet: so it knows large, sharp photos. And **as if it
@@ -6,6 +6,9 @@ were small**, reduced to `SMALL` pixels and enlarged again, which makes photos o
 learned from pictures of 32x32 holds for them all, and not only for those of 32x32. How much of a photo that
 takes away, its `detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,8 @@ from model import backbone
 from model.graph import Graph
 
 SIZE = backbone.INPUT_SIZE
+CUBIC: dict[str, Any] = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}
+"""Pillow's bicubic filter."""
 
 SMALL = 32
 """Height and width of CIFAR's pictures, in pixels."""
@@ -31,13 +36,22 @@ CENTRE = 0.875
 VIEWS = 4
 """Of the photo as it is; two more are of it reduced."""
 
+SCALES = (SIZE, 128)
+"""Sizes, in pixels, at which the network looks at a photo as if it were small: each shows it other things."""
+
+PAIRED = ("block10", "block14")
+"""Depths at which it counts how channels go together."""
+
 POOLED = 3 * sum(backbone.MAPS.values()) + backbone.TAPS["features"]
-SECOND_ORDER = backbone.MAPS["block14"] * (backbone.MAPS["block14"] + 1) // 2
+PAIRS = tuple(backbone.MAPS[tap] * (backbone.MAPS[tap] + 1) // 2 for tap in PAIRED)
+
+PARTS = (*([POOLED] * len(SCALES)), *(PAIRS * len(SCALES)))
+"""The numbers in each part of a descriptor: the pooled activations at each scale, then the pairs at each."""
 
 OUTPUTS = {
     "logits": backbone.TAPS["logits"],
     "features": backbone.TAPS["features"],
-    "descriptor": POOLED + SECOND_ORDER,
+    "descriptor": sum(PARTS),
     "detail": 1,
 }
 """What `add_features` gives, and how many numbers each is a photo."""
@@ -65,9 +79,9 @@ def add_features(graph: Graph, weights: backbone.Weights, image: str) -> None:
 
     - ``logits``, ``features``: ImageNet's logits and the activations before them, averaged over the views of
       the photo as it is.
-    - ``descriptor``: the photo reduced, by activations of three depths: their means over the upper and the
-      lower half and their deviations, the last activations' means, and how channels go together
-      (`_second_order`); averaged over the picture and its mirror image.
+    - ``descriptor``: the photo reduced, at two `SCALES`, by activations of three depths: their means over the
+      upper and the lower half and their deviations, the last activations' means, and how channels go together
+      (`_pairs`); averaged over the picture and its mirror image.
     - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
 
     Parameters
@@ -81,31 +95,37 @@ def add_features(graph: Graph, weights: backbone.Weights, image: str) -> None:
     """
     small = _as_if_small(graph, image)
     upright = graph.add("Concat", image, _middle(graph, image), axis=0)
-    views = graph.add("Concat", upright, _mirrored(graph, upright), small, _mirrored(graph, small), axis=0)
+    reduced = _with_mirrored(graph, _as_bytes(graph, small))
+    views = graph.add("Concat", _with_mirrored(graph, upright), reduced, axis=0)
     backbone.add_network(graph, weights, views, prefix="views.")
+    shrunk = graph.add("Resize", small, "", _scales(SCALES[1] / SIZE), antialias=1, **CUBIC)
+    backbone.add_network(graph, weights, _with_mirrored(graph, _as_bytes(graph, shrunk)), prefix="shrunk.")
 
     photos = graph.add("Shape", image, start=0, end=1)
-    of_small = graph.add("Mul", photos, np.array([VIEWS]))
+    of_reduced = graph.add("Mul", photos, np.array([VIEWS]))
     for tap in ("logits", "features"):
-        as_it_is = graph.add("Slice", f"views.{tap}", np.array([0]), of_small, np.array([0]))
+        as_it_is = graph.add("Slice", f"views.{tap}", np.array([0]), of_reduced, np.array([0]))
         _mean_over_views(graph, as_it_is, VIEWS, output=tap)
-    maps = {tap: _from(graph, f"views.{tap}", of_small) for tap in (*backbone.MAPS, "features")}
-    parts = [part for tap in backbone.MAPS for part in _pooled(graph, maps[tap])]
-    parts += [maps["features"], _second_order(graph, maps["block14"])]
-    _mean_over_views(graph, graph.add("Concat", *parts, axis=1), 2, output="descriptor")
+    last = np.array([np.iinfo(np.int64).max])
+    taps = (*backbone.MAPS, "features")
+    by_scale = [
+        {tap: graph.add("Slice", f"views.{tap}", of_reduced, last, np.array([0])) for tap in taps},
+        {tap: f"shrunk.{tap}" for tap in taps},
+    ]
+    pooled = [part for seen in by_scale for part in _pooled(graph, seen)]
+    pairs = [_pairs(graph, seen[tap], backbone.MAPS[tap]) for seen in by_scale for tap in PAIRED]
+    _mean_over_views(graph, graph.add("Concat", *pooled, *pairs, axis=1), 2, output="descriptor")
 
 
 def _as_if_small(graph: Graph, image: str) -> str:
     """Reduce photos to `SMALL` pixels and enlarge them again, as far as they have detail; add ``detail``.
 
-    A picture that was small is left as it is: to reduce it once more would only blur it.
+    A picture that was small is left as it is: to reduce it once more would only blur it. The result is
+    float32 [N, 3, 224, 224].
     """
     planes = graph.add("Transpose", graph.add("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    # by scales: ONNX Runtime 1.31 mixes up sizes that are given for some axes when it moves a transposition
-    scale = np.float32(SIZE / SMALL)
-    cubic = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}
-    reduced = graph.add("Resize", planes, "", np.array([1, 1, 1 / scale, 1 / scale]), antialias=1, **cubic)
-    enlarged = graph.add("Resize", reduced, "", np.array([1, 1, scale, scale]), **cubic)
+    reduced = graph.add("Resize", planes, "", _scales(SMALL / SIZE), antialias=1, **CUBIC)
+    enlarged = graph.add("Resize", reduced, "", _scales(SIZE / SMALL), **CUBIC)
     taken_away = graph.add("Sub", planes, enlarged)
 
     everywhere = np.array([1, 2, 3])
@@ -114,16 +134,21 @@ def _as_if_small(graph: Graph, image: str) -> str:
     most = graph.add("Add", _mean_square(graph, contrast, everywhere), 1.0)
     share = graph.add("Sqrt", graph.add("Div", _mean_square(graph, taken_away, everywhere), most))
     above = graph.add("Div", graph.add("Sub", share, NO_DETAIL), ALL_DETAIL - NO_DETAIL)
-    detail = graph.add("Clip", above, np.float32(0), np.float32(1))
+    detail = graph.add("Clip", above, 0.0, 1.0)
     graph.add("Flatten", detail, output="detail")
 
-    small = graph.add("Sub", planes, graph.add("Mul", taken_away, detail))
-    as_bytes = graph.add(
-        "Cast",
-        graph.add("Clip", graph.add("Round", small), np.float32(0), np.float32(255)),
-        to=TensorProto.UINT8,
-    )
-    return graph.add("Transpose", as_bytes, perm=[0, 2, 3, 1])
+    return graph.add("Sub", planes, graph.add("Mul", taken_away, detail))
+
+
+def _scales(factor: float) -> npt.NDArray[np.float32]:
+    """Scale height and width: ONNX Runtime 1.31 mixes up sizes given for axes next to a transposition."""
+    return np.array([1, 1, factor, factor], np.float32)
+
+
+def _as_bytes(graph: Graph, planes: str) -> str:
+    """Turn planes, float32 [N, 3, H, W], back into pictures, uint8 [N, H, W, 3]."""
+    clipped = graph.add("Clip", graph.add("Round", planes), 0.0, 255.0)
+    return graph.add("Transpose", graph.add("Cast", clipped, to=TensorProto.UINT8), perm=[0, 2, 3, 1])
 
 
 def _mean_square(graph: Graph, signal: str, axes: npt.NDArray[np.int64]) -> str:
@@ -138,14 +163,11 @@ def _middle(graph: Graph, image: str) -> str:
     return graph.add("Resize", middle, "", "", np.array([SIZE, SIZE]), mode="linear", axes=[1, 2])
 
 
-def _mirrored(graph: Graph, image: str) -> str:
+def _with_mirrored(graph: Graph, pictures: str) -> str:
+    """Put the mirror images of pictures, [N, H, W, 3], after them."""
     before_first = np.array([np.iinfo(np.int64).min])
-    return graph.add("Slice", image, np.array([-1]), before_first, np.array([2]), np.array([-1]))
-
-
-def _from(graph: Graph, signal: str, start: str) -> str:
-    """Take the views from the one numbered `start` on."""
-    return graph.add("Slice", signal, start, np.array([np.iinfo(np.int64).max]), np.array([0]))
+    mirrored = graph.add("Slice", pictures, np.array([-1]), before_first, np.array([2]), np.array([-1]))
+    return graph.add("Concat", pictures, mirrored, axis=0)
 
 
 def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None:
@@ -154,7 +176,13 @@ def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None
     graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
 
 
-def _pooled(graph: Graph, activations: str) -> list[str]:
+def _pooled(graph: Graph, seen: Mapping[str, str]) -> list[str]:
+    """Pool activations of all depths."""
+    parts = [part for tap in backbone.MAPS for part in _moments(graph, seen[tap])]
+    return [*parts, seen["features"]]
+
+
+def _moments(graph: Graph, activations: str) -> list[str]:
     """Average activations [N, C, H, W] over the upper and over the lower half, and give their deviation."""
     height = graph.add("Shape", activations, start=2, end=3)
     half = graph.add("Div", height, np.array([2]))
@@ -170,14 +198,13 @@ def _pooled(graph: Graph, activations: str) -> list[str]:
     ]
 
 
-def _second_order(graph: Graph, activations: str) -> str:
+def _pairs(graph: Graph, activations: str, channels: int) -> str:
     """Say how much of each two channels there is in the same places, whatever the places are.
 
     The mean over places of the products of all pairs of channels, each with the square root of its size, all
     together of length 1: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear CNN models for fine-grained visual
     recognition" (ICCV 2015), section 3.1.
     """
-    channels = backbone.MAPS["block14"]
     by_place = graph.add("Reshape", activations, np.array([0, channels, -1]))
     products = graph.add("MatMul", by_place, graph.add("Transpose", by_place, perm=[0, 2, 1]))
     places = graph.add("Cast", graph.add("Shape", by_place, start=2, end=3), to=TensorProto.FLOAT)

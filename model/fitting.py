@@ -22,7 +22,7 @@ COMPONENTS = 256
 """Directions in which training photos differ most; the trained expert looks at no others."""
 SPAN = 64
 """Of these, the ones that say what is usual."""
-PENALTIES = (3.0, 10.0, 30.0)
+PENALTIES = (3.0, 10.0, 30.0, 100.0)
 """Inverse strengths of regularisation, of which cross-validation chooses one."""
 DETAILED_PHOTOS = 100
 """So many training photos with detail it takes to learn from them how much ImageNet's expert counts."""
@@ -112,8 +112,8 @@ def _held_out_logits(
     seen: Seen, targets: Integers, labels: Sequence[str], folds: int, advance: Callable[[], None]
 ) -> tuple[dict[float, Floats], Floats]:
     """Ask each photo's expert that was fitted without it: the logits for each penalty, and the distance."""
-    logits = {penalty: np.zeros((len(targets), len(labels))) for penalty in PENALTIES}
-    distance = np.zeros(len(targets))
+    logits: dict[float, Floats] = {one: np.zeros((len(targets), len(labels))) for one in PENALTIES}
+    distance: Floats = np.zeros(len(targets))
     splits = StratifiedKFold(folds, shuffle=True, random_state=SEED)
     for fitted, held_out in splits.split(targets, targets):
         experts = fit_experts(seen.descriptor[fitted], targets[fitted], labels, PENALTIES)

@@ -41,8 +41,12 @@ class Graph:
         return name
 
     def add(
-        self, operator: str, *inputs: str | npt.NDArray[Any] | float, output: str = "", **attributes: Any
-    ) -> str:  # noqa: ANN401
+        self,
+        operator: str,
+        *inputs: str | npt.NDArray[Any] | float,
+        output: str = "",
+        **attributes: Any,  # noqa: ANN401  ONNX's attributes are of many types
+    ) -> str:
         """Add a layer.
 
         Parameters

@@ -56,8 +56,8 @@ class Seen:
 class Scale:
     """Brings a descriptor's parts to the same weight: (x - mean) * weight, per number.
 
-    The pooled activations each vary alike; those of the second order, already of one length, vary as they do,
-    and both groups together as much.
+    In a pooled part each number varies alike; the pairs, already of one length, vary as they do; and every
+    part varies as much as any other.
     """
 
     mean: Floats
@@ -67,17 +67,21 @@ class Scale:
     def fit(cls, descriptor: Floats) -> Self:
         """Take means and deviations from float [N, D]."""
         mean, deviation = descriptor.mean(axis=0), descriptor.std(axis=0)
-        pooled = features.POOLED
-        # a number that never varies says nothing
-        each = np.divide(1, deviation[:pooled], out=np.zeros(pooled), where=deviation[:pooled] > 0)
-        together = np.linalg.norm(deviation[pooled:])
-        rest = np.full(features.SECOND_ORDER, 1 / together if together else 0)
-        return cls(mean, np.concatenate([each / np.sqrt(pooled), rest]))
+        parts = np.split(deviation, np.cumsum(features.PARTS)[:-1])
+        pooled, pairs = parts[: len(features.SCALES)], parts[len(features.SCALES) :]
+        weights = [_inverse(part) / np.sqrt(len(part)) for part in pooled]
+        weights += [np.full(len(part), _inverse(np.linalg.norm(part))) for part in pairs]
+        return cls(mean, np.concatenate(weights).astype(descriptor.dtype))
 
     def __call__(self, descriptor: Floats) -> Floats:
         """Scale float [N, D]."""
         scaled: Floats = (descriptor - self.mean) * self.weight
         return scaled
+
+
+def _inverse(deviation: Floats | np.floating) -> Floats:
+    """Return 1 / deviation, and 0 for what never varies, which says nothing."""
+    return np.divide(1, deviation, out=np.zeros_like(deviation), where=np.asarray(deviation) > 0)
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,8 @@ class Head:
         """Give the log-odds of a vehicle, float [N]."""
         w = self.weighing
         said = self.evidence(witnesses) @ np.array([w.a, w.b, w.c]) + w.d
-        return (1 - w.e * witnesses.detail) * said
+        log_odds: Floats = (1 - w.e * witnesses.detail) * said
+        return log_odds
 
     def evidence(self, witnesses: Witnesses) -> Floats:
         """Give what `a`, `b` and `c` weigh, float [N, 3]; 0 for what there is not."""

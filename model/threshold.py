@@ -47,7 +47,7 @@ def choose(confidence: Floats, right: Bools, precision: float) -> Threshold:
     order = np.argsort(-confidence, kind="stable")
     sure, good = confidence[order], np.cumsum(right[order])
     # of equally confident answers a threshold accepts all or none
-    whole = np.append(sure[1:] < sure[:-1], True)  # noqa: FBT003
+    whole = np.append(sure[1:] < sure[:-1], True)
     enough = np.flatnonzero(whole & (good >= precision * np.arange(1, len(sure) + 1)))
     last = int(enough[-1]) if len(enough) else int(np.flatnonzero(whole)[0])
     return Threshold(_rounded_down(sure[last]), last + 1, int(good[last]), bool(len(enough)))

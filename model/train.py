@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,9 +14,6 @@ from model.launch import launch, launch_options
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from model.fitting import Fit
-    from model.threshold import Threshold
-    from model.training import Photos
 
 JOB = Path("/opt/ml")
 """Where SageMaker puts what a training job reads and collects what it leaves: SageMaker Developer Guide, "How
@@ -27,7 +24,7 @@ FAILURE = JOB / "output/failure"
 
 
 class Places(NamedTuple):
-    """Where the data set is, and where the model and the metrics go; whether SageMaker will pack the model."""
+    """Where the data is, where the model and the metrics go, and whether SageMaker packs the model itself."""
 
     data: Path
     model: Path
@@ -164,30 +161,12 @@ def train(places: Places, precision: float, name: str) -> None:
             "Training, and testing on what was held out", total=fitting.FOLDS + 1
         )
         fit = fitting.fit(seen, photos.targets, photos.labels, lambda: progress.advance(fitting_task))
-    threshold = training.choose_threshold(fit, photos, precision)
-    metrics = training.measure(fit, photos, threshold)
-    training.write(places, training.Result(name, photos, seen, fit, threshold, precision, metrics))
-    say(places, photos, fit, threshold, metrics, precision)
-
-
-def say(
-    places: Places,
-    photos: "Photos",
-    fit: "Fit",
-    threshold: "Threshold",
-    metrics: Mapping[str, float],
-    precision: float,
-) -> None:
-    """Print the metrics, a line each, as a job's metric definitions find them, and where the model is."""
-    for figure, value in metrics.items():
+    result = training.conclude(name, photos, fit, precision)
+    training.write(places, result)
+    for figure, value in result.metrics.items():
         click.echo(f"{figure}={value:.4f}")
-    if not threshold.reached:
-        click.echo(f"no threshold reaches a precision of {precision}: nearly all will need review", err=True)
-    click.echo(
-        f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}; accepts from "
-        f"{threshold.value} on, {threshold.accepted / len(fit.held_out):.1%} of photos held out, of which "
-        f"{threshold.right} of {threshold.accepted} right"
-    )
+    click.echo(f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}")
+    click.echo(f"accepts from {result.threshold.value} on, {result.threshold_reason}")
 
 
 def _progress() -> "Progress":

@@ -8,7 +8,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -70,14 +70,27 @@ class Photos(NamedTuple):
 
 
 class Result(NamedTuple):
-    """All that a training makes, before it is written."""
+    """All that a training makes, before it is written.
+
+    Attributes
+    ----------
+    name
+        The model's.
+    photos
+        What it was trained on.
+    fit
+        The head, and the answers to what was held out.
+    threshold, threshold_reason
+        From where to accept, and why there.
+    metrics
+        How right the held-out answers are, by the names under which SageMaker shows them.
+    """
 
     name: str
     photos: Photos
-    seen: Seen
     fit: Fit
     threshold: Threshold
-    precision: float
+    threshold_reason: str
     metrics: Mapping[str, float]
 
 
@@ -156,40 +169,45 @@ class _Memory:
         return seen
 
 
-def choose_threshold(fit: Fit, photos: Photos, precision: float) -> Threshold:
-    """Choose the threshold by what was held out.
+def conclude(name: str, photos: Photos, fit: Fit, precision: float) -> Result:
+    """Choose the threshold and measure, both by the answers to photos that were held out.
+
+    Parameters
+    ----------
+    name
+        The model's.
+    photos, fit
+        What it was fitted to, and what came of it.
+    precision
+        The least share of right answers among the accepted, 0 to 1.
 
     Raises
     ------
     TrainingError
         Nothing held out was taken for a vehicle.
     """
-    labels = np.array(fit.head.labels)
-    answered = labels[fit.held_out.argmax(axis=1)]
-    vehicle = answered != OTHER
+    labels = list(fit.head.labels)
+    # the head has the label other besides, where the photos have not
+    truth = np.array([labels.index(label) for label in photos.labels])[photos.targets]
+    answered, confidence = fit.held_out.argmax(axis=1), fit.held_out.max(axis=1)
+    right, vehicle = answered == truth, answered != labels.index(OTHER)
     if not vehicle.any():
         raise TrainingError("no photo that was held out is taken for a vehicle: are the labels right?")
-    right = answered == np.array(photos.labels)[photos.targets]
-    return threshold.choose(fit.held_out.max(axis=1)[vehicle], right[vehicle], precision)
-
-
-def measure(fit: Fit, photos: Photos, chosen: Threshold) -> dict[str, float]:
-    """Measure how right the held-out answers are, by the names under which SageMaker shows them."""
-    truth = _truth(fit.head, photos)
-    confidence, right = fit.held_out.max(axis=1), fit.held_out.argmax(axis=1) == truth
-    ece = measures.calibration_error(measures.equal_width_bins(confidence, right))
-    return {
+    chosen = threshold.choose(confidence[vehicle], right[vehicle], precision)
+    reason = (
+        f"the lowest from which at least {precision:.1%} of the accepted answers are right: {chosen.right} "
+        f"of {chosen.accepted} in {fit.folds}-fold cross-validation on {len(truth)} training photos"
+    )
+    if not chosen.reached:
+        reason += "; none reaches that, this is the most confident answer's"
+    metrics = {
         "validation:accuracy": float(right.mean()),
         "validation:loss": log_loss(np.log(np.maximum(fit.held_out, 1e-12)), truth),
-        "validation:ece": ece or 0.0,
+        "validation:ece": measures.calibration_error(measures.equal_width_bins(confidence, right)) or 0.0,
         "validation:precision": chosen.right / chosen.accepted,
         "validation:coverage": chosen.accepted / len(truth),
     }
-
-
-def _truth(made: Head, photos: Photos) -> Integers:
-    """Number the photos' labels as the head does, which may have ``other`` besides."""
-    return np.array([made.labels.index(label) for label in photos.labels])[photos.targets]
+    return Result(name, photos, fit, chosen, reason, metrics)
 
 
 def write(places: "Places", result: Result) -> None:
@@ -222,18 +240,13 @@ def build_graph(made: Head) -> onnx.ModelProto:
 
 def describe(result: Result, graph_sha256: str) -> Description:
     """Say what there is to know of the model."""
-    chosen, photos, fit = result.threshold, result.photos, result.fit
+    photos, fit = result.photos, result.fit
     return Description(
         name=result.name,
         version=(photos.manifest_sha256 or graph_sha256)[:12],
         labels=fit.head.labels,
-        threshold=chosen.value,
-        threshold_reason=(
-            f"the lowest from which at least {result.precision:.1%} of the accepted answers are right: "
-            f"{chosen.right} of {chosen.accepted}, in {fit.folds}-fold cross-validation on the "
-            f"{len(photos.paths)} training photos"
-            + ("" if chosen.reached else "; none reaches it, this is the most confident answer's")
-        ),
+        threshold=result.threshold.value,
+        threshold_reason=result.threshold_reason,
         input_size=features.SIZE,
         graph_sha256=graph_sha256,
         made={

@@ -20,7 +20,8 @@ os.environ |= {
     "POWERTOOLS_METRICS_NAMESPACE": "SconesUnlimited/test",
 }
 
-from local.stack import Ports, Stack  # noqa: E402  reads the environment set above
+from local import Ports  # noqa: E402  reads the environment set above
+from local.stack import Stack  # noqa: E402  reads the environment set above
 
 ROOT = Path(__file__).parents[1]
 

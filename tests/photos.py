@@ -187,6 +187,14 @@ def heic_bomb() -> bytes:
     return whole[:size] + struct.pack(">II", 30_000, 30_000) + whole[size + 8 :]
 
 
+def lying_avif() -> bytes:
+    """A container that tells of 100 x 100 pixels, around 225 million of them in one colour."""
+    whole = bytearray(photo("AVIF", Image.new("RGB", (15_000, 15_000), GREEN), speed=10, quality=20))
+    size = whole.index(b"ispe") + 8
+    whole[size : size + 8] = struct.pack(">II", 100, 100)
+    return bytes(whole)
+
+
 def fifty_megapixel_jpeg(*, progressive: bool = False, subsampling: str = "4:4:4") -> bytes:
     """The largest of common cameras; progressive and 4:4:4, it takes the most memory to decode."""
     return photo("JPEG", texture(8660, 5774), quality=75, progressive=progressive, subsampling=subsampling)

@@ -6,10 +6,13 @@ import hashlib
 import io
 import os
 import re
+import resource
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import boto3
@@ -17,7 +20,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -28,7 +32,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import GetObjectRequestTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef
     from pillow_heif import HeifImage
 
 # Three attempts of at most 7 s and their pauses end within the function's 30 s.
@@ -44,6 +48,9 @@ of 16-bit PNG that do not compress."""
 DECODING_MEMORY = 370_000_000
 """Bytes that decoding may take: the function's 512 MB less Python, boto3 and all that is always there."""
 
+STATUS = Path("/proc/self/status")
+"""Where Linux tells of this process's memory (proc_pid_status(5))."""
+
 LARGEST_BOX = 224
 """Pixels. Beyond it, a photo of noise could take more than the 64 KB that the state may hold."""
 
@@ -52,6 +59,9 @@ FEW_PIXELS = 96 * 96
 
 FEW_BYTES = 40_000
 """Of a JPEG at quality 90: a photo takes 13 KB. Noise takes 49 KB, and 39 KB at quality 80."""
+
+BREAKS = (BotoConnectionError, HTTPClientError, IncompleteReadError)
+"""What a connection that is not made, or that breaks, raises: no answer, or only a part of one."""
 
 type Photo = "Image.Image | HeifImage"
 type Reason = Literal["missing", "empty", "too_many_bytes", "too_many_pixels", "unreadable", "damaged"]
@@ -68,6 +78,10 @@ class RejectedError(Exception):
         self.reason, self.detail = reason, detail
 
 
+class StorageUnavailableError(Exception):
+    """S3 is throttled, broken or out of reach for now: worth another try, which the state machine makes."""
+
+
 class SettingError(ValueError):
     """An environment variable of the function has no usable value."""
 
@@ -81,6 +95,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
     Raises
     ------
+    StorageUnavailableError
+        A fault of S3's that may pass.
     botocore.exceptions.ClientError
         S3 does not give the object, for another reason than that it is gone.
     SettingError
@@ -120,18 +136,28 @@ def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> 
     ------
     RejectedError
         ``missing``, ``empty`` or ``too_many_bytes``, of which none is then read.
+    StorageUnavailableError
+        No answer, an answer that breaks off, throttling, or an error of S3's own (5XX).
     botocore.exceptions.ClientError
-        Any other refusal. API Reference, GetObject, lists them.
+        Any other refusal. API Reference, "Error Responses", lists them.
     """
     request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if version_id:
         request["VersionId"] = version_id
     try:
-        stored = S3.get_object(**request)
+        return copy(S3.get_object(**request), file)
+    except BREAKS as error:
+        raise StorageUnavailableError(str(error)) from error
     except ClientError as error:
         if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchVersion", "404"}:
             raise RejectedError("missing", "The file is gone: it was deleted before it was read.") from error
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise StorageUnavailableError(str(error)) from error
         raise
+
+
+def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
+    """Write what S3 sends to a file, unless that is nothing or too much, and return its SHA-256 in hex."""
     with closing(stored["Body"]) as body:
         logger.append_keys(bytes_in=stored["ContentLength"])
         if stored["ContentLength"] == 0:
@@ -195,7 +221,7 @@ def kind_of(file: IO[bytes]) -> str:
 def decoding(kind: str) -> Iterator[None]:
     """Reject the photo when its decoder fails. Nothing but decoders may run in here."""
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), limited_memory():
             yield
     # Another try would not help: the file needs more than its header told, and would need it again.
     except (MemoryError, Image.DecompressionBombError) as error:
@@ -204,6 +230,25 @@ def decoding(kind: str) -> Iterator[None]:
     except Exception as error:
         logger.append_keys(cause=type(error).__name__)
         raise RejectedError("damaged", f"The {kind} is cut off, corrupt or of a rare kind.") from error
+
+
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """Give what runs in here no more than DECODING_MEMORY: a header may say less than the pixels then take.
+
+    Only Linux, which Lambda runs on, has the limit (getrlimit(2), RLIMIT_DATA) and tells how much is taken.
+    """
+    if not STATUS.exists():
+        yield
+        return
+    status = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    taken = int(status["VmData"].removesuffix("kB")) * 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + DECODING_MEMORY, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def open_heic(file: IO[bytes]) -> "HeifImage":

@@ -186,6 +186,16 @@ def test_odd_files_and_odd_names_each_get_one_result_and_the_right_one(stack, ro
     assert sorted(keys) == sorted(f"uploads/{name}" for name in ODD_FILES)
 
 
+def test_what_cannot_be_uploaded_is_told_and_holds_up_nothing(stack, tmp_path):
+    files = {"gone.jpg": tmp_path / "gone.jpg", "latin-1 \udcfc.jpg": b"", "last.jpg": photos.photo()}
+
+    outcomes = {one.photo.name: one for one in demo.classify(stack, files, at_once=1)}
+
+    assert outcomes["gone.jpg"].reason == "cannot be read: No such file or directory"
+    assert outcomes["latin-1 \udcfc.jpg"].reason.startswith("cannot be a key in S3: ")
+    assert [outcomes[name].outcome for name in files] == ["failed", "failed", "needs_review"]
+
+
 def test_the_state_stays_small_even_for_noise(stack):
     name = "noise.png"
     uploaded(stack, {name: photos.photo("PNG", photos.noise(224, 224))})

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from local.stack import Ports, Stack
+from local import Ports
+from local.stack import Stack
 from tests.conftest import ROOT, free_port
 
 IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"

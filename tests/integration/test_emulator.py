@@ -1,6 +1,9 @@
 """SageMaker's runtime in front of the emulator: the model answers whom IAM lets in, and as SageMaker does."""
 
+import json
+
 import boto3
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
@@ -44,6 +47,19 @@ def allow(stack, resource: str) -> None:
         PolicyDocument='{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", '
         f'"Action": "sagemaker:InvokeEndpoint", "Resource": "{resource}"}}]}}',
     )
+
+
+def test_nothing_can_be_reached_from_outside_this_machine(stack):
+    servers = [psutil.Process(one["pid"]) for one in json.loads((stack.home / "processes.json").read_text())]
+
+    listening = {
+        connection.laddr
+        for server in servers
+        for connection in server.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+    assert listening == {("127.0.0.1", stack.ports.emulator), ("127.0.0.1", stack.ports.endpoint)}
 
 
 def test_the_accounts_owner_is_answered(stack):

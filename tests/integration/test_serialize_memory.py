@@ -60,13 +60,17 @@ LARGE: dict[str, Callable[[], bytes]] = {
 }
 
 
+LYING = "AVIF that says it is small"
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("large")
-    for name, file in LARGE.items():
+    files = LARGE | {LYING: photos.lying_avif}
+    for name, file in files.items():
         (folder / name).write_bytes(file())
     done = subprocess.run(
-        [sys.executable, "-c", HANDLE, *(folder / name for name in LARGE)],
+        [sys.executable, "-c", HANDLE, *(folder / name for name in files)],
         cwd=ROOT,
         env=os.environ | ENVIRONMENT,
         capture_output=True,
@@ -83,6 +87,13 @@ def test_a_large_photo_fits_in_the_functions_memory(name, measured):
     photo = measured[name]
 
     assert "image_data" in photo["answer"], photo["answer"]
+    assert photo["peak"] + LAMBDA < FUNCTION
+
+
+def test_a_photo_that_takes_more_than_it_says_is_stopped_in_time(measured):
+    photo = measured[LYING]
+
+    assert photo["answer"]["rejected"]["reason"] == "damaged"
     assert photo["peak"] + LAMBDA < FUNCTION
 
 

@@ -115,7 +115,7 @@ def test_taps_come_in_the_order_asked_for_and_for_any_number_of_photos(weights):
 
     onnx.checker.check_model(model, full_check=True)
     outputs = run(model, photos(2))
-    assert [output.shape for output in outputs] == [(2, TAPS[tap]) for tap in taps]
+    assert [output.shape[:2] for output in outputs] == [(2, TAPS[tap]) for tap in taps]
     for alone, together in zip(run(model, photos(2)[:1]), outputs, strict=True):
         assert np.allclose(alone[0], together[0], atol=1e-4)
 

@@ -8,7 +8,7 @@ from base64 import b64decode
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from hypothesis import given, settings
@@ -342,21 +342,38 @@ def test_a_photo_that_is_gone_is_missing(version, bucket, context):
     assert_a_person_can_read(answer["rejected"]["detail"])
 
 
-@pytest.mark.parametrize(
-    "code", ["AccessDenied", "NoSuchBucket", "SlowDown", "InternalError", "KMS.DisabledException"]
-)
-def test_every_other_refusal_is_a_fault(code, stubbed_s3, context):
-    stubbed_s3.add_client_error("get_object", code)
+@pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "KMS.DisabledException"])
+def test_every_other_refusal_is_a_fault_that_stays(code, stubbed_s3, context):
+    stubbed_s3.add_client_error("get_object", code, http_status_code=403)
 
     with pytest.raises(ClientError, match=code):
         app.lambda_handler(EVENT, context)
 
 
-def test_a_body_that_breaks_off_is_a_fault(stubbed_s3, context):
+@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("InternalError", 500)])
+def test_a_fault_of_s3s_own_is_named_so_that_the_state_machine_retries_it(code, status, stubbed_s3, context):
+    stubbed_s3.add_client_error("get_object", code, http_status_code=status)
+
+    with pytest.raises(app.StorageUnavailableError, match=code):
+        app.lambda_handler(EVENT, context)
+
+
+@pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError])
+def test_s3_out_of_reach_is_worth_another_try(error, monkeypatch, context):
+    def unreachable(**asked):
+        raise error(endpoint_url="https://s3")
+
+    monkeypatch.setattr(app.S3, "get_object", unreachable)
+
+    with pytest.raises(app.StorageUnavailableError):
+        app.lambda_handler(EVENT, context)
+
+
+def test_a_body_that_breaks_off_is_worth_another_try(stubbed_s3, context):
     body = StreamingBody(io.BytesIO(photo()[:100]), 2000)
     stubbed_s3.add_response("get_object", {"Body": body, "ContentLength": 2000})
 
-    with pytest.raises(Exception, match="100"):
+    with pytest.raises(app.StorageUnavailableError, match="100"):
         app.lambda_handler(EVENT, context)
 
 

@@ -1,8 +1,10 @@
 """What no linter looks for in a state machine: dead ends, dead states, and promises every step must keep."""
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from samcli.yamlhelper import yaml_parse
@@ -14,6 +16,10 @@ MACHINES = {
     name: resource["Properties"]
     for name, resource in TEMPLATE["Resources"].items()
     if resource["Type"] == "AWS::Serverless::StateMachine"
+}
+
+SUBSTITUTIONS = {
+    name: value for machine in MACHINES.values() for name, value in machine["DefinitionSubstitutions"].items()
 }
 
 
@@ -71,8 +77,9 @@ def test_the_template_substitutes_just_the_names_that_the_definition_has(machine
 @pytest.mark.parametrize("state", states_of("Task"))
 def test_every_task_has_a_timeout_retries_with_jitter_and_a_catch(state):
     assert state["TimeoutSeconds"] > 0
+    assert state["Retry"]
     assert all(retry["JitterStrategy"] == "FULL" for retry in state["Retry"])
-    assert any("States.ALL" in catch["ErrorEquals"] for catch in state["Catch"])
+    assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
 
 
 @pytest.mark.parametrize("state", states_of("Task", ":lambda:invoke"))
@@ -101,9 +108,57 @@ def test_a_step_waits_longer_than_the_function_it_calls_may_run(machine):
             assert state["TimeoutSeconds"] > TEMPLATE["Resources"][called[1]]["Properties"]["Timeout"]
 
 
-def test_no_error_of_ours_that_is_retried_has_lost_its_class():
-    from functions.classify import app  # noqa: PLC0415
+@pytest.mark.parametrize("state", states_of("Task", ":lambda:invoke"))
+def test_every_error_of_ours_that_is_retried_is_one_that_the_function_raises(state):
+    (function,) = substitutions(state)
+    code = TEMPLATE["Resources"][function]["Properties"]["CodeUri"]
+    app = importlib.import_module(f"{code.strip('/').replace('/', '.')}.app")
 
-    machine = json.dumps(definition("ClassifyStateMachine"))
-    for error in re.findall(r'"(\w+Error)"', machine):
+    for error in re.findall(r'"(\w+Error)"', json.dumps(state["Retry"])):
         assert issubclass(getattr(app, error), Exception)
+
+
+# Service Authorization Reference; the emulator lets the state machine do anything.
+ACTIONS = {
+    "arn:aws:states:::lambda:invoke": "lambda:InvokeFunction",
+    "arn:aws:states:::dynamodb:putItem": "dynamodb:PutItem",
+    "arn:aws:states:::events:putEvents": "events:PutEvents",
+    "arn:aws:states:::sqs:sendMessage": "sqs:SendMessage",
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_machine_may_do_just_what_its_steps_do(machine):
+    tasks = [state for state in definition(machine)["States"].values() if state["Type"] == "Task"]
+
+    needed = {(ACTIONS[task["Resource"]], resource) for task in tasks for resource in substitutions(task)}
+
+    assert allowed(MACHINES[machine]["Role"]["Fn::GetAtt"][0]) == needed
+
+
+def substitutions(state: dict) -> set[str]:
+    """The resources of the template that a state names."""
+    named = re.findall(r"\$\{(\w+)\}", json.dumps(state["Arguments"]))
+    values = [SUBSTITUTIONS[name] for name in named]
+    logical = {value.get("Ref") or value["Fn::GetAtt"][0] for value in values}
+    return logical & TEMPLATE["Resources"].keys()
+
+
+def allowed(role: str) -> set[tuple[str, str]]:
+    """Each action and resource that a role allows, but for those where AWS has no resources."""
+    statements = [
+        statement
+        for policy in TEMPLATE["Resources"][role]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Resource"] != "*"
+    ]
+    return {
+        (action, resource["Fn::GetAtt"][0])
+        for statement in statements
+        for action in aslist(statement["Action"])
+        for resource in aslist(statement["Resource"])
+    }
+
+
+def aslist(value: Any) -> list:
+    return value if isinstance(value, list) else [value]

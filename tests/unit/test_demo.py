@@ -1,0 +1,61 @@
+"""What the demonstration takes from a folder, and how it shows what became of it."""
+
+import io
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+
+from local import LocalError, Ports, demo
+from tests.conftest import ROOT
+
+
+def test_of_a_folder_every_file_counts_but_hidden_ones(tmp_path):
+    for name in ("b.jpg", "a.txt", "sub/c d.png", ".DS_Store", ".thumbnails/e.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+
+    assert demo.photos(tmp_path) == {
+        "a.txt": tmp_path / "a.txt",
+        "b.jpg": tmp_path / "b.jpg",
+        "sub/c d.png": tmp_path / "sub" / "c d.png",
+    }
+
+
+def test_a_folder_of_hidden_files_holds_no_photos(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+
+    with pytest.raises(LocalError, match="holds no files"):
+        demo.photos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["[bold]räder 摩托车.jpg", "latin-1 \udcfc.jpg", "two\nlines.jpg", "\x1b[31m.jpg"]
+)
+def test_any_name_can_be_shown(name):
+    shown = io.TextIOWrapper(io.BytesIO(), "utf-8")
+    photo = demo.Photo(name, f"uploads/{name}", datetime.now(UTC))
+
+    Console(file=shown, width=110).print(demo.table([demo.Outcome(photo, "failed", "no such file")]))
+
+    shown.seek(0)
+    assert name[-4:] in shown.read()
+
+
+def test_two_servers_cannot_have_one_port():
+    with pytest.raises(LocalError, match=r"port 4567 .* EMULATOR_PORT or ENDPOINT_PORT"):
+        Ports(emulator=4567, endpoint=4567)
+
+
+def test_help_and_ctrl_c_need_not_wait_for_large_libraries():
+    """Until a command runs, Ctrl-C would end in a traceback."""
+    loaded = "import sys, local.__main__; print({'boto3', 'numpy', 'PIL', 'httpx'} & sys.modules.keys())"
+
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "set()\n"
