@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from model.launch import launch, launch_options
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -41,7 +43,10 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
 
 
 @click.command("train")
-@click.option("--data", type=click.Path(path_type=Path), help="What `model data` wrote, or folder/<label>/*.")
+@click.option(
+    "--data",
+    help="What `model data` wrote, or folder/<label>/*; with --on sagemaker also s3://… of the first.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The folder for what is made.")
 @click.option(
     "--precision",
@@ -60,7 +65,17 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
     help="Photos of a label to use at most: beyond that they teach little and take memory (0.1 MB each).",
 )
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
-def command(*, data: Path | None, out: Path | None, precision: float, most: int, name: str) -> None:
+@launch_options
+def command(
+    *,
+    data: str | None,
+    out: Path | None,
+    precision: float,
+    most: int,
+    name: str,
+    on: str,
+    **how: Any,  # noqa: ANN401  as `launch` takes them
+) -> None:
     """Train a model on labelled photos, and say from which confidence to accept it.
 
     Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card),
@@ -76,6 +91,7 @@ def command(*, data: Path | None, out: Path | None, precision: float, most: int,
     Examples:
       python -m model train --data data --out trained
       python -m model train --data ~/Pictures/couriers --out trained --precision 0.995
+      python -m model train --data data --out trained --on sagemaker --spot
 
     \b
     Exit codes:
@@ -83,7 +99,12 @@ def command(*, data: Path | None, out: Path | None, precision: float, most: int,
       1  something failed; one line on stderr says what
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    places = find_places(data, out)
+    if on != "here":
+        if not data or not out:
+            raise click.UsageError("give --data and --out")
+        launch(data, out, {"precision": precision, "most": most, "name": name}, on=on, **how)
+        return
+    places = find_places(Path(data) if data else None, out)
     with telling_the_job():
         train(places, precision, most, name)
 
