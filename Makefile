@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift train test lint format build deploy destroy bench
+.PHONY: help setup demo up down drift train test lint format build sagemaker roles deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ setup: .venv/.ready  ## install everything into .venv
 .local/uv/bin/uv:
 	@echo "Fetching uv …"
 	@python3 -m venv .local/uv && .local/uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+sagemaker: setup  ## the SageMaker SDK too, for `model train --on sagemaker` (a gigabyte)
+	@$(UV) sync --locked --quiet --extra sagemaker
 
 demo: setup  ## photos through the whole stack on this machine [PHOTOS=folder]
 	@$(BIN)/python -m local demo $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -54,26 +57,32 @@ lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cfn-lint template.yaml
+	@$(BIN)/cfn-lint template.yaml model/roles.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 format: setup  ## bring the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
+SAM_BUILD = $(BIN)/sam build --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE)
+
 build: setup  ## the functions, as Lambda gets them [ARCHITECTURE=arm64|x86_64]
-	@$(BIN)/sam build --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE)
+	@$(SAM_BUILD)
 
-deploy: require-endpoint build  ## to AWS: make deploy ENDPOINT=name [STAGE=dev|prod] [CAPTURES=s3://…] [BASELINE=s3://…]
-	@$(BIN)/sam deploy --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) EndpointName=$(ENDPOINT) \
-	  $(if $(CAPTURES),CaptureUri=$(CAPTURES)) $(if $(BASELINE),BaselineUri=$(BASELINE))
+roles: setup  ## once an account: the role, the policy and the bucket for SageMaker [STUDIO="vpc-… subnet-…,subnet-…"]
+	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
+	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
-.PHONY: require-endpoint
-require-endpoint:
-	@test -n "$(ENDPOINT)" || { echo "Which endpoint? make deploy ENDPOINT=name [STAGE=dev|prod]" >&2; exit 2; }
+deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod] [BASELINE=s3://…]
+	@asked=$$($(BIN)/python -m model parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
+	  && mapfile -t parameters <<< "$$asked" \
+	  && $(SAM_BUILD) \
+	  && $(BIN)/sam deploy --config-env $(STAGE) \
+	       --parameter-overrides Architecture=$(ARCHITECTURE) "$${parameters[@]}" \
+	       $(if $(BASELINE),BaselineUri=$(BASELINE))
 
-destroy: setup  ## what `make deploy` made, photos included [STAGE=dev|prod]
-	@$(BIN)/python -m model destroy --stack scones-unlimited-$(STAGE)
+destroy: setup  ## all that was made in AWS for a stage, photos included, after asking [STAGE=dev|prod]
+	@$(BIN)/python -m model destroy --stage $(STAGE)
 
 bench: setup  ## measure, and write down what was found [BENCH="name --options"]
 	@$(BIN)/python -m tests.bench $(or $(BENCH),--help)

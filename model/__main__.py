@@ -13,7 +13,12 @@ COMMANDS = {
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
     "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
     "monitor": "Report on an endpoint's captured data: how sure, how right, and how far from the baseline.",
-    "destroy": "Delete a deployed stack and the photos in its bucket.",
+    "image": "Build the container that SageMaker trains and serves in, and push it to ECR when asked.",
+    "deploy": "Deploy a model behind a SageMaker endpoint, or update the one that is there.",
+    "rollback": "Bring an endpoint back to the model that it served before the last update.",
+    "status": "Say what is deployed: which model, since when, how busy, how well, and at what cost.",
+    "parameters": "Print the stack's parameters for what was deployed last, as sam deploy takes them.",
+    "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }
 
 

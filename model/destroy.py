@@ -1,91 +1,91 @@
-"""Delete a deployed stack and the photos in its bucket."""
+"""``python -m model destroy``: back to nothing, in AWS and on this machine."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-import boto3
 import click
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
-from rich.progress import track
 
-if TYPE_CHECKING:
-    from mypy_boto3_cloudformation.type_defs import StackTypeDef
-    from mypy_boto3_s3.service_resource import Bucket
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+from model import inventory
+from model.account import Account, check_stage, connect, described, explain, outputs_of, refusals_explained
+from model.endpoint import EndpointError
+from model.inventory import DeletionError, Found
 
-console = Console(stderr=True)
+
+def _check(ctx: click.Context, option: click.Parameter, stage: str | None) -> str | None:
+    return stage and check_stage(ctx, option, stage)
 
 
 @click.command("destroy")
-@click.option("--stack", "name", required=True, help="The stack's name, e.g. scones-unlimited-dev.")
+@click.option("--stage", callback=_check, help="Only what is of this stage.  [default: everything]")
+@click.option("--stack", help="Only the stack of this name, e.g. scones-unlimited-dev.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def command(*, name: str, dry_run: bool, yes: bool) -> None:
-    """Delete a deployed stack and the photos in its bucket.
+def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool) -> None:
+    """Delete what this project made, in AWS and on this machine, the photos included.
 
-    Fine to call again, also after a deletion that stopped half-way. Asks first; the region and the account
-    are those of your AWS environment.
-    """
-    try:
-        destroy(name, dry_run=dry_run, yes=yes)
-    except (BotoCoreError, ClientError) as error:
-        raise click.ClickException(f"{error} Nothing else was deleted; try again.") from error
+    Endpoints with their autoscaling and alarms, endpoint configurations, models, registered versions,
+    training jobs, stacks with all that is in their buckets, logs, the image repository, deployment.json and
+    Docker images. It is found by the tag project=scones-unlimited, so what a deployment that broke off
+    left is found too, and nothing of others is touched. Fine to call again. Asks first; the region and the
+    account are those of your AWS environment.
+
+    \b
+    Examples:
+      python -m model destroy --dry-run
+      python -m model destroy --stage dev
+      python -m model destroy --stack scones-unlimited --yes
+
+    \b
+    Exit codes:
+      0  it is gone, or there was nothing
+      1  something is left; the lines on stderr say what and why
+      2  the command was called wrongly
+    """  # noqa: D301  click reads \b as a character
+    if stage and stack:
+        raise click.UsageError("--stage or --stack, not both")
+    account = connect()
+    with refusals_explained():
+        found = of_stack(account, stack) if stack else inventory.take(account, stage)
+    if not found:
+        whose = f"stack {stack}" if stack else f"of stage {stage}" if stage else "of this project"
+        click.echo(
+            f"There is no {whose}: nothing to delete." if stack else f"There is nothing {whose} to delete."
+        )
+        return
+    for one in found:
+        click.echo(one)
+    if dry_run:
+        return
+    if not yes:
+        where = f"account {account.id}, {account.region}"
+        click.confirm(f"Delete {'it' if len(found) == 1 else 'all of it'} for good ({where})?", abort=True)
+    if failed := [one for one in found if not deleted(one)]:
+        raise click.ClickException(f"{len(failed)} of {len(found)} could not be deleted; call again.")
 
 
-def destroy(name: str, *, dry_run: bool, yes: bool) -> None:
-    """Delete a stack of this project, after asking.
+def of_stack(account: Account, name: str) -> list[Found]:
+    """Find one stack of ours, whatever its tags.
 
     Raises
     ------
     click.ClickException
         The stack is not this project's.
-    click.Abort
-        The answer is no.
-    botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError
-        AWS does not let us, or is out of reach.
     """
-    stack = described(name)
+    stack = described(account.cloudformation, name)
     if stack is None:
-        click.echo(f"There is no stack {name}: nothing to delete.")
-        return
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    if stack.get("Outputs") and "UploadBucketName" not in outputs:
+        return []
+    outputs = outputs_of(stack)
+    if outputs and not set(inventory.BUCKETS) & outputs.keys():
         raise click.ClickException(f"{name} is not a stack of this project: it has no UploadBucketName.")
-    bucket = boto3.resource("s3").Bucket(outputs["UploadBucketName"]) if outputs else None
-    click.echo(f"{stack['StackId']}" + (f", and every photo in s3://{bucket.name}" if bucket else ""))
-    if dry_run:
-        return
-    if not yes:
-        click.confirm("Delete it for good?", abort=True)
-    if bucket:
-        empty(bucket)
-    cloudformation = boto3.client("cloudformation")
-    cloudformation.delete_stack(StackName=stack["StackId"])
-    with console.status(f"Deleting {name} …"):
-        cloudformation.get_waiter("stack_delete_complete").wait(
-            StackName=stack["StackId"], WaiterConfig={"Delay": 2, "MaxAttempts": 450}
-        )
-    click.echo(f"Deleted {name}.")
+    shown = inventory.with_content(name, outputs)
+    return [Found("stack", shown, None, lambda: inventory.delete_stack(account, stack))]
 
 
-def described(name: str) -> "StackTypeDef | None":
-    """Return CloudFormation's description of a stack, ``None`` where there is none."""
+def deleted(found: Found) -> bool:
+    """Delete something, saying so; return whether it is gone."""
     try:
-        return boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return None
-        raise
-
-
-def empty(bucket: "Bucket") -> None:
-    """Delete every version of every object, 1,000 at a time, which is DeleteObjects' limit."""
-    for batch in track(batches(bucket), "Deleting photos", console=console, transient=True):
-        bucket.delete_objects(Delete={"Objects": batch, "Quiet": True})
-
-
-def batches(bucket: "Bucket") -> Iterator[list["ObjectIdentifierTypeDef"]]:
-    """Yield the keys and ids of the versions in a bucket, a page at a time."""
-    for page in bucket.object_versions.pages():
-        yield [{"Key": version.object_key, "VersionId": version.id} for version in page]
+        found.delete()
+    except (BotoCoreError, ClientError, DeletionError, EndpointError) as error:
+        reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
+        click.echo(f"Not deleted: {found}: {reason}", err=True)
+        return False
+    click.echo(f"Deleted {found}.")
+    return True

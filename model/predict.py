@@ -6,16 +6,22 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from model.classifier import Classifier
+    from collections.abc import Callable, Iterator, Sequence
 
 PATIENCE = 2  # seconds of silence before a progress bar
+
+
+class Asked(NamedTuple):
+    """What is asked: it gives a probability for each label of a photo's bytes."""
+
+    classify: Callable[[bytes], list[float]]
+    labels: Sequence[str]
+    threshold: float
 
 
 class Prediction(TypedDict):
@@ -36,12 +42,24 @@ class Prediction(TypedDict):
     type=click.Path(exists=True, path_type=Path),
     help="A model's folder or model.tar.gz.  [default: the ready-made zero-shot model, made on first use]",
 )
+@click.option("--endpoint", help="Ask this SageMaker endpoint, as the pipeline does, not a model here.")
+@click.option(
+    "--labels",
+    help="An endpoint's labels in their order, separated by commas.  [default: as they were deployed]",
+)
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     help="The least confidence to accept.  [default: the model's own]",
 )
-def command(files: tuple[Path, ...], model: Path | None, threshold: float | None) -> None:
+def command(
+    *,
+    files: tuple[Path, ...],
+    model: Path | None,
+    endpoint: str | None,
+    labels: str | None,
+    threshold: float | None,
+) -> None:
     """Say which vehicle is in each photo, one JSON line a file.
 
     FILES are photos (JPEG, PNG, WebP, GIF, HEIC or AVIF, of any size) or folders of them.
@@ -57,6 +75,7 @@ def command(files: tuple[Path, ...], model: Path | None, threshold: float | None
     Examples:
       python -m model predict photo.jpg
       python -m model predict --model trained/ photos/ > answers.jsonl
+      python -m model predict --endpoint "$(jq -r .endpoint_name deployment.json)" photo.jpg
 
     \b
     Exit codes:
@@ -64,50 +83,72 @@ def command(files: tuple[Path, ...], model: Path | None, threshold: float | None
       1  at least one file was rejected (the others are answered all the same), or a failure
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    from model.classifier import Classifier  # noqa: PLC0415  --help should not wait for it
-
+    if endpoint and model:
+        raise click.UsageError("--model or --endpoint, not both")
+    if labels and not endpoint:
+        raise click.UsageError("--labels are an --endpoint's: a model knows its own")
     photos = list(_find_photos(files))
-    classifier = Classifier.load(model)
-    threshold = classifier.description.threshold if threshold is None else threshold
+    asked = _endpoint(endpoint, labels, threshold) if endpoint else _model(model)
+    if threshold is not None:
+        asked = asked._replace(threshold=threshold)
     rejected = False
     for photo in _with_progress(photos):
-        prediction = predict(classifier, photo, threshold)
+        prediction = predict(asked, photo)
         click.echo(json.dumps(prediction))
         rejected |= prediction["decision"] == "rejected"
     if rejected:
         raise click.exceptions.Exit(1)
 
 
-def predict(classifier: Classifier, photo: Path, threshold: float) -> Prediction:
+def _model(path: Path | None) -> Asked:
+    from model.classifier import Classifier  # noqa: PLC0415  --help should not wait for it
+
+    classifier = Classifier.load(path)
+    return Asked(classifier.classify, classifier.description.labels, classifier.description.threshold)
+
+
+def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
+    from model.account import connect, refusals_explained  # noqa: PLC0415  as above
+    from model.endpoint import asking, served  # noqa: PLC0415  as above
+
+    account = connect()
+    if labels and threshold is not None:
+        from model.backbone import INPUT_SIZE  # noqa: PLC0415  as above
+
+        own_labels = [label.strip() for label in labels.split(",")]
+        return Asked(asking(account, name, INPUT_SIZE), own_labels, threshold)
+    with refusals_explained():
+        known = served(account, name)
+    return Asked(asking(account, name, known.input_size), known.labels, known.threshold)
+
+
+def predict(asked: Asked, photo: Path) -> Prediction:
     """Answer one file, as the pipeline would answer it.
 
     Parameters
     ----------
-    classifier
-        The model to ask.
+    asked
+        The model or the endpoint to ask, and the least confidence to accept.
     photo
         An image file.
-    threshold
-        The least confidence, 0 to 1, to accept.
     """
     from functions.filter.app import decide  # noqa: PLC0415  as above
     from model.photo import PhotoError  # noqa: PLC0415
 
     file = str(photo)
     try:
-        inferences = classifier.classify(photo.read_bytes())
+        inferences = asked.classify(photo.read_bytes())
     except (PhotoError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return Prediction(
             file=file, label=None, confidence=None, probabilities=None, decision="rejected", reason=reason
         )
-    labels = classifier.description.labels
-    decision = decide(inferences, labels, threshold)
+    decision = decide(inferences, asked.labels, asked.threshold)
     return Prediction(
         file=file,
         label=decision["label"],
         confidence=decision["confidence"],
-        probabilities=dict(zip(labels, inferences, strict=True)),
+        probabilities=dict(zip(asked.labels, inferences, strict=True)),
         decision=decision["decision"],
         reason=decision["reason"],
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from model.launch import launch, launch_options
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -42,7 +44,10 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
 
 
 @click.command("train")
-@click.option("--data", type=click.Path(path_type=Path), help="What `model data` wrote, or folder/<label>/*.")
+@click.option(
+    "--data",
+    help="What `model data` wrote, or folder/<label>/*; with --on sagemaker also s3://… of the first.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The folder for what is made.")
 @click.option(
     "--precision",
@@ -52,14 +57,33 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
     callback=from_job,
     help="How many of the accepted answers are to be right: decides the threshold.",
 )
+@click.option(
+    "--most",
+    type=click.IntRange(min=2),
+    default=2000,
+    show_default=True,
+    callback=from_job,
+    help="Photos of a label to use at most: beyond that they teach little and take memory (0.1 MB each).",
+)
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
-def command(*, data: Path | None, out: Path | None, precision: float, name: str) -> None:
+@launch_options
+def command(
+    *,
+    data: str | None,
+    out: Path | None,
+    precision: float,
+    most: int,
+    name: str,
+    on: str,
+    **how: Any,  # noqa: ANN401  as `launch` takes them
+) -> None:
     """Train a model on labelled photos, and say from which confidence to accept it.
 
-    Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card) and
-    OUT/metrics.json. All figures are of photos that took no part in the training, by 10-fold
-    cross-validation; only the training photos are looked at. What the network sees of a photo is kept
-    in the user's cache folder, so a second training takes seconds.
+    Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card),
+    OUT/metrics.json, and OUT/baseline.json, which `model monitor` compares with. All figures are of
+    photos that took no part in the training, by 10-fold cross-validation; only the training photos
+    are looked at. What the network sees of a photo is kept in the user's cache folder, so a second
+    training takes seconds.
 
     In a SageMaker training job, where /opt/ml is, DATA and OUT are its folders (the channel is called
     training), options are its hyperparameters, and the reason of a failure is in /opt/ml/output/failure.
@@ -68,6 +92,7 @@ def command(*, data: Path | None, out: Path | None, precision: float, name: str)
     Examples:
       python -m model train --data data --out trained
       python -m model train --data ~/Pictures/couriers --out trained --precision 0.995
+      python -m model train --data data --out trained --on sagemaker --spot
 
     \b
     Exit codes:
@@ -75,9 +100,14 @@ def command(*, data: Path | None, out: Path | None, precision: float, name: str)
       1  something failed; one line on stderr says what
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    places = find_places(data, out)
+    if on != "here":
+        if not data or not out:
+            raise click.UsageError("give --data and --out")
+        launch(data, out, {"precision": precision, "most": most, "name": name}, on=on, **how)
+        return
+    places = find_places(Path(data) if data else None, out)
     with telling_the_job():
-        train(places, precision, name)
+        train(places, precision, most, name)
 
 
 def find_places(data: Path | None, out: Path | None) -> Places:
@@ -114,7 +144,7 @@ def telling_the_job() -> Iterator[None]:
         raise
 
 
-def train(places: Places, precision: float, name: str) -> None:
+def train(places: Places, precision: float, most: int, name: str) -> None:
     """Train on the training photos of a data set and write all that comes of it.
 
     Parameters
@@ -123,6 +153,8 @@ def train(places: Places, precision: float, name: str) -> None:
         What to read and where to write.
     precision
         The least share of right answers among the accepted, 0 to 1.
+    most
+        How many photos of a label to use.
     name
         The model's.
 
@@ -135,7 +167,7 @@ def train(places: Places, precision: float, name: str) -> None:
     """
     from model import dataset, fitting, training  # noqa: PLC0415  --help should not wait for them
 
-    photos = training.Photos.of(dataset.read(places.data))
+    photos = training.Photos.of(dataset.read(places.data), most)
     with _progress() as progress:
         looking = progress.add_task("Looking at the photos", total=len(photos.paths))
         seen = training.look(photos, advance=lambda: progress.advance(looking))
@@ -144,7 +176,7 @@ def train(places: Places, precision: float, name: str) -> None:
         )
         fit = fitting.fit(seen, photos.targets, photos.labels, lambda: progress.advance(fitting_task))
     result = training.conclude(name, photos, fit, precision)
-    training.write(places, result)
+    training.write(places, result, seen)
     for figure, value in result.metrics.items():
         click.echo(f"{figure}={value:.4f}")
     click.echo(f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}")

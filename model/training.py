@@ -19,7 +19,7 @@ import onnxruntime
 import platformdirs
 
 from functions.filter.app import OTHER
-from model import artifact, backbone, features, head, measures, threshold
+from model import artifact, backbone, baseline, features, head, measures, threshold
 from model.artifact import Description
 from model.dataset import Dataset
 from model.fitting import Fit, log_loss
@@ -64,9 +64,14 @@ class Photos(NamedTuple):
     manifest_sha256: str | None
 
     @classmethod
-    def of(cls, data: Dataset) -> Self:
-        """Take those of a data set."""
-        return cls(data.labels, data.paths, data.targets, data.manifest_sha256)
+    def of(cls, data: Dataset, most: int) -> Self:
+        """Take those of a data set, of a label with more than `most` that many, evenly spread."""
+        by_label = [np.flatnonzero(data.targets == k) for k in range(len(data.labels))]
+        chosen = np.concatenate(
+            [ones[np.linspace(0, len(ones) - 1, min(len(ones), most)).astype(int)] for ones in by_label]
+        )
+        paths = tuple(data.paths[index] for index in chosen)
+        return cls(data.labels, paths, data.targets[chosen], data.manifest_sha256)
 
 
 class Result(NamedTuple):
@@ -80,6 +85,8 @@ class Result(NamedTuple):
         What it was trained on.
     fit
         The head, and the answers to what was held out.
+    truth
+        The number of each photo's label, as the head numbers them, int [N].
     threshold, threshold_reason
         From where to accept, and why there.
     metrics
@@ -89,6 +96,7 @@ class Result(NamedTuple):
     name: str
     photos: Photos
     fit: Fit
+    truth: Integers
     threshold: Threshold
     threshold_reason: str
     metrics: Mapping[str, float]
@@ -207,11 +215,18 @@ def conclude(name: str, photos: Photos, fit: Fit, precision: float) -> Result:
         "validation:precision": chosen.right / chosen.accepted,
         "validation:coverage": chosen.accepted / len(truth),
     }
-    return Result(name, photos, fit, chosen, reason, metrics)
+    return Result(name, photos, fit, truth, chosen, reason, metrics)
 
 
-def write(places: "Places", result: Result) -> None:
-    """Write the model and its metrics, each file complete before it has its name.
+def write(places: "Places", result: Result, seen: Seen) -> None:
+    """Write the model, its metrics and its baseline, each file complete before it has its name.
+
+    Parameters
+    ----------
+    places
+        Where to.
+    result, seen
+        The training's, and what it was from.
 
     Raises
     ------
@@ -219,13 +234,21 @@ def write(places: "Places", result: Result) -> None:
         A folder cannot be written.
     """
     graph = build_graph(result.fit.head).SerializeToString()
-    files = artifact.contents(graph, describe(result, hashlib.sha256(graph).hexdigest()))
+    description = describe(result, hashlib.sha256(graph).hexdigest())
+    compared_with = baseline.of_training(
+        description, result.photos.paths, result.fit.held_out, result.truth, seen.features
+    )
+    files = artifact.contents(graph, description) | {baseline.FILE: compared_with.text().encode()}
     metrics = {"threshold": result.threshold.value, "photos": len(result.photos.paths), **result.metrics}
     try:
         artifact.write(
             places.model, files if places.packed_later else {artifact.ARCHIVE: artifact.pack(files)}
         )
-        artifact.write(places.metrics, {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()})
+        written = {
+            METRICS: (json.dumps(metrics, indent=2) + "\n").encode(),
+            baseline.FILE: files[baseline.FILE],
+        }
+        artifact.write(places.metrics, written)
     except OSError as error:
         # a full disk is no file's fault, and names none
         place = error.filename or places.model

@@ -58,7 +58,7 @@ def test_a_stack_goes_with_every_version_of_every_photo_and_the_others_stay(stac
     done = destroy(stack, "--yes")
 
     assert done.returncode == 0, done.stderr
-    assert f"Deleted {NAME}." in done.stdout
+    assert f"Deleted stack {NAME}, with everything in s3://{bucket}." in done.stdout
     assert stacks(stack) >= {stack.name}
     assert NAME not in stacks(stack)
     assert bucket not in {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
@@ -68,7 +68,7 @@ def test_a_dry_run_says_what_would_go_and_deletes_nothing(stack, bucket):
     done = destroy(stack, "--dry-run")
 
     assert done.returncode == 0
-    assert f"every photo in s3://{bucket}" in done.stdout
+    assert done.stdout == f"stack {NAME}, with everything in s3://{bucket}\n"
     assert len(stack.client("s3").list_object_versions(Bucket=bucket)["Versions"]) == 2
 
 

@@ -23,6 +23,7 @@ from tests import photos
 
 DRAWN = {"bicycle": pictures.bicycle, "motorcycle": pictures.motorcycle, "other": pictures.scone}
 EACH = 6
+FILES = ["baseline.json", "labels.json", "model-card.md", "model.json", "model.onnx"]
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +103,13 @@ def without_looking(monkeypatch):
 def test_it_leaves_an_archive_and_metrics_and_nothing_else(trained):
     out, _ = trained
 
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "model.tar.gz"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "baseline.json",
+        "metrics.json",
+        "model.tar.gz",
+    ]
     with tarfile.open(out / "model.tar.gz") as tar:
-        assert sorted(tar.getnames()) == ["labels.json", "model-card.md", "model.json", "model.onnx"]
+        assert sorted(tar.getnames()) == FILES
 
 
 def test_the_model_says_what_it_is_and_how_it_was_made(trained, drawn):
@@ -159,7 +164,7 @@ def test_what_was_drawn_is_told_apart_by_the_model_as_served(trained, drawn):
 def test_the_model_as_served_answers_as_the_head_that_was_fitted(trained, drawn):
     """The whole graph from pixels agrees with features that were kept and a head in numpy."""
     out, _ = trained
-    shown = training.Photos.of(dataset.read(drawn))
+    shown = training.Photos.of(dataset.read(drawn), most=EACH)
     seen = training.look(shown)
     head = fitting.fit(seen, shown.targets, shown.labels).head
     pixels = np.stack([read_pixels(path.read_bytes(), 224) for path in shown.paths[:4]])
@@ -247,7 +252,7 @@ def test_the_same_photos_make_the_same_bytes_and_are_not_looked_at_again(
     again = train("--data", drawn, "--out", tmp_path)
 
     assert again.exit_code == 0, again.output
-    for name in ("model.tar.gz", "metrics.json"):
+    for name in ("model.tar.gz", "metrics.json", "baseline.json"):
         assert (tmp_path / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
@@ -417,13 +422,8 @@ def test_a_job_finds_its_folders_and_leaves_the_packing_to_sagemaker(job):
 
     assert result.exit_code == 0, result.output
     says = artifact.check(job / "model")
-    assert sorted(path.name for path in (job / "model").iterdir()) == [
-        "labels.json",
-        "model-card.md",
-        "model.json",
-        "model.onnx",
-    ]
-    assert [path.name for path in (job / "output/data").iterdir()] == ["metrics.json"]
+    assert sorted(path.name for path in (job / "model").iterdir()) == FILES
+    assert sorted(path.name for path in (job / "output/data").iterdir()) == ["baseline.json", "metrics.json"]
     assert not (job / "output/failure").exists()
     assert says.name == "from-the-job"
     assert "at least 75.0%" in says.threshold_reason

@@ -1,0 +1,84 @@
+"""``deployment.json``: which endpoint a stage's stack is to ask, and what it answers."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Self
+
+FILE = Path("deployment.json")
+
+
+class DeploymentError(Exception):
+    """There is no usable deployment; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What ``python -m model deploy`` leaves for ``make deploy``, in the words of the stack where it has one.
+
+    Attributes
+    ----------
+    stage, region, account
+        Where.
+    endpoint_name
+        The endpoint.
+    class_labels
+        What its answer's numbers are of, in their order.
+    confidence_threshold
+        The least confidence, 0 to 1, at which an answer is accepted.
+    image_size
+        The model's input size in pixels.
+    capture_uri
+        Where it captures its data; ``None`` for a serverless endpoint, which has no data capture.
+    model
+        Name and version of what it serves, for people to read.
+    model_package
+        The ARN under which that is registered.
+    deployed_at
+        ISO 8601, UTC.
+    """
+
+    stage: str
+    region: str
+    account: str
+    endpoint_name: str
+    class_labels: tuple[str, ...]
+    confidence_threshold: float
+    image_size: int
+    capture_uri: str | None
+    model: str
+    model_package: str
+    deployed_at: str
+
+    @classmethod
+    def read(cls, path: Path = FILE) -> Self:
+        """Read the file.
+
+        Raises
+        ------
+        DeploymentError
+            If there is none, or it is damaged.
+        """
+        try:
+            values = json.loads(path.read_bytes())
+            known = {field.name: values[field.name] for field in fields(cls)}
+        except FileNotFoundError:
+            raise DeploymentError(f"there is no {path}: python -m model deploy") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DeploymentError(f"{path} is damaged ({error}): delete it, and deploy again") from error
+        return cls(**known | {"class_labels": tuple(known["class_labels"])})
+
+    def write(self, path: Path = FILE) -> None:
+        """Write the file, complete before it has its name."""
+        draft = path.with_suffix(".part")
+        draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        draft.replace(path)
+
+    def parameters(self) -> dict[str, str]:
+        """Return the parameters of the stack that asks this endpoint."""
+        return {
+            "EndpointName": self.endpoint_name,
+            "ClassLabels": ",".join(self.class_labels),
+            "ConfidenceThreshold": f"{self.confidence_threshold:g}",
+            "ImageSize": str(self.image_size),
+        } | ({"CaptureUri": self.capture_uri} if self.capture_uri else {})

@@ -1,0 +1,106 @@
+"""The options of ``python -m model train`` by which it runs elsewhere than in this process."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from model.artifact import ARCHIVE
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a training that runs elsewhere to a click command."""
+    for option in reversed(
+        (
+            click.option(
+                "--on",
+                type=click.Choice(["here", "docker", "sagemaker"]),
+                default="here",
+                show_default=True,
+                help="Where: right here, in the container on this machine, or as a SageMaker training job.",
+            ),
+            click.option(
+                "--algorithm",
+                type=click.Choice(["ours", "built-in"]),
+                default="ours",
+                show_default=True,
+                help="With --on sagemaker: SageMaker's image-classification algorithm, on a GPU.",
+            ),
+            click.option(
+                "--stage",
+                default="dev",
+                show_default=True,
+                help="Which of your deployments it is for.",
+            ),
+            click.option(
+                "--instance-type", help="[default: ml.m5.xlarge; for the built-in algorithm ml.g4dn.xlarge]"
+            ),
+            click.option(
+                "--spot", is_flag=True, help="Spare capacity: cheaper and later, and it may go away."
+            ),
+            click.option(
+                "--hours",
+                type=click.FloatRange(0.1, 24),
+                default=2,
+                show_default=True,
+                help="When to stop the job.",
+            ),
+            click.option("--kms-key", help="A KMS key for the job's volume and model."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def launch(
+    data: str,
+    out: Path,
+    hyperparameters: Mapping[str, object],
+    *,
+    on: str,
+    algorithm: str,
+    stage: str,
+    instance_type: str | None,
+    spot: bool,
+    hours: float,
+    kms_key: str | None,
+) -> None:
+    """Train elsewhere than in this process, and say how it ended.
+
+    Parameters
+    ----------
+    data
+        A folder that ``python -m model data`` wrote; for SageMaker it may be in S3.
+    out
+        The folder for what is made.
+    hyperparameters
+        Of ``python -m model train``.
+    on, algorithm, stage, instance_type, spot, hours, kms_key
+        As `launch_options` adds them to the command.
+
+    Raises
+    ------
+    click.UsageError
+        The options do not go together.
+    TrainingJobError, ImageError, AccountError
+        It did not end well.
+    """
+    # here, since where there is no AWS to call, as in the container, there is no boto3 either
+    from model import training_job  # noqa: PLC0415
+    from model.account import STAGE, connect  # noqa: PLC0415
+
+    if not STAGE.fullmatch(stage):
+        raise click.UsageError("--stage is up to 16 lower case letters and digits, the first a letter")
+    if on == "docker" and (algorithm == "built-in" or data.startswith("s3://")):
+        raise click.UsageError("--on docker trains our own model, on a folder that is here")
+    if on == "docker":
+        training_job.train_in_docker(Path(data), out, hyperparameters)
+        click.echo(f"{out}: {ARCHIVE}, trained in the container")
+        return
+    job = training_job.Job(stage, algorithm, instance_type, spot, hours, kms_key)
+    trained = training_job.train_on_sagemaker(connect(), job, data, out, hyperparameters)
+    for name, value in trained.metrics.items():
+        click.echo(f"{name}={value:.4f}")
+    click.echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
+    click.echo(f"Next: python -m model deploy --stage {stage} --training-job {trained.name}")

@@ -1,0 +1,205 @@
+"""``python -m model status``: what is deployed, and how it does."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from botocore.exceptions import BotoCoreError, ClientError
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from model import endpoint
+from model.account import Account, connect, refusals_explained, stage_option
+from model.capture import VARIANT
+from model.endpoint import EndpointError
+
+PRICES = "us-east-1"
+"""The region whose Price List API knows the prices of all regions of its partition."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How an endpoint does.
+
+    Attributes
+    ----------
+    endpoint, state
+        Its name, and what SageMaker says of it.
+    model, model_package
+        What it serves.
+    since, deployed_at
+        When the endpoint was made, and when it was changed last; ISO 8601, UTC.
+    on
+        The instances, or what a serverless endpoint has.
+    previous
+        The configuration to which `rollback` returns.
+    captures
+        Where data is captured.
+    photos
+        Asked in the last hour.
+    failed
+        Of those, unanswered.
+    latency_ms
+        The 99th percentile of how long the model took, in the last hour.
+    alarms
+        The state of each.
+    dollars_an_hour
+        By the list; of instances alone, without captures, logs and traffic.
+    """
+
+    endpoint: str
+    state: str
+    model: str
+    model_package: str
+    since: str
+    deployed_at: str
+    on: str
+    previous: str | None
+    captures: str | None
+    photos: int
+    failed: int
+    latency_ms: float | None
+    alarms: dict[str, str]
+    dollars_an_hour: float | None
+
+
+@click.command("status")
+@stage_option
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def command(*, stage: str, as_json: bool) -> None:
+    """Say what is deployed: which model, since when, how busy, how well, and at what cost.
+
+    \b
+    Examples:
+      python -m model status
+      python -m model status --stage prod --json | jq .model
+
+    \b
+    Exit codes:
+      0  there is an endpoint
+      1  there is none, or AWS does not say
+      2  the command was called wrongly
+    """  # noqa: D301  click reads \b as a character
+    account = connect()
+    with refusals_explained():
+        found = status(account, stage)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+    else:
+        Console().print(laid_out(found))
+
+
+def status(account: Account, stage: str) -> Status:
+    """Find out how a stage's endpoint does.
+
+    Raises
+    ------
+    EndpointError
+        It has none.
+    """
+    there = endpoint.find(account, stage)
+    if there is None:
+        raise EndpointError(f"stage {stage} has no endpoint in {account.region}: python -m model deploy")
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
+    variant = config["ProductionVariants"][0]
+    serves = endpoint.served_by(account, variant["ModelName"])
+    alarms = account.cloudwatch.describe_alarms(AlarmNames=endpoint.alarm_names(there.name))
+    captured = config.get("DataCaptureConfig", {})
+    latency = _last_hour(account, there.name, "ModelLatency", "p99")
+    return Status(
+        endpoint=there.name,
+        state=there.status if not there.failure else f"{there.status}: {there.failure}",
+        model=serves.name,
+        model_package=serves.package,
+        since=_iso(there.created_at),
+        deployed_at=_iso(there.modified_at),
+        on=_hardware(variant, there.instances),
+        previous=endpoint.tags_of(account, config["EndpointConfigArn"]).get("previous"),
+        captures=captured.get("DestinationS3Uri") if captured.get("EnableCapture") else None,
+        photos=int(_last_hour(account, there.name, "Invocations", "Sum") or 0),
+        failed=int(_last_hour(account, there.name, "InvocationModelErrors", "Sum") or 0),
+        latency_ms=None if latency is None else latency / 1000,
+        alarms={alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms["MetricAlarms"]},
+        dollars_an_hour=_price(account, variant, there.instances),
+    )
+
+
+def _iso(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _hardware(variant: Any, instances: int) -> str:  # noqa: ANN401  one of SageMaker's nested structures
+    if "ServerlessConfig" in variant:
+        serverless = variant["ServerlessConfig"]
+        return f"serverless, {serverless['MemorySizeInMB']} MB, {serverless['MaxConcurrency']} at once"
+    return f"{instances} x {variant['InstanceType']}"
+
+
+def _last_hour(account: Account, name: str, metric: str, statistic: str) -> float | None:
+    now = datetime.now(UTC)
+    stat = {"Statistics": [statistic]} if statistic == "Sum" else {"ExtendedStatistics": [statistic]}
+    points = account.cloudwatch.get_metric_statistics(
+        Namespace="AWS/SageMaker",
+        MetricName=metric,
+        Dimensions=[{"Name": "EndpointName", "Value": name}, {"Name": "VariantName", "Value": VARIANT}],
+        StartTime=now - timedelta(hours=1),
+        EndTime=now,
+        Period=3600,
+        **stat,  # type: ignore[arg-type]
+    )["Datapoints"]
+    if statistic == "Sum":
+        return sum(point["Sum"] for point in points)
+    return max((point["ExtendedStatistics"][statistic] for point in points), default=None)
+
+
+def _price(account: Account, variant: Any, instances: int) -> float | None:  # noqa: ANN401  as above
+    """Return what the instances cost an hour by AWS's price list, ``None`` if that cannot be found out."""
+    if "ServerlessConfig" in variant:
+        return 0.0
+    wanted = {"instanceName": variant["InstanceType"], "regionCode": account.region, "component": "Hosting"}
+    try:
+        listed = account.session.client("pricing", region_name=PRICES).get_products(
+            ServiceCode="AmazonSageMaker",
+            Filters=[{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in wanted.items()],
+        )["PriceList"]
+        (each,) = {
+            float(dimension["pricePerUnit"]["USD"])
+            for product in map(json.loads, listed)
+            for term in product["terms"]["OnDemand"].values()
+            for dimension in term["priceDimensions"].values()
+        }
+    except (BotoCoreError, ClientError, ValueError, KeyError):
+        return None
+    return instances * each
+
+
+def laid_out(found: Status) -> Table:
+    """Lay a status out for a terminal."""
+    table = Table(show_header=False, box=box.SIMPLE, pad_edge=False)
+    cost = found.dollars_an_hour
+    latency = "" if found.latency_ms is None else f", p99 {found.latency_ms:.0f} ms in the model"
+    for what, value in (
+        ("endpoint", found.endpoint),
+        ("state", found.state),
+        ("model", f"{found.model} ({found.model_package.rpartition('/')[2]})"),
+        ("made", found.since),
+        ("changed", found.deployed_at),
+        ("on", found.on),
+        ("rollback to", found.previous or "nothing before this model"),
+        ("captures", found.captures or "none"),
+        ("last hour", f"{found.photos} photos, {found.failed} unanswered{latency}"),
+        *(("alarm", f"{name}: {state}") for name, state in found.alarms.items()),
+        (
+            "costs",
+            "see https://aws.amazon.com/sagemaker/pricing/"
+            if cost is None
+            else f"{cost:.3f} dollars an hour, {cost * 730:.0f} a month"
+            if cost
+            else "by photo",
+        ),
+    ):
+        table.add_row(what, value)
+    return table

@@ -1,0 +1,258 @@
+"""The container that SageMaker runs, built and run: it serves as the process here does, and it trains."""
+
+import gc
+import importlib.util
+import json
+import shutil
+import subprocess
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from local import pictures
+from model import image, training_job
+from model.classifier import Classifier
+
+BASE = "public.ecr.aws/docker/library/python:3.13-slim"
+STARTED_WITHIN = 3.0
+"""Seconds from `docker run` to the first answer to /ping; SageMaker gives a serverless one three minutes."""
+MOST_MEMORY = 400 * 1024 * 1024
+
+
+def missing() -> str | None:
+    """What is missing to build the container, if anything."""
+    if not shutil.which("docker"):
+        return "no docker on the path"
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "no Docker engine runs"
+    return None
+
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=f"the model's container: {missing()}")
+
+
+def docker(*arguments: object) -> str:
+    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def built() -> str:
+    present = subprocess.run(["docker", "image", "inspect", BASE], capture_output=True, check=False)
+    if (
+        present.returncode
+        and subprocess.run(["docker", "pull", BASE], capture_output=True, check=False).returncode
+    ):
+        pytest.skip(f"the base image {BASE} is neither here nor to be had")
+    return image.build(image.native_platform())
+
+
+class Container:
+    def __init__(self, name: str, started: float) -> None:
+        self.name = name
+        self.url = f"http://{docker('port', name, 8080).splitlines()[0]}"
+        while self.ask("/ping") is None:
+            assert docker("inspect", name, "--format", "{{.State.Running}}") == "true", docker("logs", name)
+            assert time.monotonic() - started < 60, docker("logs", name)
+            time.sleep(0.02)
+        self.seconds_to_ready = time.monotonic() - started
+
+    def ask(self, path: str, body: bytes | None = None) -> bytes | None:
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "image/jpeg"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.read()
+        except (urllib.error.URLError, ConnectionError):
+            return None
+
+    def probabilities(self, photo: bytes) -> list[float]:
+        return json.loads(self.ask("/invocations", photo))
+
+    def peak_memory(self) -> int:
+        status = docker("exec", self.name, "cat", "/proc/1/status")
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def serving(built: str, *options: str) -> Iterator[Container]:
+    started = time.monotonic()
+    name = docker("run", "--detach", "--publish", "127.0.0.1::8080", *options, built, "serve")
+    try:
+        yield Container(name, started)
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+
+
+PHOTOS = [
+    pictures.encoded(pictures.picture(draw, seed))
+    for draw in (pictures.bicycle, pictures.motorcycle)
+    for seed in (1, 2)
+]
+
+
+def test_it_serves_the_ready_made_model_as_the_process_here_does_soon_and_in_little_memory(built):
+    with serving(built) as container:
+        answers = [container.probabilities(photo) for photo in PHOTOS * 4]
+        memory = container.peak_memory()
+        user = docker("exec", container.name, "cat", "/proc/1/status")
+    here = Classifier.load()
+
+    for answer, photo in zip(answers, PHOTOS * 4, strict=True):
+        assert answer == pytest.approx(here.classify(photo), abs=1e-5)
+    assert container.seconds_to_ready < STARTED_WITHIN
+    assert memory < MOST_MEMORY
+    assert "Uid:\t65534" in user  # nobody
+
+
+def test_a_model_that_is_mounted_is_the_one_served(built, tmp_path):
+    from model import zero_shot  # noqa: PLC0415
+
+    zero_shot.make(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(description | {"name": "mounted"}))
+    tmp_path.chmod(0o755)
+
+    with serving(built, "--volume", f"{tmp_path}:/opt/ml/model:ro") as container:
+        assert container.probabilities(PHOTOS[0]) == pytest.approx(
+            Classifier(tmp_path).classify(PHOTOS[0]), abs=1e-5
+        )
+
+
+def test_a_damaged_model_is_not_replaced_by_the_ready_made_one(built, tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    tmp_path.chmod(0o755)
+
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--volume", f"{tmp_path}:/opt/ml/model:ro", built, "serve"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 1
+    assert "Error: /opt/ml/model/model.json lacks" in done.stderr
+
+
+OF_A_TEST = r"""#!/bin/sh
+cd /opt/ml/input/data/training
+[ -f fail ] && { echo "no photos of motorcycle" > /opt/ml/output/failure; exit 1; }
+mkdir -p /opt/ml/output/data
+cp /opt/ml/input/config/hyperparameters.json /opt/ml/output/data/metrics.json
+ls > /opt/ml/model/model.json
+"""
+
+
+@pytest.fixture
+def short_training(built, tmp_path, monkeypatch) -> Iterator[None]:
+    """The container with a training that only shows what it was given."""
+    pytest.importorskip("sagemaker", reason="needs the SageMaker SDK: make sagemaker")
+    (tmp_path / "train").write_text(OF_A_TEST)
+    (tmp_path / "train").chmod(0o755)
+    dockerfile = f"FROM {built}\nRUN rm /usr/local/bin/train\nCOPY train /usr/local/bin/train\n"
+    (tmp_path / "Dockerfile").write_text(dockerfile)
+    docker("build", "--quiet", "--tag", "scones-unlimited-test", tmp_path)
+    monkeypatch.setattr(image, "build", lambda platform: "scones-unlimited-test")
+    yield
+    docker("rmi", "--force", "scones-unlimited-test")
+    with warnings.catch_warnings():
+        # the SDK does not close the pipe by which it reads what the container says
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def left_by_compose() -> str:
+    of_the_image = docker("ps", "--all", "--quiet", "--filter", "ancestor=scones-unlimited-test")
+    return of_the_image + docker("network", "ls", "--quiet", "--filter", "name=sagemaker-local")
+
+
+def test_the_sdk_runs_the_container_here_as_a_job_and_leaves_only_the_model(short_training, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "photo.png").touch()
+
+    training_job.train_in_docker(data, out, {"epochs": 3})
+
+    assert json.loads((out / "metrics.json").read_text()) == {"epochs": "3"}
+    with tarfile.open(out / "model.tar.gz") as tar:
+        assert tar.extractfile("model.json").read() == b"photo.png\n"
+    assert left_by_compose() == ""
+
+
+def test_a_training_in_the_container_that_fails_gives_its_own_reason(short_training, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "fail").touch()
+
+    with pytest.raises(training_job.TrainingJobError, match="the training failed: no photos of motorcycle"):
+        training_job.train_in_docker(data, tmp_path / "out", {})
+
+    assert not (tmp_path / "out").exists()
+    assert left_by_compose() == ""
+
+
+def test_it_ends_when_sagemaker_asks_it_to(built):
+    with serving(built) as container:
+        started = time.monotonic()
+        docker("stop", "--time", "20", container.name)
+
+        assert time.monotonic() - started < 10
+        assert docker("inspect", container.name, "--format", "{{.State.ExitCode}}") == "0"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("model.train") is None, reason="there is no `model train` here")
+def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
+    job = tmp_path / "job"
+    for folder in ("model", "output/data", "input/config"):
+        (job / folder).mkdir(parents=True)
+    (job / "input/config/hyperparameters.json").write_text('{"precision": "0.9"}')
+    draw_data_set(tmp_path / "data")
+    mounts = [f"--volume={job}:/opt/ml", f"--volume={tmp_path / 'data'}:/opt/ml/input/data/training:ro"]
+
+    said = docker("run", "--rm", *mounts, built, "train")
+
+    metrics = json.loads((job / "output/data/metrics.json").read_text())
+    assert f"validation:accuracy={metrics['validation:accuracy']:.4f}" in said
+    for name in training_job.METRICS:
+        assert f"{name}=" in said
+    with serving(built, f"--volume={job / 'model'}:/opt/ml/model:ro") as container:
+        answers = [container.probabilities(photo) for photo in PHOTOS]
+    here = Classifier(job / "model")
+    for answer, photo in zip(answers, PHOTOS, strict=True):
+        assert answer == pytest.approx(here.classify(photo), abs=1e-5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("model.train") is None, reason="there is no `model train` here")
+def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built, tmp_path):
+    for folder in ("job/output", "job/input/config", "empty"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "job/input/config/hyperparameters.json").write_text("{}")
+    data = f"{tmp_path / 'empty'}:/opt/ml/input/data/training:ro"
+    mounts = [f"--volume={tmp_path / 'job'}:/opt/ml", f"--volume={data}"]
+
+    done = subprocess.run(
+        ["docker", "run", "--rm", *mounts, built, "train"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    failure = (tmp_path / "job/output/failure").read_text()
+    assert failure
+    assert failure in done.stderr
+
+
+def draw_data_set(folder: Path) -> None:
+    """Drawn at CIFAR's size: enough to train on, and no measure of anything."""
+    for draw, label in ((pictures.bicycle, "bicycle"), (pictures.motorcycle, "motorcycle")):
+        (folder / label).mkdir(parents=True)
+        for seed in range(30):
+            small = pictures.picture(draw, seed).resize((32, 32))
+            (folder / label / f"{seed}.png").write_bytes(pictures.encoded(small, "PNG"))

@@ -1,0 +1,202 @@
+"""From an empty account to a photo classified to nothing left: the emulator, moto, the local endpoint."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from moto import mock_aws
+from PIL import Image
+
+from local import demo, pictures
+from local.stack import Stack
+from model import endpoint, image, inventory
+from model.__main__ import cli
+from model.account import connect
+from model.deployment import Deployment
+from tests import moto_gaps
+from tests.aws_shapes import Recorded, recording
+from tests.conftest import ROOT
+
+REGION = "us-east-1"
+# What the emulator has not, moto has, at AWS's own addresses.
+AT_MOTO = ("SAGEMAKER", "APPLICATION_AUTO_SCALING", "CLOUDWATCH", "ECR", "STS", "PRICING")
+HOSTS = {
+    "SAGEMAKER": "api.sagemaker",
+    "APPLICATION_AUTO_SCALING": "application-autoscaling",
+    "CLOUDWATCH": "monitoring",
+    "ECR": "api.ecr",
+    "STS": "sts",
+    "PRICING": "api.pricing",
+}
+
+
+@pytest.fixture
+def aws(stack: Stack, monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(endpoint, "POLL_SECONDS", 0)
+    monkeypatch.setattr(image, "local_images", list)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", stack.sagemaker_runtime_url)
+    for service in AT_MOTO:
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"https://{HOSTS[service]}.{REGION}.amazonaws.com")
+    local = {"mock_credentials": False, "passthrough": {"urls": [r"http://127\.0\.0\.1"]}}
+    with moto_gaps.filled() as wishes, mock_aws(config={"core": local}):
+        yield wishes
+
+
+@pytest.fixture
+def asked(aws) -> Iterator[Recorded]:
+    with recording() as recorded:
+        yield recorded
+    assert recorded.violations == []
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner(mix_stderr=False).invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def make_roles(stack: Stack) -> None:
+    done = subprocess.run(
+        ["make", "roles"], cwd=ROOT, env=stack._environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def push_image() -> None:
+    """As `model image --push` does, but for the layers."""
+    account = connect()
+    image.make_repository(account)
+    media_type = "application/vnd.docker.distribution.manifest.v2+json"
+    account.ecr.put_image(
+        repositoryName="scones-unlimited",
+        imageManifest=json.dumps({"schemaVersion": 2, "mediaType": media_type}),
+        imageTag=image.tag("linux/amd64"),
+    )
+
+
+def make_stack(stack: Stack, stage: str) -> Stack:
+    """As `make deploy` does, with what was built for the local stack."""
+    sam = Path(sys.executable).parent / "sam"
+    config = [f"--config-file={ROOT / 'samconfig.toml'}", f"--config-env={stage}"]
+    template = f"--template={stack.home / 'build' / 'template.yaml'}"
+    overrides = run("parameters", "--stage", stage).splitlines()
+    done = subprocess.run(
+        [sam, "deploy", *config, template, "--parameter-overrides", *overrides],
+        env=stack._environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = Stack(home=stack.home, ports=stack.ports, name=f"scones-unlimited-{stage}")
+    (described,) = made.client("cloudformation").describe_stacks(StackName=made.name)["Stacks"]
+    made.outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    return made
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    for seed in range(6):
+        path = tmp_path / "photos" / ("bicycle", "motorcycle")[seed % 2] / f"{seed}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return tmp_path / "photos"
+
+
+def names(stack: Stack) -> set[str]:
+    return {one["StackName"] for one in stack.client("cloudformation").describe_stacks()["Stacks"]}
+
+
+def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aws, photos):
+    stacks_before = names(stack)
+    buckets_before = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
+    assert inventory.take(connect()) == []
+
+    # empty account → role, bucket, image
+    make_roles(stack)
+    push_image()
+    bucket = connect().workspace.bucket
+
+    # stage
+    run("data", "--source", photos, "--out", "data", "--to", f"s3://{bucket}/data")
+
+    # train: the job leaves what the ready-made model is
+    if importlib.util.find_spec("sagemaker"):
+        run("deploy")  # packs the ready-made model and brings it to S3
+        made = asked.of("CreateModelPackage")[0]["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+        key = made.removeprefix(f"s3://{bucket}/")
+        content = stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        aws.leave_model = lambda url: leave(stack, url, content)
+        run("train", "--on", "sagemaker", "--data", f"s3://{bucket}/data", "--out", "trained")
+        job = asked.of("CreateTrainingJob")[0]["TrainingJobName"]
+        assert Path("trained", "model.tar.gz").read_bytes() == content
+        from_job = ["--training-job", job]
+    else:
+        run("deploy")
+        from_job = []
+    first = Deployment.read()
+
+    # update, by a canary, to what was trained, with another threshold
+    run("deploy", *from_job, "--threshold", "0.75")
+    second = Deployment.read()
+    assert second.endpoint_name == first.endpoint_name
+    assert asked.of("UpdateEndpoint")[-1]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    assert json.loads(run("status", "--json"))["model_package"] == second.model_package
+
+    # invoke: alone, and by the stack that was told by deployment.json
+    photo = Path("photo.jpg")
+    photo.write_bytes(pictures.encoded(pictures.picture(pictures.bicycle, seed=1)))
+    assert json.loads(run("predict", "--endpoint", second.endpoint_name, photo))["label"] == "bicycle"
+    deployed = make_stack(stack, "dev")
+    (outcome,) = demo.classify(deployed, {"photo.jpg": photo})
+    assert (outcome.outcome, outcome.label) == ("accepted", "bicycle")
+
+    # roll back
+    run("rollback")
+    assert Deployment.read().confidence_threshold == first.confidence_threshold
+
+    # nothing left, and nothing of others gone
+    run("destroy", "--yes")
+    assert inventory.take(connect()) == []
+    assert names(stack) - {"aws-sam-cli-managed-default"} == stacks_before - {"aws-sam-cli-managed-default"}
+    buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
+    assert not {one for one in buckets - buckets_before if "sam-cli" not in one}
+    assert left_at_moto() == {}
+    assert not Path("deployment.json").exists()
+    assert run("destroy", "--yes") == "There is nothing of this project to delete.\n"
+
+
+def leave(stack: Stack, url: str, content: bytes) -> None:
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    stack.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+    output = key.replace("model.tar.gz", "output.tar.gz")
+    stack.client("s3").put_object(Bucket=bucket, Key=output, Body=content)
+
+
+def left_at_moto() -> dict[str, list[object]]:
+    """Everything that SageMaker, autoscaling, CloudWatch and ECR still list."""
+    sagemaker = boto3.client("sagemaker")
+    listed = {
+        "endpoints": sagemaker.list_endpoints()["Endpoints"],
+        "configurations": sagemaker.list_endpoint_configs()["EndpointConfigs"],
+        "models": sagemaker.list_models()["Models"],
+        "training jobs": sagemaker.list_training_jobs()["TrainingJobSummaries"],
+        "packages": sagemaker.list_model_packages()["ModelPackageSummaryList"],
+        "groups": sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"],
+        "alarms": boto3.client("cloudwatch").describe_alarms()["MetricAlarms"],
+        "repositories": boto3.client("ecr").describe_repositories()["repositories"],
+        "targets": boto3.client("application-autoscaling").describe_scalable_targets(
+            ServiceNamespace="sagemaker"
+        )["ScalableTargets"],
+    }
+    return {what: found for what, found in listed.items() if found}

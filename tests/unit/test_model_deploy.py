@@ -1,0 +1,752 @@
+"""`python -m model deploy`, `rollback`, `status`, `predict --endpoint` and `destroy`, against moto."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.loaders
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from moto import mock_aws
+from onnx import TensorProto, helper, numpy_helper
+
+from model import artifact, endpoint, image, inventory
+from model.__main__ import cli
+from model.account import connect
+from model.artifact import Description
+from model.classifier import Classifier
+from model.deployment import Deployment
+from tests import moto_gaps
+from tests.aws_shapes import Recorded, recording, violations
+from tests.conftest import ROOT
+
+SIDE = 32
+LOADER = botocore.loaders.create_loader()
+
+# moto leaves the bucket's policy out
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
+
+
+def write_model(folder: Path, version: str, *, threshold: float = 0.9) -> Path:
+    """A model that answers by the picture's colour, small enough to make in a test."""
+    weights = np.random.default_rng(int(version)).normal(size=(3, 3)).astype(np.float32) / 50
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "height_and_width"], ["colour"], keepdims=0),
+        helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "by_colour",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 3])],
+        [
+            numpy_helper.from_array(np.array([1, 2]), "height_and_width"),
+            numpy_helper.from_array(weights, "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    description = Description(
+        name="by-colour",
+        version=version,
+        labels=("bicycle", "motorcycle", "other"),
+        threshold=threshold,
+        threshold_reason="a test's",
+        input_size=SIDE,
+        graph_sha256=hashlib.sha256(content).hexdigest(),
+        made={},
+    )
+    artifact.write(folder, artifact.contents(content, description))
+    (folder / "metrics.json").write_text('{"accuracy": 0.97}')
+    return folder
+
+
+@pytest.fixture
+def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
+    """An account with the role, the bucket and the images there, and a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(endpoint, "POLL_SECONDS", 0)
+    monkeypatch.setattr(inventory, "STACK_POLL", 0)
+    monkeypatch.setattr(image, "local_images", list)
+    with moto_gaps.filled() as wishes, mock_aws():
+        account = connect()
+        account.cloudformation.create_stack(
+            StackName="scones-unlimited-roles",
+            TemplateBody=(ROOT / "model" / "roles.yaml").read_text(),
+            Capabilities=["CAPABILITY_IAM"],
+            Tags=[{"Key": "project", "Value": "scones-unlimited"}],
+        )
+        image.make_repository(account)
+        for platform in image.PLATFORMS:
+            push(account, platform)
+        yield wishes
+
+
+def push(account, platform: str) -> None:
+    media_type = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": {"digest": platform}})
+    account.ecr.put_image(
+        repositoryName="scones-unlimited", imageManifest=manifest, imageTag=image.tag(platform)
+    )
+
+
+@pytest.fixture
+def asked(aws) -> Iterator[Recorded]:
+    with recording() as recorded:
+        yield recorded
+    assert recorded.violations == []
+
+
+@pytest.fixture
+def model(aws, tmp_path) -> Path:
+    """A model, which the endpoints of the test serve."""
+    folder = write_model(tmp_path / "model", "1")
+    aws.answer = Classifier(folder).classify
+    return folder
+
+
+@pytest.fixture
+def newer(aws, tmp_path) -> Path:
+    return write_model(tmp_path / "newer", "2", threshold=0.7)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner(mix_stderr=False).invoke(cli, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def serve(aws, folder: Path) -> None:
+    aws.answer = Classifier(folder).classify
+
+
+def fail(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_a_first_deployment_makes_an_endpoint_that_scales_is_watched_and_captures(asked, model):
+    shown = succeed("deploy", "--model", model)
+
+    deployed = Deployment.read()
+    (config,) = asked.of("CreateEndpointConfig")
+    (endpoint_made,) = asked.of("CreateEndpoint")
+    assert deployed.endpoint_name in shown
+    assert endpoint_made["EndpointName"] == deployed.endpoint_name
+    assert {"Key": "stage", "Value": "dev"} in endpoint_made["Tags"]
+    assert config["DataCaptureConfig"] == {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": deployed.capture_uri,
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+    }
+    (variant,) = config["ProductionVariants"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.m5.large", 1)
+    assert len(asked.of("PutMetricAlarm")) == 2
+    (policy,) = asked.of("PutScalingPolicy")
+    assert policy["ResourceId"] == f"endpoint/{deployed.endpoint_name}/variant/AllTraffic"
+    assert deployed.parameters() == {
+        "EndpointName": deployed.endpoint_name,
+        "ClassLabels": "bicycle,motorcycle,other",
+        "ConfidenceThreshold": "0.9",
+        "ImageSize": "32",
+        "CaptureUri": deployed.capture_uri,
+    }
+
+
+def test_a_model_is_registered_with_its_metrics_and_served_from_the_registry(asked, model):
+    succeed("deploy", "--model", model)
+
+    (package,) = asked.of("CreateModelPackage")
+    (served,) = asked.of("CreateModel")
+    metrics = package["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
+    bucket, _, key = metrics.removeprefix("s3://").partition("/")
+    content = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert json.loads(content) == {"accuracy": 0.97}
+    assert package["ModelApprovalStatus"] == "Approved"
+    assert package["InferenceSpecification"]["Containers"][0]["Image"].endswith(image.tag("linux/amd64"))
+    assert served["PrimaryContainer"] == {"ModelPackageName": Deployment.read().model_package}
+
+
+def test_what_is_deployed_from_s3_is_the_same_model(asked, model, tmp_path):
+    url = "s3://elsewhere/job/output/model.tar.gz"
+    boto3.client("s3").create_bucket(Bucket="elsewhere")
+    from model.registry import pack  # noqa: PLC0415
+
+    boto3.client("s3").put_object(Bucket="elsewhere", Key="job/output/model.tar.gz", Body=pack(model))
+
+    succeed("deploy", "--model", url)
+
+    (package,) = asked.of("CreateModelPackage")
+    assert package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == url
+
+
+def test_a_second_deployment_is_tried_out_first_and_then_shifts_traffic_by_a_canary(asked, aws, model, newer):
+    succeed("deploy", "--model", model)
+    first = Deployment.read()
+    asked.requests.clear()
+    serve(aws, newer)
+
+    succeed("deploy", "--model", newer)
+
+    second = Deployment.read()
+    operations = asked.operations()
+    (tried,) = asked.of("CreateEndpoint")
+    (update,) = asked.of("UpdateEndpoint")
+    assert second.endpoint_name == first.endpoint_name
+    assert (second.confidence_threshold, second.model) == (0.7, "by-colour 2")
+    assert "-smoke-" in tried["EndpointName"]
+    assert operations.index("InvokeEndpoint") < operations.index("DeleteEndpoint")
+    assert operations.index("DeleteEndpoint") < operations.index("UpdateEndpoint")
+    routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert routing == {
+        "Type": "CANARY",
+        "WaitIntervalInSeconds": 300,
+        "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
+    }
+    assert [
+        alarm["AlarmName"] for alarm in update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    ] == [
+        f"{first.endpoint_name}-errors",
+        f"{first.endpoint_name}-latency",
+    ]
+    live, trial = asked.of("CreateEndpointConfig")
+    assert live["ProductionVariants"][0]["InitialInstanceCount"] == 2
+    assert trial["ProductionVariants"][0]["InitialInstanceCount"] == 1
+    assert "DataCaptureConfig" not in trial
+    assert operations.index("DeregisterScalableTarget") < operations.index("UpdateEndpoint")
+    assert operations.index("UpdateEndpoint") < operations.index("RegisterScalableTarget")
+
+
+def test_a_model_that_answers_otherwise_than_here_never_gets_traffic(asked, aws, model, newer):
+    succeed("deploy", "--model", model)
+    before = everything()
+
+    said = fail("deploy", "--model", newer)  # the endpoint still serves the first
+
+    assert "where the model answers" in said
+    assert "nothing is left behind" in said
+    assert asked.of("UpdateEndpoint") == []
+    assert everything() == before
+    assert Deployment.read().model == "by-colour 1"
+
+
+def test_an_update_that_is_taken_back_leaves_what_was_there(asked, aws, model, newer):
+    succeed("deploy", "--model", model)
+    before = everything()
+    serve(aws, newer)
+    aws.taken_back = True
+
+    said = fail("deploy", "--model", newer)
+
+    assert "serves what it did before" in said
+    assert "Alarm(s) breached" in said
+    assert everything() == before
+
+
+def everything() -> set[str]:
+    """All that is there but the registered versions, which stay whatever becomes of an endpoint."""
+    return {str(found) for found in inventory.take(connect()) if found.kind != "model package"}
+
+
+def test_rollback_returns_to_the_model_before_and_only_that_one_is_kept(asked, aws, model, newer, tmp_path):
+    for folder in (model, newer, write_model(tmp_path / "newest", "3")):
+        serve(aws, folder)
+        succeed("deploy", "--model", folder)
+    assert len([found for found in inventory.take(connect()) if found.kind == "model"]) == 2
+
+    shown = succeed("rollback")
+
+    deployed = Deployment.read()
+    assert "serves by-colour 2 (2) again" in shown
+    assert (deployed.model, deployed.confidence_threshold) == ("by-colour 2", 0.7)
+    update = asked.of("UpdateEndpoint")[-1]
+    routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert routing["Type"] == "ALL_AT_ONCE"
+
+
+def test_there_is_nothing_to_roll_back_to_after_a_first_deployment(asked, model):
+    assert "nothing to roll back" in fail("rollback")
+    succeed("deploy", "--model", model)
+    assert "nothing to roll back to" in fail("rollback")
+
+
+def test_approval_keeps_a_model_back_until_somebody_gives_it(asked, model):
+    said = fail("deploy", "--model", model, "--require-approval")
+    package = said.split()[1]
+    assert "update-model-package" in said
+    assert asked.of("CreateModel") == []
+
+    assert package in fail("deploy", "--model", model, "--require-approval")
+    boto3.client("sagemaker").update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
+    succeed("deploy", "--model", model, "--require-approval")
+
+    assert len(asked.of("CreateModelPackage")) == 1
+    assert Deployment.read().model_package == package
+
+
+def test_a_rejected_model_is_not_deployed(asked, model):
+    package = fail("deploy", "--model", model, "--require-approval").split()[1]
+    boto3.client("sagemaker").update_model_package(ModelPackageArn=package, ModelApprovalStatus="Rejected")
+
+    assert "was rejected" in fail("deploy", "--model", model)
+
+
+def test_serverless_has_no_instances_no_capture_and_no_scaling(asked, model):
+    succeed("deploy", "--model", model, "--serverless", "--memory", "3072")
+
+    (config,) = asked.of("CreateEndpointConfig")
+    assert config["ProductionVariants"][0]["ServerlessConfig"] == {
+        "MemorySizeInMB": 3072,
+        "MaxConcurrency": 20,
+    }
+    assert "DataCaptureConfig" not in config
+    assert asked.of("RegisterScalableTarget") == []
+    assert "CaptureUri" not in Deployment.read().parameters()
+    assert "is serverless" in fail("deploy", "--model", model)
+
+
+def test_an_update_of_a_serverless_endpoint_has_no_canary(asked, aws, model, newer):
+    succeed("deploy", "--model", model, "--serverless")
+    serve(aws, newer)
+
+    succeed("deploy", "--model", newer, "--serverless")
+    succeed("rollback")
+
+    assert all("DeploymentConfig" not in update for update in asked.of("UpdateEndpoint"))
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "platform"),
+    [
+        ("ml.m5.large", "linux/amd64"),
+        ("ml.c7g.large", "linux/arm64"),
+        ("ml.m6gd.xlarge", "linux/arm64"),
+        ("ml.c6gn.large", "linux/arm64"),
+        ("ml.g5.xlarge", "linux/amd64"),
+        ("ml.g4dn.xlarge", "linux/amd64"),
+        (None, "linux/amd64"),
+    ],
+)
+def test_graviton_gets_the_image_for_its_processor(instance_type, platform):
+    assert endpoint.Hosting(instance_type=instance_type).platform == platform
+
+
+def test_a_graviton_endpoint_serves_the_arm_image(asked, model):
+    succeed("deploy", "--model", model, "--instance-type", "ml.c6g.large")
+
+    (package,) = asked.of("CreateModelPackage")
+    assert package["InferenceSpecification"]["Containers"][0]["Image"].endswith("-arm64")
+
+
+def test_a_key_encrypts_volumes_and_captures(asked, model):
+    key = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+    succeed("deploy", "--model", model, "--kms-key", key, "--capture-percent", "50")
+
+    (config,) = asked.of("CreateEndpointConfig")
+    assert config["KmsKeyId"] == key
+    assert config["DataCaptureConfig"]["KmsKeyId"] == key
+    assert config["DataCaptureConfig"]["InitialSamplingPercentage"] == 50
+
+
+def test_stages_are_apart(asked, aws, model, newer):
+    succeed("deploy", "--model", model)
+    dev = Deployment.read()
+    serve(aws, newer)
+    succeed("deploy", "--model", newer, "--stage", "prod")
+
+    assert asked.of("UpdateEndpoint") == []
+    assert Deployment.read().endpoint_name != dev.endpoint_name
+    assert "is of stage prod" in fail("parameters", "--stage", "dev")
+    assert f"EndpointName={Deployment.read().endpoint_name}\n" in succeed("parameters", "--stage", "prod")
+
+    succeed("destroy", "--stage", "dev", "--yes")
+
+    left = everything()
+    assert "stack scones-unlimited-roles" in " ".join(left)
+    assert not [one for one in left if "-dev-" in one]
+    assert any("endpoint scones-unlimited-prod-" in one for one in left)
+
+
+def test_status_says_what_is_deployed(asked, aws, model, newer):
+    assert "has no endpoint" in fail("status")
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer)
+
+    status = json.loads(succeed("status", "--json"))
+
+    assert status["model"] == "by-colour 2"
+    assert (status["state"], status["on"]) == ("InService", "2 x ml.m5.large")
+    assert status["previous"]
+    assert set(status["alarms"]) == {f"{status['endpoint']}-errors", f"{status['endpoint']}-latency"}
+    assert status["captures"] == Deployment.read().capture_uri
+    assert status["dollars_an_hour"] == pytest.approx(0.23)
+    assert "by-colour 2 (2)" in succeed("status")
+
+
+def test_predict_asks_the_endpoint_with_the_labels_it_was_deployed_with(asked, aws, model, tmp_path):
+    succeed("deploy", "--model", model)
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(picture())
+
+    (line,) = succeed("predict", "--endpoint", Deployment.read().endpoint_name, photo).splitlines()
+
+    here = json.loads(succeed("predict", "--model", model, photo))
+    there = json.loads(line)
+    assert there["probabilities"] == pytest.approx(here["probabilities"], abs=1e-5)
+    assert there["decision"] == here["decision"]
+
+
+def picture() -> bytes:
+    from local.pictures import bicycle, encoded, picture  # noqa: PLC0415
+
+    return encoded(picture(bicycle, seed=1), "PNG")
+
+
+def test_predict_says_when_there_is_no_such_endpoint(asked, tmp_path):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(picture())
+
+    assert "there is no endpoint nowhere" in fail("predict", "--endpoint", "nowhere", photo)
+
+
+def test_destroy_leaves_nothing_twice(asked, aws, model, newer):
+    theirs = boto3.client("sagemaker")
+    theirs.create_model(
+        ModelName="scones-unlimited-not-ours", ExecutionRoleArn=role(), PrimaryContainer={"Image": "x"}
+    )
+    theirs.create_model_package_group(ModelPackageGroupName="theirs")
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer)
+    boto3.client("logs").create_log_group(
+        logGroupName=f"/aws/sagemaker/Endpoints/{Deployment.read().endpoint_name}"
+    )
+    listed = succeed("destroy", "--dry-run").splitlines()
+    assert len(inventory.take(connect())) == len(listed)
+
+    shown = succeed("destroy", "--yes").splitlines()
+
+    assert shown == listed + [f"Deleted {one}." for one in listed]
+    assert inventory.take(connect()) == []
+    assert succeed("destroy", "--yes") == "There is nothing of this project to delete.\n"
+    assert [one["ModelName"] for one in theirs.list_models()["Models"]] == ["scones-unlimited-not-ours"]
+    groups = theirs.list_model_package_groups()["ModelPackageGroupSummaryList"]
+    assert [one["ModelPackageGroupName"] for one in groups] == ["theirs"]
+    assert not Path("deployment.json").exists()
+
+
+def role() -> str:
+    return "arn:aws:iam::123456789012:role/theirs"
+
+
+def test_destroy_goes_on_past_what_cannot_be_deleted_and_says_so(asked, aws, model):
+    succeed("deploy", "--model", model)
+    aws.refused["DeleteModel"] = ("AccessDeniedException", "not you")
+
+    result = run("destroy", "--yes")
+
+    assert result.exit_code == 1
+    assert "Not deleted: model scones-unlimited-dev-" in result.stderr
+    assert "1 of " in result.stderr
+    aws.refused.clear()
+    succeed("destroy", "--yes")
+    assert inventory.take(connect()) == []
+
+
+def test_destroy_asks_first(asked, model):
+    succeed("deploy", "--model", model)
+    before = everything()
+
+    assert CliRunner(mix_stderr=False).invoke(cli, ["destroy"], input="n\n").exit_code == 1
+    assert everything() == before
+
+
+def test_a_failed_creation_gives_sagemakers_reason_and_leaves_nothing(asked, aws, model):
+    before = everything()
+    aws.endpoint_failures = ["The container for AllTraffic did not pass the ping health check."]
+
+    said = fail("deploy", "--model", model)
+
+    assert "did not pass the ping health check" in said
+    assert "nothing is left behind" in said
+    assert everything() - before == {"model package group scones-unlimited"}
+    assert not Path("deployment.json").exists()
+
+
+def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, model, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "wait", interrupt)
+        result = run("deploy", "--model", model)
+
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    for what in ("model", "endpoint configuration", "endpoint"):
+        assert f"{what} scones-unlimited-dev-" in said
+    assert "python -m model destroy" in said
+    succeed("destroy", "--yes")
+    assert inventory.take(connect()) == []
+
+
+def test_an_endpoint_that_is_still_being_made_is_deleted_once_it_is(asked, aws, model):
+    succeed("deploy", "--model", model)
+    name = Deployment.read().endpoint_name
+    states = iter(["Creating", "Creating", "InService"])
+
+    def describe(account, name, real=endpoint.describe):
+        seen = real(account, name)
+        state = next(states, None)
+        return replace(seen, status=state) if seen and state else seen
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endpoint, "describe", describe)
+        endpoint.delete(connect(), name)
+
+    assert next(states, None) is None
+    assert endpoint.describe(connect(), name) is None
+
+
+def test_what_cannot_be_taken_back_is_named(asked, aws, model):
+    aws.endpoint_failures = ["no capacity"]
+    aws.refused["DeleteModel"] = ("AccessDeniedException", "not you")
+
+    said = fail("deploy", "--model", model)
+
+    assert "left behind: model scones-unlimited-dev-" in said
+    aws.refused.clear()
+    assert any("model scones-unlimited-dev-" in one for one in everything())
+
+
+@pytest.mark.parametrize(
+    ("operation", "refusal", "advice"),
+    [
+        (
+            "CreateEndpoint",
+            (
+                "ResourceLimitExceeded",
+                "The account-level service limit 'ml.m5.large for endpoint usage' is 0",
+            ),
+            "Service Quotas",
+        ),
+        (
+            "CreateModel",
+            ("AccessDeniedException", "not authorized to perform iam:PassRole"),
+            "DeployerPolicy",
+        ),
+        ("GetCallerIdentity", ("ExpiredToken", "The security token is expired"), "sign in again"),
+    ],
+)
+def test_what_aws_refuses_is_one_line_and_leaves_nothing(asked, aws, model, *, operation, refusal, advice):
+    before = everything()
+    aws.refused[operation] = refusal
+
+    said = fail("deploy", "--model", model)
+
+    assert refusal[1] in said
+    assert advice in said
+    aws.refused.clear()
+    assert everything() - before <= {"model package group scones-unlimited"}
+
+
+def test_an_image_that_is_not_in_ecr_is_missed_before_anything_is_made(asked, aws, model, monkeypatch):
+    monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
+    before = everything()
+
+    said = fail("deploy", "--model", model)
+
+    assert "is not in ECR: python -m model image --platform linux/amd64 --push" in said
+    assert everything() == before
+
+
+def test_without_the_roles_it_says_how_to_make_them(asked, aws, model):
+    boto3.client("cloudformation").delete_stack(StackName="scones-unlimited-roles")
+
+    assert "make roles" in fail("deploy", "--model", model)
+
+
+def test_the_policy_for_whoever_deploys_allows_what_is_asked_and_nothing_that_never_is(
+    asked, aws, model, newer
+):
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer)
+    succeed("rollback")
+    succeed("status")
+    found = inventory.take(connect())
+    for one in found:
+        if one.kind != "stack":
+            one.delete()
+
+    allowed = allowed_actions("DeployerPolicy")
+    # what the services are called where they are signed for, where IAM calls them something else
+    asked_for = {action.replace("monitoring:", "cloudwatch:") for action in asked.actions}
+    of_s3 = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectVersions": "s3:ListBucketVersions"}
+    asked_for = {of_s3.get(action, action) for action in asked_for} - {"sts:GetCallerIdentity"}
+    assert asked_for <= allowed
+    never = {action for action in allowed - asked_for if action.startswith("sagemaker:")}
+    assert never == {
+        "sagemaker:AddTags",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+        # training's, which is tested elsewhere
+        "sagemaker:CreateTrainingJob",
+        "sagemaker:DeleteTrainingJob",
+        "sagemaker:DescribeTrainingJob",
+        "sagemaker:StopTrainingJob",
+    }
+
+
+def allowed_actions(name: str) -> set[str]:
+    statements = roles()["Resources"][name]["Properties"]["PolicyDocument"]["Statement"]
+    actions = [statement["Action"] for statement in statements]
+    return set(chain(*([action] if isinstance(action, str) else action for action in actions)))
+
+
+def roles() -> Any:
+    from cfnlint.decode import cfn_yaml  # noqa: PLC0415  half a second
+
+    return cfn_yaml.load(str(ROOT / "model" / "roles.yaml"))
+
+
+def test_no_statement_of_the_roles_has_a_wildcard_where_it_need_not():
+    for name in ("ExecutionRole", "StudioRole", "DeployerPolicy"):
+        properties = roles()["Resources"][name]["Properties"]
+        documents = [
+            properties.get("PolicyDocument"),
+            *(p["PolicyDocument"] for p in properties.get("Policies", [])),
+        ]
+        for statement in chain(*(document["Statement"] for document in documents if document)):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert not [action for action in actions if "*" in action]
+            assert statement["Sid"]
+
+
+def test_a_policy_fits_in_what_iam_takes():
+    document = json.dumps(roles()["Resources"]["DeployerPolicy"]["Properties"]["PolicyDocument"])
+    longest = {
+        "${AWS::Partition}": "aws-us-gov",
+        "${AWS::Region}": "ap-southeast-2",
+        "${AWS::AccountId}": "1" * 12,
+    }
+    for name, value in longest.items():
+        document = document.replace(name, value)
+
+    assert len("".join(document.split())) + 500 < 6144
+
+
+def test_a_studio_domain_goes_with_what_people_made_in_it(asked, aws):
+    sagemaker = boto3.client("sagemaker")
+    domain = sagemaker.create_domain(
+        DomainName="scones-unlimited",
+        AuthMode="IAM",
+        DefaultUserSettings={"ExecutionRole": role()},
+        SubnetIds=["subnet-1"],
+        VpcId="vpc-1",
+    )["DomainArn"].rpartition("/")[2]
+    owner = {"UserProfileName": "ada", "SpaceName": "lab"}
+    aws.in_studio = {
+        "App": [{"AppName": "default", "AppType": "JupyterLab", "Status": "InService", "SpaceName": "lab"}],
+        "Space": [owner],
+        "UserProfile": [owner],
+    }
+
+    inventory.delete_domain(connect(), domain)
+
+    assert aws.in_studio == {"App": [], "Space": [], "UserProfile": []}
+    assert sagemaker.list_domains()["Domains"] == []
+    assert asked.of("DeleteDomain")[0]["RetentionPolicy"] == {"HomeEfsFileSystem": "Delete"}
+
+
+@pytest.mark.parametrize("instances", [1, 2, 40])
+@pytest.mark.parametrize("bake_seconds", [0, 60, 3600])
+@pytest.mark.parametrize("canary", [True, False])
+def test_any_update_is_within_sagemakers_bounds(instances, bake_seconds, canary):
+    how = endpoint.blue_green(instances, ["one", "other"], bake_seconds, canary=canary)
+
+    shape = boto3.client("sagemaker").meta.service_model.shape_for("DeploymentConfig")
+    assert violations(how, shape, "DeploymentConfig") == []
+    routing = how["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert (routing["Type"] == "CANARY") == (canary and instances > 1)
+
+
+@pytest.mark.parametrize("command", ["deploy", "status", "rollback", "destroy"])
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"AWS_DEFAULT_REGION": "us-esat-1"}, "us-esat-1 is no region that SageMaker is in"),
+        ({"AWS_DEFAULT_REGION": ""}, "no region: set AWS_REGION"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials"),
+    ],
+)
+def test_a_wrong_environment_is_one_line(command, environment, reason, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+
+    assert reason in fail(command)
+
+
+def test_a_name_is_one_that_sagemaker_and_the_stack_take():
+    name = endpoint.unique_name("productionstage1", "smoke")
+
+    assert len(name) <= 63
+    assert name == name.lower()
+    assert name != endpoint.unique_name("productionstage1", "smoke")
+
+
+@pytest.mark.parametrize("stage", ["Dev", "a-b", "", "x" * 17, "1a"])
+def test_a_stage_is_a_short_word(stage):
+    assert run("status", "--stage", stage).exit_code == 2
+
+
+def test_parameters_need_a_deployment_or_an_endpoint(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    assert "python -m model deploy" in fail("parameters")
+    assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
+
+
+def test_parameters_of_another_endpoint_are_not_those_of_the_deployed_one(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    deployed = Deployment(
+        stage="dev",
+        region="us-east-1",
+        account="123456789012",
+        endpoint_name="ours",
+        class_labels=("e bike", "moped"),
+        confidence_threshold=0.87,
+        image_size=96,
+        capture_uri=None,
+        model="m 1",
+        model_package="arn",
+        deployed_at="2026-11-25T00:00:00Z",
+    )
+    deployed.write()
+
+    assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
+    ours = 'EndpointName=ours\nClassLabels="e bike,moped"\nConfidenceThreshold=0.87\nImageSize=96\n'
+    assert succeed("parameters", "--endpoint", "ours") == ours
+    assert succeed("parameters") == ours
+    replace(deployed, stage="prod").write()
+    assert "is of stage prod" in fail("parameters")
