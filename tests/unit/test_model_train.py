@@ -15,6 +15,7 @@ from local import pictures
 from model import artifact, dataset, fitting, training
 from model.__main__ import cli
 from model.classifier import Classifier
+from model.dataset import Dataset
 from model.fitting import Fit
 from model.head import Head
 from model.photo import read_pixels
@@ -181,6 +182,19 @@ def test_predict_asks_it(trained, drawn):
 
     assert result.exit_code == 0
     assert json.loads(result.stdout)["label"] == "bicycle"
+
+
+def test_of_a_label_with_more_photos_some_are_taken_from_all_over():
+    paths = tuple(Path(f"{k}.png") for k in range(13))
+    data = Dataset(("bicycle", "van"), paths, np.array([0, 1] * 3 + [0] * 7), None)
+
+    chosen = training.Photos.of(data, most=4)
+
+    assert [path.name for path in chosen.paths] == [
+        *("0.png", "6.png", "9.png", "12.png"),
+        *("1.png", "3.png", "5.png"),
+    ]
+    assert chosen.targets.tolist() == [0] * 4 + [1] * 3
 
 
 # What it concludes from what was held out
