@@ -1,13 +1,11 @@
 """SageMaker's runtime in front of the emulator: the model answers whom IAM lets in, and as SageMaker does."""
 
-import json
-
 import boto3
 import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from local import pictures
+from local import pictures, processes
 from local.stack import ENDPOINT_NAME
 
 PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
@@ -50,7 +48,8 @@ def allow(stack, resource: str) -> None:
 
 
 def test_nothing_can_be_reached_from_outside_this_machine(stack):
-    servers = [psutil.Process(one["pid"]) for one in json.loads((stack.home / "processes.json").read_text())]
+    registry = processes.registered(stack.home / "processes.json")
+    servers = [server for entry in registry if (server := processes.alive(entry))]
 
     listening = {
         connection.laddr
