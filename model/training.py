@@ -208,6 +208,8 @@ def conclude(name: str, photos: Photos, fit: Fit, precision: float) -> Result:
     )
     if not chosen.reached:
         reason += "; none reaches that, this is the most confident answer's"
+    elif chosen.right == chosen.accepted and chosen.accepted * (1 - precision) < 1:
+        reason += "; so few say little about such a precision"
     metrics = {
         "validation:accuracy": float(right.mean()),
         "validation:loss": log_loss(np.log(np.maximum(fit.held_out, 1e-12)), truth),
