@@ -50,8 +50,9 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 	@$(BIN)/python -m model train --data .local/data --out .local/model
 	@$(BIN)/python -m model evaluate --model .local/model --data .local/data --out .local/evaluation
 
+# A process for each ring: what one leaves in memory is no other's.
 test: setup  ## all tests: unit, integration, end to end
-	@$(BIN)/python -m pytest
+	@for ring in unit integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
 
 lint: setup  ## style, types, template
 	@$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """The container that SageMaker runs, built and run: it serves as the process here does, and it trains."""
 
 import gc
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -209,7 +208,6 @@ def test_it_ends_when_sagemaker_asks_it_to(built):
         assert docker("inspect", container.name, "--format", "{{.State.ExitCode}}") == "0"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("model.train") is None, reason="there is no `model train` here")
 def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
     job = tmp_path / "job"
     for folder in ("model", "output/data", "input/config"):
@@ -231,7 +229,6 @@ def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
         assert answer == pytest.approx(here.classify(photo), abs=1e-5)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("model.train") is None, reason="there is no `model train` here")
 def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built, tmp_path):
     for folder in ("job/output", "job/input/config", "empty"):
         (tmp_path / folder).mkdir(parents=True)
