@@ -118,9 +118,7 @@ def find_places(data: Path | None, out: Path | None) -> Places:
     click.UsageError
         It is no job, and one is not given.
     """
-    if data and out:
-        return Places(data, out, out, packed_later=False)
-    if not HYPERPARAMETERS.exists():
+    if not (data and out) and not HYPERPARAMETERS.exists():
         raise click.UsageError("give --data and --out")
     data = data or Path(os.environ.get("SM_CHANNEL_TRAINING", JOB_INPUT))
     if out:
