@@ -18,7 +18,7 @@ from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import stepfunctions
+from ministack.services import s3, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -29,6 +29,10 @@ INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
 EXECUTIONS_AT_ONCE = 2 * (os.process_cpu_count() or 1)
 """Executions that make progress; the others wait. Each call in flight is a process of a hundred megabytes."""
+
+type Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers and body."""
+type GetObject = Callable[..., Answer]
 
 model = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
 
@@ -51,6 +55,25 @@ def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT0
     return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG))
 
 
+def hide_from_strangers(get: GetObject) -> GetObject:
+    """Answer 403 instead of 404 to whoever may not list the bucket, as S3 does (API Reference, GetObject)."""
+
+    def get_object(
+        bucket: str, key: str, headers: dict[str, str], query: dict[str, list[str]] | None = None
+    ) -> Answer:
+        answer = get(bucket, key, headers, query)
+        if b"<Code>NoSuchKey</Code>" not in answer[2]:
+            return answer
+        access_key, region = extract_access_key_id(headers, query or {}), extract_region(headers, query or {})
+        if enforce(access_key, "s3:ListBucket", "s3", region, f"arn:aws:s3:::{bucket}") is None:
+            return answer
+        denied: Answer = s3._error("AccessDenied", "Access Denied", 403, f"/{bucket}/{key}")  # noqa: SLF001
+        return denied
+
+    return get_object
+
+
+s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001  there is no hook
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
 metrics.install()
