@@ -67,7 +67,8 @@ def hide_from_strangers(get: GetObject) -> GetObject:
         access_key, region = extract_access_key_id(headers, query or {}), extract_region(headers, query or {})
         if enforce(access_key, "s3:ListBucket", "s3", region, f"arn:aws:s3:::{bucket}") is None:
             return answer
-        denied: Answer = s3._error("AccessDenied", "Access Denied", 403, f"/{bucket}/{key}")  # noqa: SLF001
+        message = f"The caller is not authorized to perform: s3:ListBucket on resource: arn:aws:s3:::{bucket}"
+        denied: Answer = s3._error("AccessDenied", message, 403, f"/{bucket}/{key}")  # noqa: SLF001
         return denied
 
     return get_object

@@ -18,6 +18,7 @@ COMMANDS = {
     "rollback": "Bring an endpoint back to the model that it served before the last update.",
     "status": "Say what is deployed: which model, since when, how busy, how well, and at what cost.",
     "parameters": "Print the stack's parameters for what was deployed last, as sam deploy takes them.",
+    "forget": "Delete a photo, and all that was derived from it.",
     "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }
 

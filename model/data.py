@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import io
-import json
 import os
 import re
 import tempfile
@@ -505,7 +504,7 @@ def _write_draft(draft: Path, collection: Collection, source: str) -> None:
     for split, lines in rows.items():
         (draft / dataset.index_name(split)).write_text("".join(lines), encoding="utf-8")
     manifest = {"labels": labels, "source": source, "counts": count(collection), "sha256": hashes}
-    (draft / dataset.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (draft / dataset.MANIFEST).write_text(dataset.manifest_text(manifest), encoding="utf-8")
 
 
 def _path(one: Photo, taken: Container[str]) -> str:
