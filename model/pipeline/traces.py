@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import batched
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +22,6 @@ from model.pipeline.stack import Stack
 from model.sagemaker.account import ROLES_STACK, described, outputs_of
 from model.training import dataset
 
-BATCH = 1000
-"""Keys that DeleteObjects takes at once (Amazon S3 API Reference)."""
 MESSAGES = 10
 """Messages that SQS gives at once (API Reference, ReceiveMessage)."""
 HIDDEN = 300
@@ -401,18 +398,10 @@ class Files:
             Path(path).unlink(missing_ok=True)
 
     def delete_versions(self, bucket: str, versions: Iterable[Mapping[str, Any]]) -> None:
-        """Delete versions of objects, as ListObjectVersions names them.
-
-        Raises
-        ------
-        TracesError
-            S3 refuses one.
-        """
-        for batch in batched(versions, BATCH, strict=False):
-            objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in batch]
-            answer = self.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            for failure in answer.get("Errors", []):
-                raise TracesError(f"s3://{bucket}/{failure['Key']}: {failure['Message']}")
+        """Delete versions of objects, as ListObjectVersions names them."""
+        for one in versions:
+            # One by one: DeleteObjects would take the permission to delete what is no version too.
+            self.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
 
     def _read(self, path: str) -> bytes:
         if path.startswith("s3://"):
