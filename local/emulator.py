@@ -1,4 +1,4 @@
-"""The emulator: ministack, mended twice, and with what it lacks: SageMaker's runtime, and metrics.
+"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, and metrics.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
@@ -9,6 +9,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
@@ -18,7 +20,7 @@ from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import s3, stepfunctions
+from ministack.services import lambda_svc, s3, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -74,6 +76,27 @@ def hide_from_strangers(get: GetObject) -> GetObject:
     return get_object
 
 
+memory: ContextVar[int] = ContextVar("memory")
+"""Of the function whose container is about to start, in MB."""
+
+
+def knowing_its_memory(spawn: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell `within_memory` whose container starts."""
+
+    def spawn_container(config: dict[str, Any], *rest: Any) -> Any:  # noqa: ANN401  passed through
+        memory.set(config["MemorySize"])
+        return spawn(config, *rest)
+
+    return spawn_container
+
+
+def within_memory(parse: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """Give a function's container the function's memory; ministack gives each that of the machine."""
+    return lambda flags: parse(flags.format(memory=memory.get()))
+
+
+lambda_svc._spawn_lambda_container_impl = knowing_its_memory(lambda_svc._spawn_lambda_container_impl)  # noqa: SLF001
+lambda_svc._parse_docker_flags = within_memory(lambda_svc._parse_docker_flags)  # noqa: SLF001
 s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001  there is no hook
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001

@@ -249,6 +249,9 @@ class Stack:
             "MINISTACK_REGION": self.region,
             "MODEL_URL": self.sagemaker_runtime_url,
         }
+        if self.for_containers:
+            # Functions run in Lambda's images or not at all, each with the memory that it has.
+            emulation |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
         return processes.Server(
             name="the emulator",
             command=[
