@@ -25,8 +25,8 @@ from model.training import cifar, dataset
 from model.training.download import Checksum, download
 
 CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-CIFAR_100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
-"""As its authors publish it, at https://www.cs.toronto.edu/~kriz/cifar.html."""
+CIFAR_100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+"""Of the archive whose MD5 its authors publish, at https://www.cs.toronto.edu/~kriz/cifar.html."""
 CIFAR_CLASSES = ("bicycle", "motorcycle")
 
 LABEL = re.compile(r"\w[\w .+-]*")
@@ -199,7 +199,7 @@ def find_archive(source: str, sha256: str | None) -> Path:
     checksum = Checksum("sha256", sha256) if sha256 else None
     if "://" in source:
         if source == CIFAR_100:
-            checksum = checksum or Checksum("md5", CIFAR_100_MD5)
+            checksum = checksum or Checksum("sha256", CIFAR_100_SHA256)
         return download(source, platformdirs.user_cache_path("scones-unlimited"), checksum)
     archive = Path(source)
     if not archive.is_file():
