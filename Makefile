@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift train test lint format build sagemaker roles deploy destroy bench
+.PHONY: help setup demo up down drift train test lint audit format build sagemaker roles deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -60,6 +60,13 @@ lint: setup  ## style, types, template
 	@$(BIN)/mypy
 	@$(BIN)/cfn-lint template.yaml model/roles.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
+
+# Each in an environment of its own, as checkov pins half of ours to other versions.
+audit: setup  ## security: the code, the templates, known vulnerabilities of what is locked
+	@$(UV) tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive functions model local
+	@$(UV) tool run --quiet checkov@3.3.30 --config-file .checkov.yaml
+	@found=$$($(UV) audit --locked 2>&1) && echo "$$found" || { echo "$$found" >&2; \
+	  [[ $$found == *"error sending request"* ]] && echo "Vulnerabilities were not looked up: osv.dev is out of reach." >&2; }
 
 format: setup  ## bring the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
