@@ -1,4 +1,4 @@
-"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, metrics, map runs as AWS has them.
+"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, metrics, whole map runs.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """

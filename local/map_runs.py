@@ -1,4 +1,4 @@
-"""What the emulator lacks of a Distributed Map: limits from the input, an end when it is stopped, its results in S3."""
+"""What the emulator lacks of a Distributed Map: limits from the input, an end when stopped, results in S3."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ LIMITS = ("MaxConcurrency", "ToleratedFailurePercentage")
 ENDED = ("SUCCEEDED", "FAILED")
 
 type Json = dict[str, Any]
-type RunMap = Callable[[Json, Any, Any, Json, Json, Json], tuple[Any, str | None]]
+type RunMap = Callable[..., tuple[Any, str | None]]
 
 
 def with_limits_and_results(run_map: RunMap) -> RunMap:
@@ -21,34 +21,31 @@ def with_limits_and_results(run_map: RunMap) -> RunMap:
     https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
     """
 
-    def run(
-        state: Json,
-        raw: Any,  # noqa: ANN401  as the emulator has it
-        effective: Any,  # noqa: ANN401
-        iterator: Json,
-        execution: Json,
-        context: Json,
-    ) -> tuple[Any, str | None]:
+    def run(state: Json, *given: Any) -> tuple[Any, str | None]:  # noqa: ANN401  the emulator's
+        _, effective, _, execution, context = given
         limits = {
             name: stepfunctions._resolve_path_or_ctx(state[f"{name}Path"], effective, context)  # noqa: SLF001
             for name in LIMITS
             if f"{name}Path" in state
         }
+        written = None
         try:
-            output, after = run_map(state | limits, raw, effective, iterator, execution, context)
+            output, after = run_map(state | limits, *given)
         finally:
             map_run = latest_of(execution)
             if map_run and execution["status"] == "ABORTED":
                 count_aborted(map_run)
-            written = write_results(state, effective, context, map_run) if map_run else None
+            if map_run and "ResultWriter" in state:
+                written = write_results(state["ResultWriter"], effective, context, map_run)
         return written or output, after
 
     return run
 
 
 def latest_of(execution: Mapping[str, Any]) -> Json | None:
-    """Return the last map run of an execution."""
-    runs = [run for run in stepfunctions._map_runs.values() if run["executionArn"] == execution["executionArn"]]  # noqa: SLF001
+    """Return the last map run of an execution; ``None`` if its items could not even be listed."""
+    every: list[Json] = stepfunctions._map_runs.values()  # noqa: SLF001
+    runs = [run for run in every if run["executionArn"] == execution["executionArn"]]
     return runs[-1] if runs else None
 
 
@@ -92,12 +89,10 @@ def count_aborted(map_run: Json) -> None:
     map_run["status"] = "ABORTED"
 
 
-def write_results(state: Json, effective: Any, context: Json, map_run: Json) -> Json | None:  # noqa: ANN401
+def write_results(writer: Json, effective: Any, context: Json, map_run: Json) -> Json:  # noqa: ANN401
     """Write what became of each item, and a manifest of that; return the state's output."""
-    if "ResultWriter" not in state:
-        return None
-    parameters = stepfunctions._resolve_params_obj(state["ResultWriter"]["Parameters"], effective, context)  # noqa: SLF001
-    bucket, folder = parameters["Bucket"], f"{parameters['Prefix']}/{map_run['mapRunArn'].rpartition(':')[2]}"
+    where = stepfunctions._resolve_params_obj(writer["Parameters"], effective, context)  # noqa: SLF001
+    bucket, folder = where["Bucket"], f"{where['Prefix']}/{map_run['mapRunArn'].rpartition(':')[2]}"
     s3, files = boto3.client("s3"), dict[str, list[Json]](SUCCEEDED=[], FAILED=[], PENDING=[])
     for status in ENDED:
         if children := [child for child in children_of(map_run) if child["status"] == status]:

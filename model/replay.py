@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.progress import Progress
 
-from model.account import refusals_explained
 from model.pipeline.stack import Stack, find, stack_option
+from model.sagemaker.account import refusals_explained
 
 BATCH = 10
 """Messages that SQS gives at once (API Reference, ReceiveMessage)."""

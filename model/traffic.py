@@ -18,9 +18,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from model.account import refusals_explained
 from model.pipeline.stack import Stack, find, stack_option
 from model.pipeline.subscription import PROBE, Subscription, subscribed
+from model.sagemaker.account import refusals_explained
 
 PREFIX = "uploads/traffic/"
 """Under which the photos of each run go, in a folder of their own."""
@@ -253,7 +253,7 @@ def twice_prefix(prefix: str) -> str:
 
 def photos_in(folder: Path) -> list[tuple[str, bytes | Path]]:
     """Return the photos in a folder and its subfolders, by name."""
-    from model.photo import SUFFIXES  # noqa: PLC0415  Pillow and its plugins take their time
+    from model.network.photo import SUFFIXES  # noqa: PLC0415  Pillow and its plugins take their time
 
     found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not found:

@@ -10,7 +10,7 @@ import boto3
 import click
 from botocore.config import Config
 
-from model.account import PATIENT, connect, described, outputs_of
+from model.sagemaker.account import PATIENT, connect, described, outputs_of
 
 DESCRIPTION = Path(__file__).parents[2] / ".local" / "stack.json"
 """What `make up` writes: where the local stack is, and its outputs."""

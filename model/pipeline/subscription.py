@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from model.account import PROJECT, unless_gone
 from model.pipeline.stack import Stack, StackError
+from model.sagemaker.account import PROJECT, unless_gone
 
 PROBE = "scones.subscription"
 """The source of the events by which a subscription knows that its rules are at work."""
