@@ -19,6 +19,7 @@ COMMANDS = {
     "status": "Say what is deployed: which model, since when, how busy, how well, and at what cost.",
     "traffic": "Send photos through a stack, and account for every one of them.",
     "replay": "Put what stands in the failed queue through again, once each.",
+    "backfill": "Put the photos under a prefix of the upload bucket through the pipeline.",
     "parameters": "Print the stack's parameters for what was deployed last, as sam deploy takes them.",
     "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }

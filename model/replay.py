@@ -1,5 +1,6 @@
 """``python -m model replay``: what failed, put through again once its cause is gone."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,10 +23,14 @@ EMPTY_AFTER = 2
 
 
 class Work(NamedTuple):
-    """What to do about a message: start an execution with an input, or have a result reviewed."""
+    """What to do about a message: start an execution with an input, or have a result reviewed.
+
+    ``cause`` is the ARN or the id of what failed: two messages of one cause are one piece of work.
+    """
 
     to: Literal["execution", "review"]
     body: Mapping[str, Any]
+    cause: str
 
 
 @dataclass
@@ -39,7 +44,8 @@ class Replayed:
     started
         Whose executions were started.
     already
-        Whose executions had been started before, by a replay that broke off.
+        Whose executions had been started before: by a replay that broke off, or for the same message, which
+        SQS may deliver twice.
     to_review
         Results that had not come to the review queue, put there.
     left
@@ -71,8 +77,8 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
 
     Inputs of executions that failed, timed out or were stopped, and events that could not be delivered, start
     an execution each; results that did not come to the review queue go there. A message is deleted only after
-    that, and its execution's name is made from its id: nothing is started twice, however often this is
-    called. What fails again is a new message, for the next replay.
+    that, and the new execution is named after the failed one: nothing is started twice, however often this
+    is called. What fails again is a new message, for the next replay.
 
     \b
     Examples:
@@ -97,7 +103,7 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
     elif not account.messages:
         click.echo("The failed queue is empty: nothing to replay.")
     else:
-        click.echo(f"{account}{' if it were no dry run' if dry_run else ''}.")
+        click.echo(f"{'Would be: ' if dry_run else ''}{account}.")
     if account.left:
         raise click.ClickException(
             f"{account.left} of {account.messages} messages are no input of this pipeline: look at them in "
@@ -125,22 +131,22 @@ def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> Replay
     """
     sqs, url, account = stack.client("sqs"), stack.output("FailedQueueUrl"), Replayed()
     bar = progress.add_task("Replaying", total=waiting(sqs, url))
-    kept = []
+    hidden: list[str] = []
     try:
-        for message in taken(sqs, url):
-            kept.append(message)
-            if failed_execution(message) in account.executions:
-                continue  # started a moment ago, and failed again: for the next replay
-            account.messages += 1
-            progress.advance(bar)
-            if put_through(stack, message, account, dry_run=dry_run):
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-                kept.pop()
+        for messages in taken(sqs, url):
+            hidden += [message["ReceiptHandle"] for message in messages]
+            for message in messages:
+                todo = work(message)
+                if todo and todo.cause in account.executions:
+                    continue  # started a moment ago, and failed again: for the next replay
+                account.messages += 1
+                progress.advance(bar)
+                if put_through(stack, todo, account, dry_run=dry_run):
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                    hidden.remove(message["ReceiptHandle"])
     finally:
-        for message in kept:
-            sqs.change_message_visibility(
-                QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-            )
+        for handle in hidden:
+            sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
     return account
 
 
@@ -150,8 +156,8 @@ def waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
     return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[count])["Attributes"][count])
 
 
-def taken(sqs: Any, url: str) -> Iterator[dict[str, Any]]:  # noqa: ANN401  as above
-    """Take messages until there are no more; each is hidden from others then, and still in the queue."""
+def taken(sqs: Any, url: str) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  as above
+    """Take messages, ten at most at a time, until there are no more; in the queue they are hidden, not gone."""
     while messages := sqs.receive_message(
         QueueUrl=url,
         MaxNumberOfMessages=BATCH,
@@ -159,18 +165,11 @@ def taken(sqs: Any, url: str) -> Iterator[dict[str, Any]]:  # noqa: ANN401  as a
         VisibilityTimeout=HIDDEN,
         WaitTimeSeconds=EMPTY_AFTER,
     ).get("Messages"):
-        yield from messages
+        yield messages
 
 
-def failed_execution(message: Mapping[str, Any]) -> str | None:
-    """Return the ARN of the execution whose input a message is, where the state machine wrote it."""
-    attribute: Mapping[str, str] = message.get("MessageAttributes", {}).get("execution", {})
-    return attribute.get("StringValue")
-
-
-def put_through(stack: Stack, message: Mapping[str, Any], account: Replayed, *, dry_run: bool) -> bool:
+def put_through(stack: Stack, todo: Work | None, account: Replayed, *, dry_run: bool) -> bool:
     """Do what a message asks for, and count it; return whether it is done with."""
-    todo = work(message["Body"])
     if todo is None:
         account.left += 1
     elif todo.to == "review":
@@ -181,7 +180,7 @@ def put_through(stack: Stack, message: Mapping[str, Any], account: Replayed, *, 
             )
     elif dry_run:
         account.started += 1
-    elif execution := start(stack, f"replay-{message['MessageId']}", todo.body):
+    elif execution := start(stack, todo):
         account.started += 1
         account.executions.append(execution)
     else:
@@ -189,7 +188,7 @@ def put_through(stack: Stack, message: Mapping[str, Any], account: Replayed, *, 
     return todo is not None and not dry_run
 
 
-def work(body: str) -> Work | None:
+def work(message: Mapping[str, Any]) -> Work | None:
     """Read a message of the failed queue; ``None`` if it is none of this pipeline's.
 
     There are three writers: the state machine's own Catch (an execution's input, with its claim), the rule
@@ -197,28 +196,26 @@ def work(body: str) -> Work | None:
     did not take an event for a day (the event).
     """
     try:
-        told = json.loads(body)
+        told = json.loads(message["Body"])
     except ValueError:
         return None
+    failed = message.get("MessageAttributes", {}).get("execution", {}).get("StringValue")
     match told:
         case {"source": "aws.states", "detail": {"executionArn": str(arn), "input": str(given)}}:
-            return Work("execution", {"claim": arn} | json.loads(given))
-        case {
-            "source": "scones.vehicle-classifier",
-            "detail-type": "VehicleNeedsReview",
-            "detail": dict(detail),
-        }:
-            return Work("review", detail)
+            return Work("execution", {"claim": arn} | json.loads(given), arn)
+        case {"detail-type": "VehicleNeedsReview", "detail": dict(detail), "id": str(event)}:
+            return Work("review", detail, event)
         case {"detail": {"bucket": {"name": str()}, "object": {"key": str()}}}:
-            return Work("execution", told)
+            return Work("execution", told, failed or told.get("id") or message["MessageId"])
     return None
 
 
-def start(stack: Stack, name: str, given: Mapping[str, Any]) -> str | None:
-    """Start an execution and return its ARN; ``None`` if there is one of this name."""
+def start(stack: Stack, todo: Work) -> str | None:
+    """Start an execution and return its ARN; ``None`` if there is one for this cause."""
+    name = f"replay-{hashlib.sha256(todo.cause.encode()).hexdigest()[:32]}"
     try:
-        answer: dict[str, Any] = stack.client("stepfunctions").start_execution(
-            stateMachineArn=stack.output("StateMachineArn"), name=name, input=json.dumps(given)
+        answer = stack.client("stepfunctions").start_execution(
+            stateMachineArn=stack.output("StateMachineArn"), name=name, input=json.dumps(todo.body)
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "ExecutionAlreadyExists":
