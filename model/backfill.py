@@ -121,7 +121,10 @@ def command(
                 follow(target, execution, progress)
                 stopped = True
         report, failure = account(target, execution)
-    click.echo(json.dumps(asdict(report)) if as_json else report)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    elif report.photos:
+        click.echo(report)
     if stopped:
         click.echo("Stopped; call again to go on.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)

@@ -157,7 +157,7 @@ def waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
 
 
 def taken(sqs: Any, url: str) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  as above
-    """Take messages, ten at most at a time, until there are no more; in the queue they are hidden, not gone."""
+    """Take messages, ten at most at a time, until there are no more; the queue hides them for now."""
     while messages := sqs.receive_message(
         QueueUrl=url,
         MaxNumberOfMessages=BATCH,
