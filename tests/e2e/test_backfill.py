@@ -22,16 +22,13 @@ from model.pipeline.subscription import PROBE, Subscription, subscribed
 from tests.conftest import ROOT
 
 PICTURES = [pictures.encoded(pictures.picture(pictures.bicycle, seed)) for seed in range(4)]
-KEYS = [*backfill.Report.__dataclass_fields__]
 
 
 def run(stack: Stack, prefix: str, *options: object, code: int = 0) -> dict:
     arguments = ["backfill", prefix, "--stack", str(stack.description), "--json", *map(str, options)]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == code, result.output
-    told = json.loads(result.stdout.splitlines()[0])
-    assert list(told) == KEYS
-    return told
+    return json.loads(result.stdout.splitlines()[0])
 
 
 def put(stack: Stack, keys: Sequence[str], photo: bytes = PICTURES[0]) -> None:
