@@ -1,15 +1,16 @@
-"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, and metrics.
+"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, metrics, whole map runs.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
 
+import contextvars
 import functools
+import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,12 +21,12 @@ from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import lambda_svc, s3, stepfunctions
+from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from local import metrics
+from local import map_runs, metrics
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
@@ -76,7 +77,7 @@ def hide_from_strangers(get: GetObject) -> GetObject:
     return get_object
 
 
-memory: ContextVar[int] = ContextVar("memory")
+memory = contextvars.ContextVar[int]("memory")
 """Of the function whose container is about to start, in MB."""
 
 
@@ -98,8 +99,42 @@ def within_memory(parse: Callable[[str], dict[str, Any]]) -> Callable[[str], dic
 lambda_svc._spawn_lambda_container_impl = knowing_its_memory(lambda_svc._spawn_lambda_container_impl)  # noqa: SLF001
 lambda_svc._parse_docker_flags = within_memory(lambda_svc._parse_docker_flags)  # noqa: SLF001
 s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001  there is no hook
+
+
+version = contextvars.ContextVar[str | None]("version", default=None)
+
+
+def remembering_version(fire: Callable[..., None]) -> Callable[..., None]:
+    """Remember which version of an object an event is about."""
+
+    def fire_event(*about: object, version_id: str | None = None, **more: object) -> None:
+        version.set(version_id)
+        fire(*about, version_id=version_id, **more)
+
+    return fire_event
+
+
+def naming_version(dispatch: Callable[..., None]) -> Callable[..., None]:
+    """Make S3's events name the version, which ministack leaves out.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
+
+    def dispatch_event(event: dict[str, Any], view: Any = None) -> None:  # noqa: ANN401  ministack's
+        if event["Source"] == "aws.s3" and (version_id := version.get()):
+            detail = json.loads(event["Detail"])
+            detail["object"]["version-id"] = version_id
+            event = event | {"Detail": json.dumps(detail)}
+        dispatch(event, view)
+
+    return dispatch_event
+
+
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
+s3._fire_s3_event = remembering_version(s3._fire_s3_event)  # noqa: SLF001
+eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noqa: SLF001
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
+map_runs.install()
 metrics.install()
 
 

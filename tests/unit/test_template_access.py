@@ -6,6 +6,7 @@ that SAM makes is held to them too. Reasons are looked for where people write th
 
 import copy
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,8 +23,8 @@ TEMPLATES = sorted(
     for path in ROOT.glob(pattern)
     if not path.relative_to(ROOT).parts[0].startswith(".") and "AWSTemplateFormatVersion" in path.read_text()
 )
-OURS = ("scones-unlimited", "${AWS::StackName}", "${BucketAndPrefix}/${EndpointName}/")
-"""What a name that only this project's things have begins with."""
+OURS = ("scones-unlimited", "${AWS::StackName}")
+"""What a name that only this project's things have begins with, beside references to them."""
 
 type Template = dict[str, Any]
 type Resource = dict[str, Any]
@@ -102,10 +103,9 @@ def is_wide(resource: Any) -> bool:
 
 
 def is_narrow(arn: str) -> bool:
-    """Whether a name with a wildcard is still that of something of this project's."""
-    of_the_stack = arn.startswith("${") and ".Arn}/" in arn
+    """Whether a name with a wildcard still begins with that of something of this project's."""
     before = arn.partition("*")[0]
-    return of_the_stack or any(name in before for name in OURS)
+    return bool(re.search(r"\$\{(?!AWS::)", before)) or any(name in before for name in OURS)
 
 
 @functools.cache
