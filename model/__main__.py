@@ -17,6 +17,7 @@ COMMANDS = {
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the one that is there.",
     "rollback": "Bring an endpoint back to the model that it served before the last update.",
     "status": "Say what is deployed: which model, since when, how busy, how well, and at what cost.",
+    "cost": "Say what a photo and an idle month cost on AWS, beside the original's design.",
     "parameters": "Print the stack's parameters for what was deployed last, as sam deploy takes them.",
     "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }
