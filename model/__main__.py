@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
     "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
     "monitor": "Report on an endpoint's captured data: how sure, how right, and how far from the baseline.",
+    "review": "Look at the photos that wait for a person: one key says what is in each.",
     "image": "Build the container that SageMaker trains and serves in, and push it to ECR when asked.",
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the one that is there.",
     "rollback": "Bring an endpoint back to the model that it served before the last update.",
