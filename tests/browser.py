@@ -74,7 +74,7 @@ class Browser:
     def running(cls, profile: Path) -> Iterator[Self]:
         (reads, commands), (answers, writes) = os.pipe(), os.pipe()
         # it reads commands from its file 3, and answers on file 4
-        command = ["sh", "-c", f'exec 3<&{reads} 4>&{writes}; exec "$@"', "sh", CHROMIUM, *QUIET]
+        command = ["bash", "-c", f'exec 3<&{reads} 4>&{writes}; exec "$@"', "bash", CHROMIUM, *QUIET]
         process = subprocess.Popen(
             [*command, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(reads, writes),
