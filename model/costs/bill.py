@@ -41,8 +41,6 @@ OUTCOMES = {"Accepted": 0.85, "Needs review": 0.1, "Rejected": 0.05}
 """The state that a photo comes through, and what share of photos is taken to."""
 PEAK = 3
 """How many times as many photos as on average come in the busiest hour, taken so."""
-BUSY = 0.7
-"""How much of what an instance can do it should be given: what remains is for bursts while others start."""
 MONITORED_A_DAY = 5000
 """Photos that are enough to know a day by; more are not captured."""
 RECORDS_A_FILE = 2.8
@@ -181,8 +179,7 @@ def instances(setting: Setting, photos: float) -> int:
     """Return how many instances the busiest hour takes, by what one was measured to answer a second."""
     if setting.endpoint == "serverless":
         return 0
-    one: float = usage.measured()["endpoint"]["requests_per_second_if_alone"]
-    return max(1, math.ceil(PEAK * photos / SECONDS / (BUSY * one)))
+    return max(1, math.ceil(PEAK * photos / SECONDS / (usage.UTILIZATION * usage.photos_per_second())))
 
 
 def recommended(photos: float, photo: str = "small") -> Bill:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MEASURED = Path(__file__).with_name("measured.json")
 """What ``python -m tests.bench usage`` wrote."""
+UTILIZATION = 0.7
+"""How much of what an instance can do it should be given: what remains is for bursts while others start."""
 TEMPLATE = ROOT / "template.yaml"
 DEFINITION = ROOT / "statemachine" / "classify.asl.json"
 
@@ -26,14 +28,11 @@ class Watch:
     ----------
     alarms
         Alarms, each counted once for every metric that it reads.
-    alarms_of_captures
-        Those of them that there are with captures only.
     dashboards
         Dashboards.
     """
 
     alarms: int
-    alarms_of_captures: int
     dashboards: int
 
 
@@ -42,6 +41,11 @@ def measured() -> Mapping[str, Any]:
     """Return what was measured of a photo; the file says when, on what and by which command."""
     found: Mapping[str, Any] = json.loads(MEASURED.read_bytes())
     return found
+
+
+def photos_per_second() -> float:
+    """Return how many photos an instance of two cores was measured to answer a second."""
+    return float(measured()["endpoint"]["requests_per_second"])
 
 
 @cache
@@ -107,10 +111,8 @@ def watch() -> Watch:
     """Count what the template watches the pipeline with."""
     resources = template()["Resources"].values()
     alarms = [one for one in resources if one["Type"] == "AWS::CloudWatch::Alarm"]
-    of_captures = [one for one in alarms if one.get("Condition") == "HasCaptures"]
     return Watch(
         alarms=sum(map(_metrics, alarms)),
-        alarms_of_captures=sum(map(_metrics, of_captures)),
         dashboards=sum(one["Type"] == "AWS::CloudWatch::Dashboard" for one in resources),
     )
 

@@ -68,8 +68,7 @@ def test_a_serverless_endpoint_costs_nothing_when_idle():
 
 
 def test_instances_follow_the_busiest_hour():
-    one = usage.measured()["endpoint"]["requests_per_second_if_alone"]
-    full = bill.BUSY * one * bill.SECONDS / bill.PEAK
+    full = usage.UTILIZATION * usage.photos_per_second() * bill.SECONDS / bill.PEAK
 
     assert [bill.instances(Setting(), photos) for photos in (0, full * 0.99, full * 1.01, full * 2.5)] == [
         *(1, 1, 2, 3)
