@@ -1,6 +1,7 @@
 """Five classes, as docs/more-classes.md walks through them: photos, data set, model, stack, results.
 
-The stack is one for a serverless endpoint besides: classify captures, not the endpoint.
+The stack is the cheapest besides (docs/costs.md): Express, and for a serverless endpoint, so that classify
+captures.
 """
 
 import json
@@ -63,10 +64,11 @@ def photo(subject: pictures.Draw, seed: int) -> bytes:
 
 
 class Serverless(Stack):
-    """A stack deployed as `model deploy --serverless` would have it."""
+    """A stack deployed as for many photos and `model deploy --serverless`."""
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
-        super().deploy({**parameters, "CaptureUri": CAPTURES, "CapturePercent": 100})
+        cheapest = {"CaptureUri": CAPTURES, "CapturePercent": 100, "WorkflowType": "EXPRESS"}
+        super().deploy({**parameters, **cheapest})
 
 
 def done(*arguments: object) -> str:
@@ -107,6 +109,10 @@ def test_a_stack_of_five_classes_answers_with_them_and_nothing_was_edited(five):
     items = five.client("dynamodb").scan(TableName=five.outputs["ResultsTableName"])["Items"]
     labels = five.outputs["ClassLabels"].split(",")
     assert set(SUBJECTS) <= set(labels)
+    machine = five.client("stepfunctions").describe_state_machine(
+        stateMachineArn=five.outputs["StateMachineArn"]
+    )
+    assert machine["type"] == "EXPRESS"
     for item in items:
         result = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
         assert len(result["inferences"]) == len(labels)

@@ -1,6 +1,7 @@
 """The review loop at one desk and at two: what is written where, in which order, and what is never lost."""
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from local import pictures
 from model import review
 from model.__main__ import cli
 from model.pipeline.stack import Stack
+from model.reviewing import desk
 from model.reviewing.desk import UNUSABLE, Desk, Outcome, ReviewError
 from model.reviewing.page import SKIP, SPOILT, keys
 from model.training.reviewed import ReviewedError, fetched
@@ -269,6 +271,16 @@ def test_a_photo_is_no_longer_kept_once_it_has_left_the_queue(pipeline, ada):
     assert ada.keep(photo)
     ada.sqs.delete_message(QueueUrl=pipeline.queue, ReceiptHandle=photo.receipt)
     assert not ada.keep(photo)
+
+
+def test_a_photo_that_is_looked_at_stays_at_the_desk_for_as_long(pipeline, ada, monkeypatch):
+    pipeline.upload()
+    photo, kept = ada.take(), threading.Event()
+    monkeypatch.setattr(desk, "EVERY", 0.01)
+    monkeypatch.setattr(ada, "keep", lambda one: kept.set() if one is photo else None)
+
+    with desk.held(ada, photo):
+        assert kept.wait(10)
 
 
 def test_each_label_has_a_key_of_its_own_and_none_of_those_that_mean_something_else():
