@@ -50,8 +50,8 @@ DRIFT_METRICS = 10
 MONITOR_BASE_MS, MONITOR_RECORD_MS = 1500, 0.6
 """Of the monitor function: to start, and for each record (tests/bench/monitor_volume.json)."""
 STANDARD_IS_WORTH = 50
-"""Dollars a month: its executions can be looked at for 90 days, ride out an hour's outage rather than five
-minutes', and run once."""
+"""Dollars a month: its executions can be looked at for 90 days, run once, and keep their input whatever
+happens, while an Express one that takes five minutes is gone (docs/costs.md)."""
 
 type Workflow = Literal["STANDARD", "EXPRESS"]
 type Hosting = Literal["real-time", "serverless"]
