@@ -93,13 +93,13 @@ roles: setup  ## once an account: the role, the policy and the bucket for SageMa
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
 	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
-deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod] [BASELINE=s3://…]
+deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
 	@asked=$$($(BIN)/python -m model parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
 	  && mapfile -t parameters <<< "$$asked" \
 	  && $(SAM_BUILD) \
 	  && $(BIN)/sam deploy --config-env $(STAGE) \
 	       --parameter-overrides Architecture=$(ARCHITECTURE) "$${parameters[@]}" \
-	       $(if $(BASELINE),BaselineUri=$(BASELINE))
+	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $(PARAMETERS)
 
 destroy: setup  ## all that was made in AWS for a stage, photos included, after asking [STAGE=dev|prod]
 	@$(BIN)/python -m model destroy --stage $(STAGE)

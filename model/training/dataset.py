@@ -10,6 +10,7 @@ A folder written by ``model data`` holds, and SageMaker's built-in image-classif
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ from model.network.photo import SUFFIXES
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
+LABEL = re.compile(r"\w[\w .+-]*")
+"""A label also names a folder and part of a key in S3, and is an item of the stack's ClassLabels."""
 
 
 class DatasetError(Exception):
