@@ -51,10 +51,10 @@ def command(
     """Delete a photo, and all that was derived from it.
 
     PHOTO is its address, s3://bucket/uploads/…, or its key alone. It goes in all its versions, with its
-    result, what the endpoint captured of it, its message in the review and the failed queue, and its copies
-    in data sets. Fine to call again: what broke off is finished, and where nothing is left nothing is done.
-    What AWS lets nobody delete is named, with the day on which it goes by itself. A model that was trained
-    with the photo stays.
+    result, what the endpoint captured and people said of it, its message in the review and the failed queue,
+    and its copies in data sets. Fine to call again: what broke off is finished, and where nothing is left
+    nothing is done. What AWS lets nobody delete is named, with the day on which it goes by itself. A model
+    that was trained with the photo stays.
 
     Captures are looked for by the result's inference id, and by the photo itself, at the times of its
     uploads. Who may call it: the stack's ForgetPolicyArn, and for data sets DeployerPolicyArn.

@@ -218,6 +218,7 @@ def search(
     found.traces += _in_captures(files, known, [*_own_captures(stack, known), *captured], windows)
     for place in [*_own_data(stack), *data]:
         found.traces += _in_data(files, known, place)
+    found.traces += _in_ground_truth(files, known, stack.output("GroundTruthUri"))
     for output, kind in (("ReviewQueueUrl", "review message"), ("FailedQueueUrl", "failed message")):
         _look_through(stack, stack.output(output), kind, known, found)
     found.traces += [_version(files, known, version) for version in known.versions]
@@ -263,6 +264,26 @@ def _is_captured(line: bytes, known: Known) -> bool:
         return known.is_of(captures.parse(line, None))
     except ValueError:  # no record
         return False
+
+
+def _in_ground_truth(files: "Files", known: Known, uri: str) -> Iterator[Trace]:
+    """Find what people said that the photo shows, whenever that was."""
+    for path, lines in captures.read_lines(uri, TimeWindow(), Tally(), files.s3):
+        content = list(lines)
+        of_others = [line for line in content if not _is_said_of(line, known)]
+        if len(of_others) < len(content):
+            yield Trace("ground truth", path, partial(files.keep, path, of_others))
+
+
+def _is_said_of(line: bytes, known: Known) -> bool:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    match told:
+        case {"photo": {"bucket": str(bucket), "key": str(key)}}:
+            return (bucket, key) == (known.bucket, known.key)
+    return False
 
 
 def _in_data(files: "Files", known: Known, place: str) -> Iterator[Trace]:

@@ -24,6 +24,7 @@ from local import demo, pictures
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from model.pipeline import stack as deployed
 from model.pipeline import traces
+from model.reviewing.desk import Desk, Photo
 from model.serving.capture import format_record
 from model.training import dataset
 from tests import permissions
@@ -34,6 +35,7 @@ TRAINING = "training-copies"
 KINDS = {
     "capture",
     "training copy",
+    "ground truth",
     "review message",
     "failed message",
     "photo",
@@ -45,6 +47,16 @@ KINDS = {
 def shown(photo: bytes) -> bytes:
     """What the endpoint is shown of a photo."""
     return base64.b64decode(serialize(io.BytesIO(photo), 224)["image_data"])
+
+
+def say_what_it_shows(stack: Stack, key: str) -> None:
+    """Leave the record that a review leaves."""
+    bucket = stack.outputs["UploadBucketName"]
+    detail = {"bucket": bucket, "key": key, "inference_id": uuid.uuid4().hex}
+    told = {"classified_at": datetime.now(UTC).isoformat(), "version_id": None}
+    session = boto3.Session(region_name=stack.region)
+    here = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
+    Desk(here, "a person")._write_truth(Photo("", detail | told), "other")
 
 
 @dataclass
@@ -81,6 +93,7 @@ class Courier:
         }
         for body in (event, {"source": "aws.states", "detail": {"input": json.dumps(event)}}):
             sqs.send_message(QueueUrl=self.stack.outputs["FailedQueueUrl"], MessageBody=json.dumps(body))
+        say_what_it_shows(self.stack, self.key)
         s3.delete_object(Bucket=self.stack.outputs["UploadBucketName"], Key=self.key)
 
     def result(self) -> dict[str, Any] | None:
@@ -98,6 +111,13 @@ class Courier:
         files = {one["Key"]: s3.get_object(Bucket=CAPTURE_BUCKET, Key=one["Key"]) for one in found}
         contents = {key: file["Body"].read() for key, file in files.items()}
         return [key for key, content in contents.items() if any(photo in content for photo in ours)]
+
+    def said(self) -> int:
+        """How many ground-truth records there are of the photo."""
+        s3, bucket = self.stack.client("s3"), self.stack.outputs["UploadBucketName"]
+        found = s3.list_objects_v2(Bucket=bucket, Prefix="ground-truth/").get("Contents", [])
+        bodies = [s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in found]
+        return sum(json.loads(body)["photo"]["key"] == self.key for body in bodies)
 
     def messages(self) -> int:
         """How many messages about the photo are in both queues."""
@@ -214,6 +234,7 @@ def test_nothing_is_left_of_the_photo_and_all_of_the_others(stack, forgotten_and
     assert courier.versions() == []
     assert courier.captured() == []
     assert courier.messages() == 0
+    assert (courier.said(), other.said()) == (0, 1)
     assert (other.result(), other.versions(), len(other.captured())) == of_other
     assert other.messages() == 4
     for there in hashes(stack, data_set):
@@ -293,6 +314,7 @@ def leave_traces(stack: Stack, key: str) -> None:
             Key=f"captures/{ENDPOINT_NAME}/AllTraffic/{name}",
             Body="".join(lines).encode(),
         )
+    say_what_it_shows(stack, key)
     for photo in (address, "s3://of/another"):
         for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
             stack.client("sqs").send_message(
@@ -314,7 +336,7 @@ def test_the_policy_is_enough(stack, forgetter):
     forgetter.may(forgetter.policy)
 
     kinds = forgetter.forget("uploads/enough.txt")
-    assert kinds == {"capture", "review message", "failed message", "photo", "result"}
+    assert kinds == {"capture", "ground truth", "review message", "failed message", "photo", "result"}
 
 
 @pytest.mark.verify

@@ -4,6 +4,7 @@ A permission that is added to a role is tried here unasked: without an event tha
 its test fails.
 """
 
+import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -47,12 +48,15 @@ NOBODYS_BASELINE = Baseline("none", ["bicycle", "other"], 0.8, 1, 0.9, None, num
 
 
 def failure(stack: Stack, function: str, event: Event) -> str | None:
-    """The error that a function ends with, if it does."""
+    """The error that a function ends with, or a refusal that it has logged and gone on from."""
     pages = stack.client("lambda").get_paginator("list_functions").paginate()
     names = [one["FunctionName"] for page in pages for one in page["Functions"]]
     (name,) = [name for name in names if function in name]
-    answer = stack.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
-    return json.loads(answer["Payload"].read())["errorMessage"] if "FunctionError" in answer else None
+    answer = stack.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event), LogType="Tail")
+    if "FunctionError" in answer:
+        return str(json.loads(answer["Payload"].read())["errorMessage"])
+    written = base64.b64decode(answer["LogResult"]).decode()
+    return written if "not authorized" in written else None
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,8 @@ def probes(stack, tmp_path_factory) -> dict[str, list[Event]]:
     read = {"bucket": bucket, "key": "uploads/probe.jpg"}
     baseline = tmp_path_factory.mktemp("baseline") / "baseline.json"
     baseline.write_text(NOBODYS_BASELINE.text())
-    stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(baseline))
+    everything = {"CapturePercent": 100} | stack.place_baseline(baseline)
+    stack.deploy(parameters(Classifier.load().description) | everything)
     now = datetime.now(UTC)
     capture = f"captures/{ENDPOINT_NAME}/AllTraffic/{now:%Y/%m/%d/%H}/00-00-000-probe.jsonl"
     s3.put_object(Bucket=CAPTURE_BUCKET, Key=capture, Body=b"")
