@@ -66,10 +66,11 @@ class Courier:
     stack: Stack
     name: str
     seed: int
+    suffix: str = ".png"
 
     @property
     def key(self) -> str:
-        return f"uploads/{self.name}.png"
+        return f"uploads/{self.name}{self.suffix}"
 
     @property
     def address(self) -> str:
@@ -261,6 +262,20 @@ def test_forgetting_again_finds_nothing(stack, forgotten_and_other, data_set):
     assert done.stdout == f"Nothing is left of {courier.address}.\n"
 
 
+def test_what_somebody_else_holds_is_named_and_the_command_fails(stack, data_set):
+    sqs, url = stack.client("sqs"), stack.outputs["ReviewQueueUrl"]
+    (held,) = sqs.receive_message(QueueUrl=url, VisibilityTimeout=60)["Messages"]
+    try:
+        done = forget(stack, data_set, "uploads/nobodys.png", "--json")
+    finally:
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=held["ReceiptHandle"], VisibilityTimeout=0)
+
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["left"] == [f"1 messages of {url}, which others hold at the moment"]
+    assert "is gone, call again" in done.stderr
+
+
 class Forgetter:
     """A person who may do what the stack's ForgetPolicy allows, and no more."""
 
@@ -351,4 +366,6 @@ def test_without_a_permission_forgetting_fails(stack, forgetter, noticed, permis
     with pytest.raises((ClientError, traces.TracesError, CaptureError)) as raised:
         forgetter.forget(key)
     assert permissions.is_missed(permission, str(raised.value))
+    # it leads to what is left, so that the next call can finish
+    assert Courier(stack, key.removeprefix("uploads/").removesuffix(".txt"), 0, ".txt").result()
     noticed.add(permission)
