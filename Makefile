@@ -36,7 +36,7 @@ sagemaker: setup  ## the SageMaker SDK too, for `model train --on sagemaker` (a 
 demo: setup  ## photos through the whole stack on this machine [PHOTOS=folder]
 	@$(BIN)/python -m local demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: also for `sam local invoke`]
+up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: in Lambda's images, also for `sam local invoke`]
 	@$(BIN)/python -m local up $(if $(CONTAINERS),--for-containers)
 
 down: setup  ## end what `make up` started

@@ -40,7 +40,7 @@ class Stack:
 
     Everything it writes is in ``home``: ``stack.json``, which describes it to whoever wants to use it, logs,
     the endpoint's captures, and the build. ``model`` is what `model train` wrote, or ``None`` for the
-    ready-made one.
+    ready-made one. ``for_containers``, functions run in Lambda's own images, and others' containers reach it.
     """
 
     home: Path = HOME
