@@ -145,7 +145,8 @@ def captures(inference_id: str) -> bool:
 
     The same id has the same answer, so that another try of a photo does not change the share.
     """
-    return zlib.crc32(inference_id.encode()) % 100 < float(os.environ.get("CAPTURE_PERCENT", "0"))
+    percent = os.environ.get("CAPTURE_PERCENT") or "0"  # empty where sam local invoke means none
+    return zlib.crc32(inference_id.encode()) % 100 < float(percent)
 
 
 def capture(image: bytes, content_type: str, answer: str, inference_id: str) -> None:

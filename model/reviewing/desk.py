@@ -240,18 +240,17 @@ class Desk:
 
     def _write_truth(self, photo: Photo, label: str) -> None:
         """Write the record under a name that depends on the photo alone: a second writing replaces it."""
-        inference = str(photo.detail["inference_id"])
-        at = datetime.fromisoformat(photo.detail["classified_at"]).astimezone(UTC)
+        key = truth_key(photo.detail["classified_at"], photo.detail["inference_id"])
         record = {
             "groundTruthData": {"data": label, "encoding": "CSV"},
-            "eventMetadata": {"eventId": inference},
+            "eventMetadata": {"eventId": photo.detail["inference_id"]},
             "eventVersion": "0",
             # beyond SageMaker's format: where the photo is, to train with
             "photo": {name: photo.detail.get(name) for name in ("bucket", "key", "version_id")},
         }
         self.s3.put_object(
             Bucket=self.truth_bucket,
-            Key=f"{self.truth_prefix}/{at:%Y/%m/%d/%H}/{inference}{SUFFIX}",
+            Key=f"{self.truth_prefix}/{key}",
             Body=json.dumps(record).encode() + b"\n",
             ContentType="application/jsonl",
         )
@@ -274,6 +273,12 @@ def read(message: Mapping[str, Any]) -> Photo | None:
         pass
     logger.warning("message %s in the review queue is no photo: left there", message["MessageId"])
     return None
+
+
+def truth_key(classified_at: str, inference_id: str) -> str:
+    """Return where the ground-truth record of an inference is, under ``GroundTruthUri``."""
+    at = datetime.fromisoformat(classified_at).astimezone(UTC)
+    return f"{at:%Y/%m/%d/%H}/{inference_id}{SUFFIX}"
 
 
 def answered(photo: Photo, result: Mapping[str, Any]) -> str | None:

@@ -225,7 +225,10 @@ def test_what_cannot_be_captured_is_classified_counted_and_logged(
     assert '"CapturesFailed":[1.0]' in capsys.readouterr().out
 
 
-def test_nothing_is_captured_unless_the_stack_says_so(endpoint, context, monkeypatch):
+@pytest.mark.parametrize("said", [{}, {"CAPTURE_PERCENT": "", "CAPTURE_URI": ""}])
+def test_nothing_is_captured_unless_the_stack_says_so(endpoint, context, monkeypatch, said):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(app, "storage", lambda: pytest.fail("S3 was asked"))
     answers(endpoint, b"[0.92, 0.05, 0.03]")
 
