@@ -453,7 +453,8 @@ def left(stack: Stack, known: Known) -> list[Left]:
         return []
     at = _time(known.result["classified_at"])
     backup = f"{datetime.now(UTC) + RECOVERABLE:%Y-%m-%d}"
-    return [
-        Left("execution history", known.result["execution"], f"{at + HISTORY:%Y-%m-%d}"),
-        Left("backup of the result", stack.output("ResultsTableName"), backup),
-    ]
+    stays = [Left("backup of the result", stack.output("ResultsTableName"), backup)]
+    # An Express workflow has no history but its log, which holds no photo.
+    if ":execution:" in known.result["execution"]:
+        stays.append(Left("execution history", known.result["execution"], f"{at + HISTORY:%Y-%m-%d}"))
+    return stays

@@ -293,7 +293,7 @@ def test_a_later_upload_to_the_same_key_replaces_the_result_and_an_earlier_event
 
 @pytest.mark.parametrize(
     ("role", "action"),
-    [("ClassifyFunctionRole", "sagemaker:InvokeEndpoint"), ("SerializeFunctionRole", "s3:GetObject")],
+    [("ClassifyFunctionRole", "sagemaker:InvokeEndpoint"), ("SerializeFunctionRole", "s3:GetObjectVersion")],
 )
 def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_for_it(
     stack, routing, role, action
