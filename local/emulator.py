@@ -1,14 +1,17 @@
-"""The emulator: ministack, mended twice, and with what it lacks: SageMaker's runtime, and metrics.
+"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, metrics, whole map runs.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
 
+import contextvars
 import functools
+import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
@@ -18,17 +21,21 @@ from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import stepfunctions
+from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from local import metrics
+from local import map_runs, metrics
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
 EXECUTIONS_AT_ONCE = 2 * (os.process_cpu_count() or 1)
 """Executions that make progress; the others wait. Each call in flight is a process of a hundred megabytes."""
+
+type Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers and body."""
+type GetObject = Callable[..., Answer]
 
 model = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
 
@@ -51,8 +58,83 @@ def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT0
     return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG))
 
 
+def hide_from_strangers(get: GetObject) -> GetObject:
+    """Answer 403 instead of 404 to whoever may not list the bucket, as S3 does (API Reference, GetObject)."""
+
+    def get_object(
+        bucket: str, key: str, headers: dict[str, str], query: dict[str, list[str]] | None = None
+    ) -> Answer:
+        answer = get(bucket, key, headers, query)
+        if b"<Code>NoSuchKey</Code>" not in answer[2]:
+            return answer
+        access_key, region = extract_access_key_id(headers, query or {}), extract_region(headers, query or {})
+        if enforce(access_key, "s3:ListBucket", "s3", region, f"arn:aws:s3:::{bucket}") is None:
+            return answer
+        message = f"The caller is not authorized to perform: s3:ListBucket on resource: arn:aws:s3:::{bucket}"
+        denied: Answer = s3._error("AccessDenied", message, 403, f"/{bucket}/{key}")  # noqa: SLF001
+        return denied
+
+    return get_object
+
+
+memory = contextvars.ContextVar[int]("memory")
+"""Of the function whose container is about to start, in MB."""
+
+
+def knowing_its_memory(spawn: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell `within_memory` whose container starts."""
+
+    def spawn_container(config: dict[str, Any], *rest: Any) -> Any:  # noqa: ANN401  passed through
+        memory.set(config["MemorySize"])
+        return spawn(config, *rest)
+
+    return spawn_container
+
+
+def within_memory(parse: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """Give a function's container the function's memory; ministack gives each that of the machine."""
+    return lambda flags: parse(flags.format(memory=memory.get()))
+
+
+lambda_svc._spawn_lambda_container_impl = knowing_its_memory(lambda_svc._spawn_lambda_container_impl)  # noqa: SLF001
+lambda_svc._parse_docker_flags = within_memory(lambda_svc._parse_docker_flags)  # noqa: SLF001
+s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001  there is no hook
+
+
+version = contextvars.ContextVar[str | None]("version", default=None)
+
+
+def remembering_version(fire: Callable[..., None]) -> Callable[..., None]:
+    """Remember which version of an object an event is about."""
+
+    def fire_event(*about: object, version_id: str | None = None, **more: object) -> None:
+        version.set(version_id)
+        fire(*about, version_id=version_id, **more)
+
+    return fire_event
+
+
+def naming_version(dispatch: Callable[..., None]) -> Callable[..., None]:
+    """Make S3's events name the version, which ministack leaves out.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
+
+    def dispatch_event(event: dict[str, Any], view: Any = None) -> None:  # noqa: ANN401  ministack's
+        if event["Source"] == "aws.s3" and (version_id := version.get()):
+            detail = json.loads(event["Detail"])
+            detail["object"]["version-id"] = version_id
+            event = event | {"Detail": json.dumps(detail)}
+        dispatch(event, view)
+
+    return dispatch_event
+
+
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
+s3._fire_s3_event = remembering_version(s3._fire_s3_event)  # noqa: SLF001
+eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noqa: SLF001
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
+map_runs.install()
 metrics.install()
 
 
