@@ -90,7 +90,7 @@ def test_extreme_numbers_stay_probabilities(one):
 
 
 def test_it_is_the_formula():
-    """With detail g: softmax(alpha s + beta g z) and sigmoid((1 - e g) (a m - b n + c t + d - f g)), by hand."""
+    """Of detail g: softmax(alpha s + beta g z), sigmoid((1 - e g) (a m - b n + c t + d - f g)), by hand."""
     one, seen = HEADS["two vehicles and other"], photos(5)
     alpha, beta, a, b, c, d, e, f = astuple(WEIGHING)
 
