@@ -1,4 +1,4 @@
-"""The emulator: ministack, mended twice, and with what it lacks: SageMaker's runtime, and metrics.
+"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, and metrics.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
@@ -9,16 +9,17 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
 from ministack.app import app as ministack
-from ministack.core import iam_evaluator
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import stepfunctions
+from ministack.services import lambda_svc, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -51,6 +52,34 @@ def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT0
     return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG))
 
 
+RAISED, NAMED = '"error": str(e), "trace"', '"error": type(e).__name__ + chr(0) + str(e), "trace"'
+"""What a function's process answers for an exception, and what it has to for `named` to know its class."""
+
+type Execute = Callable[[dict[str, Any], dict[str, Any], str], dict[str, Any]]
+
+
+def named(execute: Execute) -> Execute:
+    """Report a function's exception by its class and its process's end as such, as Lambda does.
+
+    A Retry in the state machine goes by these names; ministack's own is ``Runtime.HandlerError`` for all.
+    """
+
+    def execute_named(function: dict[str, Any], event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        result = execute(function, event, request_id)
+        if result.get("error"):
+            name, mark, message = result["body"]["errorMessage"].partition("\0")
+            if mark:
+                result["body"] |= {"errorType": name, "errorMessage": message}
+            elif name == "Worker process died":
+                result["body"]["errorType"] = "Runtime.ExitError"
+        return result
+
+    return execute_named
+
+
+assert RAISED in lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: S101, SLF001  else another ministack needs another mend
+lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(RAISED, NAMED)  # noqa: SLF001
+lambda_svc._execute_function_warm = named(lambda_svc._execute_function_warm)  # noqa: SLF001
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
 metrics.install()
