@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from local import HOME, LocalError, Ports
-from model.artifact import ArtifactError
+from model.network.artifact import ArtifactError
 
 if TYPE_CHECKING:
     from local.demo import Outcome
@@ -174,8 +174,9 @@ def report_of(stack: "Stack") -> Path:
     """Write the monitoring report of all that was captured, and return where its page is."""
     from functions.monitor.monitoring.captures import TimeWindow  # noqa: PLC0415  plots take a second to import
     from local import watch  # noqa: PLC0415  as above
-    from model import baseline, monitor  # noqa: PLC0415
-    from model.classifier import Classifier  # noqa: PLC0415
+    from model import monitor  # noqa: PLC0415
+    from model.monitoring import baseline  # noqa: PLC0415
+    from model.network.classifier import Classifier  # noqa: PLC0415
 
     known = baseline.read(stack.model) if stack.model and (stack.model / baseline.FILE).exists() else None
     out = stack.home / "report"
@@ -197,7 +198,7 @@ def drift(model: Path | None) -> None:
     """
     from local import watch  # noqa: PLC0415  plots take a second to import
     from local.stack import Stack  # noqa: PLC0415  as above
-    from model.classifier import Classifier  # noqa: PLC0415
+    from model.network.classifier import Classifier  # noqa: PLC0415
 
     console = Console()
     if not console.is_terminal:

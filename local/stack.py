@@ -18,8 +18,8 @@ import psutil
 from botocore.config import Config
 
 from local import HOME, LocalError, Ports, pictures, processes
-from model.artifact import Description
-from model.classifier import Classifier
+from model.network.artifact import Description
+from model.network.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
 

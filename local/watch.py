@@ -18,9 +18,10 @@ from functions.monitor.monitoring.drift import LIMIT, Baseline
 from functions.monitor.monitoring.window import Window
 from local import LocalError, pictures
 from local.stack import Stack, parameters
-from model import baseline, monitor, monitoring
-from model.artifact import Description
-from model.monitoring import Monitoring
+from model import monitor
+from model.monitoring import baseline, figures
+from model.monitoring.figures import Monitoring
+from model.network.artifact import Description
 
 YESTERDAY, TODAY = 120, 240
 """Photos of the rehearsal's two days."""
@@ -57,16 +58,16 @@ def report(
         Of which time.
     """
     window, tally = read(stack, model, bounds)
-    sample = monitoring.measure(window, None, 0)
-    found = monitoring.monitor(str(stack.captures), bounds, window, tally, sample, baseline=known)
+    sample = figures.measure(window, None, 0)
+    found = figures.monitor(str(stack.captures), bounds, window, tally, sample, baseline=known)
     monitor.write(out, found)
     return found
 
 
 def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, Tally]:
     """Read what the local endpoint captured."""
-    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=monitoring.SHOWN)
-    return window, monitoring.gather(str(stack.captures), bounds, window)
+    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=figures.SHOWN)
+    return window, figures.gather(str(stack.captures), bounds, window)
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,8 @@ def sent(stack: Stack, day: str, photos: Iterator[bytes], pause: float) -> TimeW
 def baseline_of(stack: Stack, model: Description, bounds: TimeWindow) -> Baseline:
     """Make a baseline of what was captured in some time."""
     window, tally = read(stack, model, bounds)
-    sample = monitoring.measure(window, None, 0)
-    found = monitoring.monitor(str(stack.captures), bounds, window, tally, sample)
+    sample = figures.measure(window, None, 0)
+    found = figures.monitor(str(stack.captures), bounds, window, tally, sample)
     return monitor.as_baseline(found, sample, None)
 
 

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import track
 
 from functions.filter.app import OTHER
-from model import cifar, dataset
-from model.download import Checksum, download
-from model.photo import PhotoError, read_pixels
+from model.network.photo import PhotoError, read_pixels
+from model.training import cifar, dataset
+from model.training.download import Checksum, download
 
 CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 CIFAR_100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
@@ -174,7 +174,7 @@ def command(
         click.echo(f"left out: {copies:,} copies of others", err=True)
     click.echo(f"{out}: {describe(counts['train'])} to train with, {describe(counts['test'])} to test with")
     if to:
-        from model.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
+        from model.training.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
 
         staged = stage(out, to)
         click.echo(

@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model import endpoint, image, registry, training_job
-from model.account import PROJECT, Account, connect, refusals_explained, stage_option, tag_values, tags
-from model.deployment import FILE, Deployment
-from model.endpoint import Endpoint, EndpointError, Hosting, Undo
+from model import image
+from model.sagemaker import endpoint, registry, training_job
+from model.sagemaker.account import (
+    PROJECT,
+    Account,
+    connect,
+    refusals_explained,
+    stage_option,
+    tag_values,
+    tags,
+)
+from model.sagemaker.deployment import FILE, Deployment
+from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting, Undo
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import DescribeEndpointConfigOutputTypeDef
@@ -326,7 +335,7 @@ def is_serverless(config: "DescribeEndpointConfigOutputTypeDef") -> bool:
 def _right_answer(candidate: registry.Candidate) -> Callable[[bytes], list[float]] | None:
     if candidate.folder is None:
         return None
-    from model.classifier import Classifier  # noqa: PLC0415  ONNX Runtime takes a while to import
+    from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime takes a while to import
 
     return Classifier(candidate.folder).classify
 

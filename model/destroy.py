@@ -3,10 +3,18 @@
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model import inventory
-from model.account import Account, check_stage, connect, described, explain, outputs_of, refusals_explained
-from model.endpoint import EndpointError
-from model.inventory import DeletionError, Found
+from model.sagemaker import inventory
+from model.sagemaker.account import (
+    Account,
+    check_stage,
+    connect,
+    described,
+    explain,
+    outputs_of,
+    refusals_explained,
+)
+from model.sagemaker.endpoint import EndpointError
+from model.sagemaker.inventory import DeletionError, Found
 
 
 def _check(ctx: click.Context, option: click.Parameter, stage: str | None) -> str | None:

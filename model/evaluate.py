@@ -17,10 +17,10 @@ from rich.progress import track
 from rich.table import Table
 
 from functions.filter.app import OTHER
-from model import dataset
-from model.dataset import Dataset
-from model.evaluation import Answers, Evaluation, evaluate
-from model.photo import PhotoError
+from model.evaluation.figures import Answers, Evaluation, evaluate
+from model.network.photo import PhotoError
+from model.training import dataset
+from model.training.dataset import Dataset
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -135,7 +135,7 @@ def command(
     }
     report = about | asdict(evaluation)
     if out:
-        from model.report import render  # noqa: PLC0415  --help should not wait for it
+        from model.evaluation.report import render  # noqa: PLC0415  --help should not wait for it
 
         write(out, report, render(evaluation, about, data))
     if as_json:
@@ -152,7 +152,7 @@ def find_subject(model: Path | None, endpoint: str | None, endpoint_url: str | N
     ArtifactError
         The model cannot be loaded.
     """
-    from model.classifier import Classifier  # noqa: PLC0415  ONNX Runtime takes a while to import
+    from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime takes a while to import
 
     classifier = Classifier.load(model)
     description = classifier.description

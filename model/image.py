@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from botocore.exceptions import ClientError
 
-from model.account import PROJECT, Account, connect, is_gone, refusals_explained, tags
+from model.sagemaker.account import PROJECT, Account, connect, is_gone, refusals_explained, tags
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "model/Dockerfile"

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from functions.monitor.monitoring.drift import Baseline
-    from model.classifier import Classifier
-    from model.monitoring import Monitoring, Sample
+    from model.monitoring.figures import Monitoring, Sample
+    from model.network.classifier import Classifier
 
 METRICS = "metrics.json"
 REPORT = "report.html"
@@ -141,7 +141,7 @@ def command(
 
     from functions.monitor.monitoring.captures import TimeWindow  # noqa: PLC0415
     from functions.monitor.monitoring.window import Window  # noqa: PLC0415
-    from model import baseline, monitoring  # noqa: PLC0415
+    from model.monitoring import baseline, figures  # noqa: PLC0415
 
     if start and end and start >= end:
         raise click.UsageError("--from must be before --to")
@@ -149,29 +149,27 @@ def command(
         raise click.UsageError("--fail-on-drift needs a --baseline to compare with")
     known = baseline.read(baseline_path) if baseline_path else None
     classifier = load(model, known) if model else None
-    shown = monitoring.read_truth(truth) if truth else None
+    shown = figures.read_truth(truth) if truth else None
     window = Window(
         threshold=threshold if threshold is not None else known.threshold if known else THRESHOLD,
         labels=split(labels) if labels else known.labels if known else (),
         sample_size=sample_size,
-        least_confident_size=monitoring.SHOWN,
+        least_confident_size=figures.SHOWN,
         keep_names=bool(shown),
     )
     bounds = TimeWindow(start, end)
     with Console(stderr=True).status("Reading captures …") as status:
-        tally = monitoring.gather(
-            captures, bounds, window, lambda n: status.update(f"Reading captures … {n:,}")
-        )
+        tally = figures.gather(captures, bounds, window, lambda n: status.update(f"Reading captures … {n:,}"))
         status.update("Looking at photos …")
-        sample = monitoring.measure(window, classifier, features_sample)
-        report = monitoring.monitor(captures, bounds, window, tally, sample, baseline=known, truth=shown)
+        sample = figures.measure(window, classifier, features_sample)
+        report = figures.monitor(captures, bounds, window, tally, sample, baseline=known, truth=shown)
         if write_baseline:
             baseline.write(write_baseline, as_baseline(report, sample, classifier))
         if out:
             status.update("Drawing …")
             write(out, report)
     if as_json:
-        click.echo(json.dumps(monitoring.metrics(report), indent=2))
+        click.echo(json.dumps(figures.metrics(report), indent=2))
     else:
         for line in summary(report):
             click.echo(line)
@@ -195,8 +193,8 @@ def load(model: Path, baseline: Baseline | None) -> Classifier:
         It is another one.
     """
     from functions.monitor.monitoring.drift import BaselineError  # noqa: PLC0415  as above
-    from model.baseline import FeatureSpace  # noqa: PLC0415
-    from model.classifier import Classifier  # noqa: PLC0415
+    from model.monitoring.baseline import FeatureSpace  # noqa: PLC0415
+    from model.network.classifier import Classifier  # noqa: PLC0415
 
     classifier = Classifier.load(model)
     space = FeatureSpace.of(baseline) if baseline else None
@@ -217,7 +215,7 @@ def as_baseline(report: Monitoring, sample: Sample, classifier: Classifier | Non
     """
     import numpy as np  # noqa: PLC0415  as above
 
-    from model import baseline  # noqa: PLC0415
+    from model.monitoring import baseline  # noqa: PLC0415
 
     described = classifier.description if classifier else None
     return baseline.make(
@@ -240,14 +238,15 @@ def write(out: Path, report: Monitoring) -> None:
     MonitoringError
         The folder cannot be written.
     """
-    from model import monitor_report, plots  # noqa: PLC0415  as above
-    from model.monitoring import MonitoringError, metrics  # noqa: PLC0415
+    from model.monitoring import plots  # noqa: PLC0415  as above
+    from model.monitoring import report as page  # noqa: PLC0415  as above
+    from model.monitoring.figures import MonitoringError, metrics  # noqa: PLC0415
 
     drawn = plots.draw(report)
     files: Mapping[str, bytes] = {
         METRICS: (json.dumps(metrics(report), indent=2) + "\n").encode(),
         **{f"{name}.png": plots.png(figure) for name, figure in drawn.items()},
-        REPORT: monitor_report.render(
+        REPORT: page.render(
             report, {name: plots.svg(figure, name) for name, figure in drawn.items()}
         ).encode(),
     }

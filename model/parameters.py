@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from model.deployment import FILE, Deployment, DeploymentError
+from model.sagemaker.deployment import FILE, Deployment, DeploymentError
 
 
 @click.command("parameters")

@@ -101,19 +101,19 @@ def command(
 
 
 def _model(path: Path | None) -> Asked:
-    from model.classifier import Classifier  # noqa: PLC0415  --help should not wait for it
+    from model.network.classifier import Classifier  # noqa: PLC0415  --help should not wait for it
 
     classifier = Classifier.load(path)
     return Asked(classifier.classify, classifier.description.labels, classifier.description.threshold)
 
 
 def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
-    from model.account import connect, refusals_explained  # noqa: PLC0415  as above
-    from model.endpoint import asking, served  # noqa: PLC0415  as above
+    from model.sagemaker.account import connect, refusals_explained  # noqa: PLC0415  as above
+    from model.sagemaker.endpoint import asking, served  # noqa: PLC0415  as above
 
     account = connect()
     if labels and threshold is not None:
-        from model.backbone import INPUT_SIZE  # noqa: PLC0415  as above
+        from model.network.backbone import INPUT_SIZE  # noqa: PLC0415  as above
 
         own_labels = [label.strip() for label in labels.split(",")]
         return Asked(asking(account, name, INPUT_SIZE), own_labels, threshold)
@@ -133,7 +133,7 @@ def predict(asked: Asked, photo: Path) -> Prediction:
         An image file.
     """
     from functions.filter.app import decide  # noqa: PLC0415  as above
-    from model.photo import PhotoError  # noqa: PLC0415
+    from model.network.photo import PhotoError  # noqa: PLC0415
 
     file = str(photo)
     try:
@@ -155,7 +155,7 @@ def predict(asked: Asked, photo: Path) -> Prediction:
 
 
 def _find_photos(paths: Sequence[Path]) -> Iterator[Path]:
-    from model.photo import SUFFIXES  # noqa: PLC0415  as above
+    from model.network.photo import SUFFIXES  # noqa: PLC0415  as above
 
     for path in paths:
         if not path.is_dir():

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import click
 
-from model import endpoint
-from model.account import Account, connect, refusals_explained, stage_option
 from model.deploy import is_serverless
-from model.deployment import Deployment, DeploymentError
-from model.endpoint import EndpointError, Served
+from model.sagemaker import endpoint
+from model.sagemaker.account import Account, connect, refusals_explained, stage_option
+from model.sagemaker.deployment import Deployment, DeploymentError
+from model.sagemaker.endpoint import EndpointError, Served
 
 
 @click.command("rollback")

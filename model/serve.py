@@ -24,10 +24,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from model.capture import Capture
-from model.classifier import Classifier
-from model.hosting import endpoint_route, read_body
-from model.photo import PhotoError
+from model.network.classifier import Classifier
+from model.network.photo import PhotoError
+from model.serving.capture import Capture
+from model.serving.hosting import endpoint_route, read_body
 
 CONTENT_TYPES = (
     "image/jpeg",

@@ -11,10 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from model import endpoint
-from model.account import Account, connect, refusals_explained, stage_option
-from model.capture import VARIANT
-from model.endpoint import EndpointError
+from model.sagemaker import endpoint
+from model.sagemaker.account import Account, connect, refusals_explained, stage_option
+from model.sagemaker.endpoint import EndpointError
+from model.serving.capture import VARIANT
 
 PRICES = "us-east-1"
 """The region whose Price List API knows the prices of all regions of its partition."""

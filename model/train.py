@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from model.launch import launch, launch_options
+from model.sagemaker.launch import launch, launch_options
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -163,18 +163,18 @@ def train(places: Places, precision: float, most: int, name: str) -> None:
     ArtifactError
         The result cannot be written.
     """
-    from model import dataset, fitting, training  # noqa: PLC0415  --help should not wait for them
+    from model.training import dataset, fitting, steps  # noqa: PLC0415  --help should not wait for them
 
-    photos = training.Photos.of(dataset.read(places.data), most)
+    photos = steps.Photos.of(dataset.read(places.data), most)
     with _progress() as progress:
         looking = progress.add_task("Looking at the photos", total=len(photos.paths))
-        seen = training.look(photos, advance=lambda: progress.advance(looking))
+        seen = steps.look(photos, advance=lambda: progress.advance(looking))
         fitting_task = progress.add_task(
             "Training, and testing on what was held out", total=fitting.FOLDS + 1
         )
         fit = fitting.fit(seen, photos.targets, photos.labels, lambda: progress.advance(fitting_task))
-    result = training.conclude(name, photos, fit, precision)
-    training.write(places, result, seen)
+    result = steps.conclude(name, photos, fit, precision)
+    steps.write(places, result, seen)
     for figure, value in result.metrics.items():
         click.echo(f"{figure}={value:.4f}")
     click.echo(f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}")

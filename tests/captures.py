@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from local import pictures
-from model.capture import VARIANT, format_record
+from model.serving.capture import VARIANT, format_record
 
 LABELS = ("bicycle", "motorcycle", "other")
 START = datetime(2026, 3, 4, tzinfo=UTC)

@@ -20,9 +20,10 @@ from rich.progress import track
 from functions.monitor.monitoring import drift
 from functions.monitor.monitoring.drift import Baseline, Drift, Features
 from functions.monitor.monitoring.window import PROPERTIES, properties
-from model import baseline, monitoring
-from model.classifier import Classifier
-from model.photo import read_pixels
+from model.monitoring import baseline
+from model.monitoring import figures as monitoring
+from model.network.classifier import Classifier
+from model.network.photo import read_pixels
 
 WINDOW, BASELINE = 200, 450
 """Photos."""

@@ -18,7 +18,7 @@ import psutil
 
 from functions.serialize.app import serialize
 from local import pictures
-from model.classifier import Classifier
+from model.network.classifier import Classifier
 from tests.conftest import ROOT, free_port
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from local import pictures
-from model import image, training_job
-from model.classifier import Classifier
+from model import image
+from model.network.classifier import Classifier
+from model.sagemaker import training_job
 
 BASE = "public.ecr.aws/docker/library/python:3.13-slim"
 STARTED_WITHIN = 3.0
@@ -113,7 +114,7 @@ def test_it_serves_the_ready_made_model_as_the_process_here_does_soon_and_in_lit
 
 
 def test_a_model_that_is_mounted_is_the_one_served(built, tmp_path):
-    from model import zero_shot  # noqa: PLC0415
+    from model.network import zero_shot  # noqa: PLC0415
 
     zero_shot.make(tmp_path)
     description = json.loads((tmp_path / "model.json").read_text())

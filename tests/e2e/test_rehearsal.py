@@ -1,7 +1,7 @@
 """The rehearsal, a good deal shorter: what goes wrong is found, by the function and by the report."""
 
 from local import watch
-from model.classifier import Classifier
+from model.network.classifier import Classifier
 
 
 def test_a_dirty_lens_and_night_are_found_and_told_when(stack, monkeypatch):

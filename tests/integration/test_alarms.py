@@ -24,8 +24,10 @@ from botocore.exceptions import ClientError
 from functions.monitor.monitoring.window import Window
 from local import pictures, processes
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
-from model import baseline, monitor, monitoring
-from model.classifier import Classifier
+from model import monitor
+from model.monitoring import baseline
+from model.monitoring import figures as monitoring
+from model.network.classifier import Classifier
 from tests import captures
 from tests.conftest import ROOT
 

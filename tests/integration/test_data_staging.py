@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.download import Checksum, DownloadError, download
+from model.training.download import Checksum, DownloadError, download
 from tests.conftest import ROOT
 
 BUCKET = "staging"

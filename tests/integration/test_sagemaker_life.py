@@ -16,10 +16,11 @@ from PIL import Image
 
 from local import demo, pictures
 from local.stack import Stack
-from model import endpoint, image, inventory
+from model import image
 from model.__main__ import cli
-from model.account import connect
-from model.deployment import Deployment
+from model.sagemaker import endpoint, inventory
+from model.sagemaker.account import connect
+from model.sagemaker.deployment import Deployment
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, recording
 from tests.conftest import ROOT

@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 
-from model import artifact
-from model.artifact import ArtifactError, Description
+from model.network import artifact
+from model.network.artifact import ArtifactError, Description
 
 GRAPH = b"a graph"
 

@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from model import backbone
-from model.backbone import TAPS, WeightsError, build_graph, parse_checkpoint, read_weights
+from model.network import backbone
+from model.network.backbone import TAPS, WeightsError, build_graph, parse_checkpoint, read_weights
 
 
 @pytest.fixture(scope="module")

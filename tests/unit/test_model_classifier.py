@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import artifact
-from model.artifact import ArtifactError
-from model.classifier import Classifier
+from model.network import artifact
+from model.network.artifact import ArtifactError
+from model.network.classifier import Classifier
 
 
 @pytest.fixture(scope="module")

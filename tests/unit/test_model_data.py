@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from model import cifar, dataset
 from model.__main__ import cli
-from model.cifar import ArchiveError
 from model.data import Photo, hold_out
-from model.dataset import DatasetError
+from model.training import cifar, dataset
+from model.training.cifar import ArchiveError
+from model.training.dataset import DatasetError
 
 CLASSES = ["apple", "bicycle", "bus", "motorcycle", "pickup_truck"]
 

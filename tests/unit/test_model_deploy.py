@@ -17,12 +17,14 @@ from click.testing import CliRunner, Result
 from moto import mock_aws
 from onnx import TensorProto, helper, numpy_helper
 
-from model import artifact, endpoint, image, inventory
+from model import image
 from model.__main__ import cli
-from model.account import connect
-from model.artifact import Description
-from model.classifier import Classifier
-from model.deployment import Deployment
+from model.network import artifact
+from model.network.artifact import Description
+from model.network.classifier import Classifier
+from model.sagemaker import endpoint, inventory
+from model.sagemaker.account import connect
+from model.sagemaker.deployment import Deployment
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, recording, violations
 from tests.conftest import ROOT
@@ -189,7 +191,7 @@ def test_a_model_is_registered_with_its_metrics_and_served_from_the_registry(ask
 def test_what_is_deployed_from_s3_is_the_same_model(asked, model, tmp_path):
     url = "s3://elsewhere/job/output/model.tar.gz"
     boto3.client("s3").create_bucket(Bucket="elsewhere")
-    from model.registry import pack  # noqa: PLC0415
+    from model.sagemaker.registry import pack  # noqa: PLC0415
 
     boto3.client("s3").put_object(Bucket="elsewhere", Key="job/output/model.tar.gz", Body=pack(model))
 

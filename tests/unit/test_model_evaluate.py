@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from functions.serialize.app import serialize
-from model import measures
 from model.__main__ import cli
 from model.evaluate import Subject
-from model.evaluation import Answers, Evaluation, evaluate
+from model.evaluation import measures
+from model.evaluation.figures import Answers, Evaluation, evaluate
 
 # The formulas
 

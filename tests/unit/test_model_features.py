@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from model import backbone, features
-from model.backbone import MAPS
-from model.graph import Graph
+from model.network import backbone, features
+from model.network.backbone import MAPS
+from model.network.graph import Graph
 
 SIZE = features.SIZE
 

@@ -5,9 +5,10 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from model import features, fitting
-from model.fitting import FitError, fit, principal_components
-from model.head import Seen
+from model.network import features
+from model.network.head import Seen
+from model.training import fitting
+from model.training.fitting import FitError, fit, principal_components
 
 
 def clusters(*counts: int, apart: float = 1.0, seed: int = 3) -> tuple[Seen, np.ndarray]:

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from model import features, head
-from model.graph import Graph
-from model.head import Expert, Head, Scale, Seen, Weighing
+from model.network import features, head
+from model.network.graph import Graph
+from model.network.head import Expert, Head, Scale, Seen, Weighing
 
 WEIGHING = Weighing(alpha=1.3, beta=0.7, a=0.4, b=0.2, c=0.6, d=1.5, e=0.6)
 

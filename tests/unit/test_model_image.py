@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from model import image
 from model.__main__ import cli
-from model.account import connect
+from model.sagemaker.account import connect
 from tests.aws_shapes import recording
 
 DOCKER = """#!/bin/sh

@@ -18,8 +18,10 @@ from functions.monitor.monitoring.captures import Tally, TimeWindow, read
 from functions.monitor.monitoring.drift import BaselineError
 from functions.monitor.monitoring.window import Window
 from local import pictures
-from model import baseline, monitor, monitoring, plots
+from model import monitor
 from model.__main__ import cli
+from model.monitoring import baseline, plots
+from model.monitoring import figures as monitoring
 from tests import captures
 
 PHOTOS = captures.photos(30)
@@ -279,7 +281,7 @@ class Sees:
 @pytest.fixture
 def sees(monkeypatch, tmp_path):
     """Make `--model` load it, whatever the path; return a path that exists."""
-    from model import classifier  # noqa: PLC0415
+    from model.network import classifier  # noqa: PLC0415
 
     monkeypatch.setattr(classifier.Classifier, "load", lambda path: Sees())
     return tmp_path

@@ -64,7 +64,7 @@ def test_a_file_that_is_no_photo_is_rejected_and_the_others_answered(photos):
 
 
 def test_the_threshold_decides(photos, monkeypatch):
-    monkeypatch.setattr("model.classifier.Classifier.classify", lambda *_: [0.7, 0.2, 0.1])
+    monkeypatch.setattr("model.network.classifier.Classifier.classify", lambda *_: [0.7, 0.2, 0.1])
 
     (strict,), (lax,) = (lines(predict("--threshold", at, photos / "b.jpg")) for at in (0.71, 0.7))
 

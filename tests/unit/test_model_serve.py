@@ -14,10 +14,10 @@ import pytest
 from moto import mock_aws
 from PIL import Image
 
-from model.capture import Capture
-from model.classifier import Classifier
-from model.hosting import MAX_BODY
+from model.network.classifier import Classifier
 from model.serve import CONTENT_TYPES, create_app
+from model.serving.capture import Capture
+from model.serving.hosting import MAX_BODY
 
 with warnings.catch_warnings():
     # it asks for httpx's successor, which nothing else here needs

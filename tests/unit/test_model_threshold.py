@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.threshold import Threshold, choose
+from model.training.threshold import Threshold, choose
 
 
 def chosen(answers: list[tuple[float, bool]], precision: float) -> Threshold:

@@ -12,14 +12,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from local import pictures
-from model import artifact, dataset, fitting, training
 from model.__main__ import cli
-from model.classifier import Classifier
-from model.dataset import Dataset
-from model.fitting import Fit
-from model.head import Head
-from model.photo import read_pixels
+from model.network import artifact
+from model.network.classifier import Classifier
+from model.network.head import Head
+from model.network.photo import read_pixels
 from model.train import Places, find_places
+from model.training import dataset, fitting
+from model.training import steps as training
+from model.training.dataset import Dataset
+from model.training.fitting import Fit
 from tests import photos
 
 DRAWN = {"bicycle": pictures.bicycle, "motorcycle": pictures.motorcycle, "other": pictures.scone}

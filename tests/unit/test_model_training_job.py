@@ -14,9 +14,10 @@ import pytest
 from moto import mock_aws
 from PIL import Image
 
-from model import image, training_job
-from model.account import AccountError, connect
-from model.training_job import Job, TrainingJobError
+from model import image
+from model.sagemaker import training_job
+from model.sagemaker.account import AccountError, connect
+from model.sagemaker.training_job import Job, TrainingJobError
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, recording
 from tests.conftest import ROOT
@@ -177,7 +178,7 @@ def test_a_key_encrypts_the_jobs_volume_and_model(asked, data, tmp_path):
 
 @with_sdk
 def test_data_that_is_in_s3_already_is_used_from_there(asked, data, tmp_path):
-    from model.staging import stage  # noqa: PLC0415
+    from model.training.staging import stage  # noqa: PLC0415
 
     account = connect()
     account.s3.create_bucket(Bucket="photos")

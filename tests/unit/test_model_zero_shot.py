@@ -3,9 +3,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from model import zero_shot
-from model.graph import Graph
-from model.zero_shot import LABELS, VEHICLE_PRIOR
+from model.network import zero_shot
+from model.network.graph import Graph
+from model.network.zero_shot import LABELS, VEHICLE_PRIOR
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from functions.monitor import app
 from functions.monitor.monitoring.captures import CaptureError
 from functions.monitor.monitoring.drift import BaselineError
 from local import pictures
-from model import baseline
+from model.monitoring import baseline
 from tests import captures
 
 START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1, hours=1)

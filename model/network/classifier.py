@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnxruntime
 import platformdirs
 
-from model import artifact
-from model.artifact import ArtifactError, Description
-from model.photo import read_pixels
+from model.network import artifact
+from model.network.artifact import ArtifactError, Description
+from model.network.photo import read_pixels
 
 
 class Classifier:
@@ -75,7 +75,7 @@ class Classifier:
         try:
             return cls(folder, threads)
         except ArtifactError:  # not made yet, or damaged since
-            from model import zero_shot  # noqa: PLC0415  onnx, which it needs, takes half a second to import
+            from model.network import zero_shot  # noqa: PLC0415  onnx, which it needs, takes half a second to import
 
             try:
                 zero_shot.make(folder)

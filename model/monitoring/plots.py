@@ -14,15 +14,15 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from functions.monitor.monitoring.drift import LIMIT, MODERATE
 from functions.monitor.monitoring.window import OTHER
-from model import measures
-from model.monitoring import RECENT
+from model.evaluation import measures
+from model.monitoring.figures import RECENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
 
-    from model.monitoring import Monitoring
+    from model.monitoring.figures import Monitoring
 
 INK, SOFT, LINE, PAPER = "#1d2733", "#5a6775", "#d9dfe5", "#ffffff"
 BLUE, RED, AMBER, TEAL = "#1f6fb5", "#b3372b", "#a86a00", "#2a8c82"

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from model import artifact, backbone, features
-from model.artifact import Description
-from model.graph import Graph
+from model.network import artifact, backbone, features
+from model.network.artifact import Description
+from model.network.graph import Graph
 
 LABELS = ("bicycle", "motorcycle", "other")
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from model import backbone
-from model.graph import Graph
+from model.network import backbone
+from model.network.graph import Graph
 
 SIZE = backbone.INPUT_SIZE
 CUBIC: dict[str, Any] = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}

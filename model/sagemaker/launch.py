@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from model.artifact import ARCHIVE
+from model.network.artifact import ARCHIVE
 
 
 def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,8 +87,8 @@ def launch(
         It did not end well.
     """
     # here, since where there is no AWS to call, as in the container, there is no boto3 either
-    from model import training_job  # noqa: PLC0415
-    from model.account import STAGE, connect  # noqa: PLC0415
+    from model.sagemaker import training_job  # noqa: PLC0415
+    from model.sagemaker.account import STAGE, connect  # noqa: PLC0415
 
     if not STAGE.fullmatch(stage):
         raise click.UsageError("--stage is up to 16 lower case letters and digits, the first a letter")

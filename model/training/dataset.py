@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from model.photo import SUFFIXES
+from model.network.photo import SUFFIXES
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from functions.monitor.monitoring.drift import LIMIT, MODERATE
-from model import report as evaluation_report
-from model.photo import PhotoError
-from model.plots import CAPTIONS, spelled
+from model.evaluation import report as evaluation_report
+from model.monitoring.plots import CAPTIONS, spelled
+from model.network.photo import PhotoError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from model.monitoring import Monitoring, Photo
+    from model.monitoring.figures import Monitoring, Photo
 
 NAMED = 20
 """Skipped lines that the page names; metrics.json names more."""

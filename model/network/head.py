@@ -1,12 +1,12 @@
-"""The head: from what a model sees of a photo (`model.features`) to a probability for each label.
+"""The head: from what a model sees of a photo (`model.network.features`) to a probability for each label.
 
 Which vehicle it is, two experts say together. One was trained, on the photo as if it were small; the other
 knows ImageNet's classes, sees the photo as it is, and is heard as far as there is detail in it:
 
     p(k | a vehicle) = softmax over vehicles k of  alpha s_k + beta g z_k
 
-with s the trained logits, z those of ImageNet's classes (`model.zero_shot`), and g the photo's detail, from 0
-to 1. Whether it is a vehicle at all, three witnesses say:
+with s the trained logits, z those of ImageNet's classes (`model.network.zero_shot`), and g the photo's
+detail, from 0 to 1. Whether it is a vehicle at all, three witnesses say:
 
     p(a vehicle) = sigmoid( (1 - e g) (a m - b n + c t + d) )
 
@@ -16,7 +16,8 @@ detection", Pattern Recognition 40, 2007, here linear), and t the trained log-od
 training photos of something else taught any. (Where ImageNet's expert and the span look at the same detail,
 they are no independent witnesses: e takes back what adding them up counts twice.)
 
-All parameters beyond s come from predictions for photos that took no part in the training (`model.fitting`).
+All parameters beyond s come from predictions for photos that took no part in the training
+(`model.training.fitting`).
 """
 
 from collections.abc import Sequence
@@ -28,8 +29,8 @@ import numpy.typing as npt
 from scipy.special import expit, logsumexp, softmax
 
 from functions.filter.app import OTHER
-from model import features, zero_shot
-from model.graph import Graph
+from model.network import features, zero_shot
+from model.network.graph import Graph
 
 type Floats = npt.NDArray[np.floating]
 type Integers = npt.NDArray[np.integer]

@@ -1,7 +1,7 @@
 """Training on SageMaker, or in its container on this machine, by the SageMaker SDK's ModelTrainer.
 
 The SDK (``sagemaker``, an extra) is imported when it is needed: it takes 5 s. It is used for training and
-for the built-in algorithm's addresses alone; see `model.endpoint`.
+for the built-in algorithm's addresses alone; see `model.sagemaker.endpoint`.
 """
 
 import hashlib
@@ -24,8 +24,10 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model import dataset, image, registry
-from model.account import (
+from model import image
+from model.network.artifact import ARCHIVE
+from model.sagemaker import registry
+from model.sagemaker.account import (
     PROJECT,
     Account,
     explain,
@@ -34,7 +36,7 @@ from model.account import (
     tag_values,
     tags,
 )
-from model.artifact import ARCHIVE
+from model.training import dataset
 
 CHANNEL = "training"
 METRICS_FILE = "metrics.json"
@@ -311,7 +313,7 @@ def stage(account: Account, data: str) -> tuple[str, dict[str, Any]]:
         There is no data set of ours there.
     """
     if not data.startswith("s3://"):
-        from model import staging  # noqa: PLC0415
+        from model.training import staging  # noqa: PLC0415
 
         folder = Path(data)
         dataset.read(folder)

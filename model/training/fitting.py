@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from functions.filter.app import OTHER
-from model import features
-from model.head import Expert, Floats, Head, Integers, Scale, Seen, Weighing, Witnesses
+from model.network import features
+from model.network.head import Expert, Floats, Head, Integers, Scale, Seen, Weighing, Witnesses
 
 FOLDS = 10
 SEED = 0

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from model.capture import VARIANT, Capture
+from model.serving.capture import VARIANT, Capture
 
 type Container = Callable[[bytes, Headers], Awaitable[Response]]
 

@@ -50,7 +50,7 @@ class Description:
     made
         How it was made, for people to read.
     calibration
-        The numbers that turn what the experts say into probabilities, as `model.head` names them.
+        The numbers that turn what the experts say into probabilities, as `model.network.head` names them.
     metrics
         How right it was on training photos that were held out.
     """

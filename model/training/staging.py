@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import track
 
-from model.dataset import MANIFEST, SPLITS, index_name
+from model.training.dataset import MANIFEST, SPLITS, index_name
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -12,8 +12,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from model import endpoint, image, registry
-from model.account import (
+from model import image
+from model.sagemaker import endpoint, registry
+from model.sagemaker.account import (
     PROJECT,
     ROLES_STACK,
     Account,
@@ -23,7 +24,7 @@ from model.account import (
     tag_values,
     unless_gone,
 )
-from model.deployment import FILE, Deployment, DeploymentError
+from model.sagemaker.deployment import FILE, Deployment, DeploymentError
 
 console = Console(stderr=True)
 

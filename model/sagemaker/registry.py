@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from model import artifact
-from model.account import PROJECT, Account, is_gone, tags
-from model.artifact import Description
+from model.network import artifact
+from model.network.artifact import Description
+from model.sagemaker.account import PROJECT, Account, is_gone, tags
 
 GROUP = PROJECT
 """The model package group: all versions of the one model that this project has."""
@@ -82,7 +82,7 @@ def candidate_from_disk(path: Path | None) -> Iterator[Candidate]:
     """
     with tempfile.TemporaryDirectory() as made:
         if path is None:
-            from model import zero_shot  # noqa: PLC0415  onnx, which it needs, takes half a second to import
+            from model.network import zero_shot  # noqa: PLC0415  onnx, which it needs, takes half a second to import
 
             path = Path(made)
             zero_shot.make(path)

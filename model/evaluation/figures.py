@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from functions.filter.app import OTHER, decide
-from model import measures
-from model.measures import Bin, Bools, Floats, Integers, Share
+from model.evaluation import measures
+from model.evaluation.measures import Bin, Bools, Floats, Integers, Share
 
 MISTAKES = 24
 """How many are kept."""

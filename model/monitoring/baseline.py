@@ -16,14 +16,14 @@ import numpy as np
 
 from functions.monitor.monitoring.drift import Baseline, BaselineError, Numbers, categories, rounded
 from functions.monitor.monitoring.window import PROPERTIES, properties
-from model import artifact
+from model.network import artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from model.artifact import Description
-    from model.measures import Bools, Floats, Integers
+    from model.evaluation.measures import Bools, Floats, Integers
+    from model.network.artifact import Description
 
 FILE = "baseline.json"
 KEPT = 500

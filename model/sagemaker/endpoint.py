@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from model.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
-from model.capture import VARIANT
-from model.registry import SEPARATOR
+from model.sagemaker.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
+from model.sagemaker.registry import SEPARATOR
+from model.serving.capture import VARIANT
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -46,7 +46,7 @@ MOST_LATENCY = 2_000_000
 """Microseconds, in which SageMaker gives ModelLatency: a photo takes 0.13 s on two cores."""
 SMOKE_TOLERANCE = 1e-3
 """Between an endpoint's answer and the same model's here: processors differ in how they round float32."""
-SMOKE_PHOTO = Path(__file__).parents[1] / "events" / "classify.json"
+SMOKE_PHOTO = Path(__file__).parents[2] / "events" / "classify.json"
 """A photo as the pipeline sends one."""
 
 console = Console(stderr=True)
@@ -537,7 +537,7 @@ def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list
     What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
     """
     from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
-    from model.photo import PhotoError  # noqa: PLC0415  Pillow
+    from model.network.photo import PhotoError  # noqa: PLC0415  Pillow
 
     def classify(photo: bytes) -> list[float]:
         try:

@@ -19,14 +19,17 @@ import onnxruntime
 import platformdirs
 
 from functions.filter.app import OTHER
-from model import artifact, backbone, baseline, features, head, measures, threshold
-from model.artifact import Description
-from model.dataset import Dataset
-from model.fitting import Fit, log_loss
-from model.graph import Graph
-from model.head import Head, Integers, Seen
-from model.photo import PhotoError, read_pixels
-from model.threshold import Threshold
+from model.evaluation import measures
+from model.monitoring import baseline
+from model.network import artifact, backbone, features, head
+from model.network.artifact import Description
+from model.network.graph import Graph
+from model.network.head import Head, Integers, Seen
+from model.network.photo import PhotoError, read_pixels
+from model.training import threshold
+from model.training.dataset import Dataset
+from model.training.fitting import Fit, log_loss
+from model.training.threshold import Threshold
 
 if TYPE_CHECKING:
     from model.train import Places

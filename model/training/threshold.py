@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.measures import Bools, Floats
+from model.evaluation.measures import Bools, Floats
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from functions.monitor.monitoring.captures import Tally, TimeWindow
 from functions.monitor.monitoring.drift import SIGNIFICANCE, Baseline, Drift, Features
 from functions.monitor.monitoring.intervals import Interval, estimated_accuracy
 from functions.monitor.monitoring.window import OTHER, Answer, Window, properties
-from model import measures
-from model.baseline import FeatureSpace
+from model.evaluation import measures
+from model.monitoring.baseline import FeatureSpace
 
 if TYPE_CHECKING:
-    from model.classifier import Classifier
-    from model.measures import Bin, Bools, Floats, Integers, Share
+    from model.evaluation.measures import Bin, Bools, Floats, Integers, Share
+    from model.network.classifier import Classifier
 
 SHOWN = 12
 """Photos on the page: of the least confident, and of the farthest from the baseline."""
@@ -256,7 +256,7 @@ def measure(window: Window, classifier: Classifier | None, most_seen: int) -> Sa
 
 def see(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
     """Return the model's features of photos that can be read, float [N, D]."""
-    from model.photo import read_pixels  # noqa: PLC0415  HEIC's decoder, which nothing else here needs
+    from model.network.photo import read_pixels  # noqa: PLC0415  HEIC's decoder, which nothing else here needs
 
     size = classifier.description.input_size
     batches = (answers[start : start + AT_A_TIME] for start in range(0, len(answers), AT_A_TIME))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from model.graph import Graph
+from model.network.graph import Graph
 
 type Weights = Mapping[str, npt.NDArray[np.float32]]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import jinja2
 from PIL import Image
 
-from model import measures
-from model.evaluation import Evaluation
-from model.measures import Share
-from model.photo import read_pixels
+from model.evaluation import measures
+from model.evaluation.figures import Evaluation
+from model.evaluation.measures import Share
+from model.network.photo import read_pixels
 
 THUMBNAIL = 160
 """Pixels, shown at no more than that."""
@@ -59,7 +59,7 @@ def render(evaluation: Evaluation, about: Mapping[str, str | None], folder: Path
         Where the photos of the mistakes are.
     """
     highest_risk = max(evaluation.selection.risk, default=0)
-    return page("report.html").render(
+    return page("evaluation.html").render(
         about=about,
         evaluation=evaluation,
         x=Axis(52, 352),
@@ -72,9 +72,9 @@ def render(evaluation: Evaluation, about: Mapping[str, str | None], folder: Path
 
 
 def page(template: str) -> jinja2.Template:
-    """Return a page's template, one of those beside this module."""
+    """Return a page's template, one of those in `model/pages`."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "pages"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

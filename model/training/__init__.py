@@ -1,0 +1,1 @@
+"""From labelled photos to a model: fetching and listing them, fitting the head, choosing the threshold."""
