@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift train test verify lint format build sagemaker roles deploy destroy bench
+.PHONY: help setup demo up down drift traffic replay backfill train test verify lint format build sagemaker roles deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,18 @@ down: setup  ## end what `make up` started
 
 drift: setup  ## rehearse on the running stack: a day in a minute that goes wrong half-way
 	@$(BIN)/python -m local drift
+
+# Of the local stack; STACK=scones-unlimited-dev is one in AWS.
+OF_STACK = $(if $(STACK),--stack "$(STACK)")
+
+traffic: setup  ## photos through a stack, each accounted for [BURST=100] [STACK=name in AWS]
+	@$(BIN)/python -m model traffic --burst $(or $(BURST),100) $(OF_STACK)
+
+replay: setup  ## what failed through a stack again [STACK=name in AWS]
+	@$(BIN)/python -m model replay $(OF_STACK)
+
+backfill: setup  ## photos that are there already through a stack, PREFIX=archive/… or uploads/… [STACK=name in AWS]
+	@$(BIN)/python -m model backfill "$(PREFIX)" $(OF_STACK)
 
 train: setup  ## a model of your own, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
 	@$(BIN)/python -m model data $(if $(DATA),--source "$(DATA)") --out .local/data

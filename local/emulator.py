@@ -1,9 +1,11 @@
-"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, and metrics.
+"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, metrics, whole map runs.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
 
+import contextvars
 import functools
+import json
 import os
 import re
 import threading
@@ -19,12 +21,12 @@ from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import lambda_svc, stepfunctions
+from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from local import metrics
+from local import map_runs, metrics
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
@@ -67,7 +69,7 @@ def named(execute: Execute) -> Execute:
     def execute_named(function: dict[str, Any], event: dict[str, Any], request_id: str) -> dict[str, Any]:
         result = execute(function, event, request_id)
         if result.get("error"):
-            name, mark, message = result["body"]["errorMessage"].partition("\0")
+            name, mark, message = result["body"].get("errorMessage", "").partition("\0")
             if mark:
                 result["body"] |= {"errorType": name, "errorMessage": message}
             elif name == "Worker process died":
@@ -77,11 +79,43 @@ def named(execute: Execute) -> Execute:
     return execute_named
 
 
-assert RAISED in lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: S101, SLF001  else another ministack needs another mend
+version = contextvars.ContextVar[str | None]("version", default=None)
+
+
+def remembering_version(fire: Callable[..., None]) -> Callable[..., None]:
+    """Remember which version of an object an event is about."""
+
+    def fire_event(*about: object, version_id: str | None = None, **more: object) -> None:
+        version.set(version_id)
+        fire(*about, version_id=version_id, **more)
+
+    return fire_event
+
+
+def naming_version(dispatch: Callable[..., None]) -> Callable[..., None]:
+    """Make S3's events name the version, which ministack leaves out.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
+
+    def dispatch_event(event: dict[str, Any], view: Any = None) -> None:  # noqa: ANN401  ministack's
+        if event["Source"] == "aws.s3" and (version_id := version.get()):
+            detail = json.loads(event["Detail"])
+            detail["object"]["version-id"] = version_id
+            event = event | {"Detail": json.dumps(detail)}
+        dispatch(event, view)
+
+    return dispatch_event
+
+
+assert RAISED in lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: S101, SLF001  another ministack, another mend
 lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(RAISED, NAMED)  # noqa: SLF001
 lambda_svc._execute_function_warm = named(lambda_svc._execute_function_warm)  # noqa: SLF001
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
+s3._fire_s3_event = remembering_version(s3._fire_s3_event)  # noqa: SLF001
+eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noqa: SLF001
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
+map_runs.install()
 metrics.install()
 
 

@@ -17,6 +17,9 @@ COMMANDS = {
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the one that is there.",
     "rollback": "Bring an endpoint back to the model that it served before the last update.",
     "status": "Say what is deployed: which model, since when, how busy, how well, and at what cost.",
+    "traffic": "Send photos through a stack, and account for every one of them.",
+    "replay": "Put what stands in the failed queue through again, once each.",
+    "backfill": "Put the photos under a prefix of the upload bucket through the pipeline.",
     "parameters": "Print the stack's parameters for what was deployed last, as sam deploy takes them.",
     "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from tests import photos
 from tests.photos import chunk, photo, png
@@ -108,7 +108,7 @@ def flipped() -> Files:
 
 
 def gone_wrong() -> Files:
-    """A stretch is zeroes, noise, twice there, gone, or in the wrong place; another file begins in the middle."""
+    """A stretch is zeroes, noise, twice there, or gone; another file begins in the middle."""
     for name, whole in seeds().items():
         chance = random.Random(f"{SEED} gone wrong {name}")
         start, length = len(whole) // 3, max(8, len(whole) // 8)
@@ -184,7 +184,7 @@ def bombs() -> Files:
 
 
 def scan_bomb(width: int, height: int, scans: int) -> bytes:
-    """A gray JPEG whose last scan, of a few bytes, comes again and again: each costs a pass over all pixels."""
+    """A gray JPEG whose last scan, of a few bytes, comes again and again, each a pass over all pixels."""
     whole = photo("JPEG", Image.new("L", (width, height), 128), progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * scans + whole[-2:]
@@ -452,7 +452,7 @@ def xmps() -> Files:
         yield f"xmp-of-{name}.png", png(32, 24, 8, 0, (b"\0" + b"\x80" * 32) * 24, text)
 
 
-def pngs() -> Files:
+def pngs() -> Files:  # noqa: C901  a list
     """Headers, chunks and checksums that are rare, missing, or wrong."""
     rows = (b"\0" + b"\x80" * 256) * 24
     for bits, colour in itertools.product((0, 1, 2, 3, 4, 8, 16, 32), (0, 1, 2, 3, 4, 5, 6, 7)):

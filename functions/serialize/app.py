@@ -214,13 +214,14 @@ def contained(file: IO[bytes], box: int) -> dict[str, Any]:
         try:
             if not receiver.poll(DECODING_SECONDS):
                 raise too_slow()
-            answer, keys = receiver.recv()
+            sent: tuple[dict[str, Any] | Exception, dict[str, Any]] = receiver.recv()
         except EOFError as error:
             process.join()
             raise ended(process.exitcode) from error
         finally:
             process.kill()
             process.join()
+    answer, keys = sent
     logger.append_keys(**keys)
     if isinstance(answer, Exception):
         raise answer

@@ -27,6 +27,18 @@ def definition(machine: str) -> dict:
     return json.loads((ROOT / MACHINES[machine]["DefinitionUri"]).read_text())
 
 
+def levels(machine: str) -> Iterator[dict]:
+    """The machine itself, and the machine inside each Map: each with its States and where it starts."""
+    ahead = [definition(machine)]
+    while ahead:
+        level = ahead.pop()
+        yield level
+        ahead += [state["ItemProcessor"] for state in level["States"].values() if "ItemProcessor" in state]
+
+
+LEVELS = [level for machine in MACHINES for level in levels(machine)]
+
+
 def successors(state: dict) -> Iterator[str]:
     """Every state that a state can go on to."""
     branches = [state, *state.get("Choices", []), *state.get("Catch", [])]
@@ -39,32 +51,28 @@ def states_of(kind: str, resource: str = "") -> list:
     return [
         pytest.param(state, id=f"{machine}: {name}")
         for machine in MACHINES
-        for name, state in definition(machine)["States"].items()
+        for level in levels(machine)
+        for name, state in level["States"].items()
         if state["Type"] == kind and state.get("Resource", "").endswith(resource)
     ]
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-def test_every_way_leads_to_a_state_that_exists(machine):
-    states = definition(machine)["States"]
-    ways = {
-        definition(machine)["StartAt"],
-        *(after for state in states.values() for after in successors(state)),
-    }
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level["StartAt"])
+def test_every_way_leads_to_a_state_that_exists(level):
+    ways = {level["StartAt"], *(after for state in level["States"].values() for after in successors(state))}
 
-    assert ways <= states.keys()
+    assert ways <= level["States"].keys()
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-def test_every_state_can_be_reached(machine):
-    states = definition(machine)["States"]
-    reached, ahead = set(), [definition(machine)["StartAt"]]
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level["StartAt"])
+def test_every_state_can_be_reached(level):
+    reached, ahead = set(), [level["StartAt"]]
     while ahead:
         name = ahead.pop()
         reached.add(name)
-        ahead.extend(set(successors(states[name])) - reached)
+        ahead.extend(set(successors(level["States"][name])) - reached)
 
-    assert reached == states.keys()
+    assert reached == level["States"].keys()
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -75,11 +83,26 @@ def test_the_template_substitutes_just_the_names_that_the_definition_has(machine
 
 
 @pytest.mark.parametrize("state", states_of("Task"))
-def test_every_task_has_a_timeout_retries_with_jitter_and_a_catch(state):
+def test_every_task_has_a_timeout_and_retries_with_jitter(state):
     assert state["TimeoutSeconds"] > 0
     assert state["Retry"]
     assert all(retry["JitterStrategy"] == "FULL" for retry in state["Retry"])
-    assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
+
+
+def test_every_task_of_the_pipeline_has_a_catch_that_ends_with_the_input_kept():
+    states = definition("ClassifyStateMachine")["States"]
+
+    for state in states.values():
+        if state["Type"] == "Task":
+            assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
+            assert state["Catch"][-1]["Next"] in {"Notify", "Keep input", "Failed"}
+    assert states["Notify"]["Catch"][-1]["Next"] == states["Notify"]["Next"] == "Keep input"
+
+
+def test_a_backfill_waits_longer_for_a_photo_than_its_execution_may_take():
+    (waits,) = [state.values[0] for state in states_of("Task", ":states:startExecution.sync:2")]
+
+    assert waits["TimeoutSeconds"] > definition("ClassifyStateMachine")["TimeoutSeconds"]
 
 
 @pytest.mark.parametrize("state", states_of("Task", ":lambda:invoke"))
@@ -122,42 +145,94 @@ def test_every_error_of_ours_that_is_retried_is_one_that_the_function_raises(sta
 ACTIONS = {
     "arn:aws:states:::lambda:invoke": "lambda:InvokeFunction",
     "arn:aws:states:::dynamodb:putItem": "dynamodb:PutItem",
+    "arn:aws:states:::dynamodb:getItem": "dynamodb:GetItem",
     "arn:aws:states:::events:putEvents": "events:PutEvents",
     "arn:aws:states:::sqs:sendMessage": "sqs:SendMessage",
+    "arn:aws:states:::sns:publish": "sns:Publish",
+    "arn:aws:states:::states:startExecution.sync:2": "states:StartExecution",
+    "arn:aws:states:::s3:listObjectsV2": "s3:ListBucket",
 }
+EXECUTIONS = "arn:states:execution:{}:*"
+NESTED_RULE = "arn:events:rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
+
+
+def needed(machine: str) -> Iterator[tuple[str, str]]:
+    """Each action and resource that a machine's steps come to."""
+    prefixes = re.findall(r"'(\w+/)'", json.dumps(definition(machine)["States"].get("Readable?")))
+    for state in (state for level in levels(machine) for state in level["States"].values()):
+        if state["Type"] == "Task" and state["Resource"] == "arn:aws:states:::aws-sdk:s3:headObject":
+            (bucket,) = substitutions(state["Arguments"])
+            yield from (("s3:GetObject", f"{bucket}/{prefix}*") for prefix in prefixes)
+        elif state["Type"] == "Task":
+            yield from ((ACTIONS[state["Resource"]], name) for name in called(state))
+        if state.get("Resource", "").endswith("startExecution.sync:2"):
+            # Developer Guide, "IAM policies for Step Functions"; StopExecution is left out on purpose.
+            yield from (("states:DescribeExecution", EXECUTIONS.format(name)) for name in called(state))
+            yield from ((f"events:{do}", NESTED_RULE) for do in ("PutTargets", "PutRule", "DescribeRule"))
+        if state["Type"] == "Map":
+            yield from needed_by_map_run(machine, state)
+
+
+def needed_by_map_run(machine: str, state: dict) -> Iterator[tuple[str, str]]:
+    """The same of a Distributed Map (Developer Guide, "IAM policies for using Distributed Map states")."""
+    yield "states:StartExecution", machine
+    yield "states:DescribeExecution", EXECUTIONS.format(machine)
+    yield "states:StopExecution", EXECUTIONS.format(machine)
+    (read,) = substitutions(state["ItemReader"]["Parameters"])
+    yield ACTIONS[state["ItemReader"]["Resource"]], read
+    (written,) = substitutions(state["ResultWriter"]["Parameters"])
+    for action in ("PutObject", "GetObject", "ListMultipartUploadParts", "AbortMultipartUpload"):
+        yield f"s3:{action}", f"{written}/{state['ResultWriter']['Parameters']['Prefix']}/*"
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_machine_may_do_just_what_its_steps_do(machine):
-    tasks = [state for state in definition(machine)["States"].values() if state["Type"] == "Task"]
-
-    needed = {(ACTIONS[task["Resource"]], resource) for task in tasks for resource in substitutions(task)}
-
-    assert allowed(MACHINES[machine]["Role"]["Fn::GetAtt"][0]) == needed
+    assert set(allowed(MACHINES[machine]["Role"]["Fn::GetAtt"][0])) == set(needed(machine))
 
 
-def substitutions(state: dict) -> set[str]:
-    """The resources of the template that a state names."""
-    named = re.findall(r"\$\{(\w+)\}", json.dumps(state["Arguments"]))
+def test_a_backfill_reads_just_where_serialize_may():
+    read = {resource for action, resource in needed("BackfillStateMachine") if action == "s3:GetObject"}
+
+    photos = {name for name in read if "backfills" not in name}
+    assert photos == {name for action, name in allowed("SerializeFunctionRole") if action == "s3:GetObject"}
+
+
+def called(state: dict) -> set[str]:
+    """The resource that a step is about: of those that it names, the one that its action is of."""
+    named = substitutions(state["Arguments"])
+    return named - {"UploadBucket"} if len(named) > 1 else named
+
+
+def substitutions(arguments: dict) -> set[str]:
+    """The resources of the template that arguments name."""
+    named = re.findall(r"\$\{(\w+)\}", json.dumps(arguments))
     values = [SUBSTITUTIONS[name] for name in named]
     logical = {value.get("Ref") or value["Fn::GetAtt"][0] for value in values}
     return logical & TEMPLATE["Resources"].keys()
 
 
-def allowed(role: str) -> set[tuple[str, str]]:
+def allowed(role: str) -> Iterator[tuple[str, str]]:
     """Each action and resource that a role allows, but for those where AWS has no resources."""
-    statements = [
-        statement
-        for policy in TEMPLATE["Resources"][role]["Properties"]["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Resource"] != "*"
+    resources = TEMPLATE["Resources"].values()
+    apart = [
+        resource["Properties"]
+        for resource in resources
+        if resource["Type"] == "AWS::IAM::Policy" and {"Ref": role} in resource["Properties"]["Roles"]
     ]
-    return {
-        (action, resource["Fn::GetAtt"][0])
-        for statement in statements
-        for action in aslist(statement["Action"])
-        for resource in aslist(statement["Resource"])
-    }
+    for policy in [*TEMPLATE["Resources"][role]["Properties"]["Policies"], *apart]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            for action in aslist(statement["Action"]):
+                for resource in aslist(statement["Resource"]):
+                    if resource != "*":
+                        yield action, arn(resource)
+
+
+def arn(resource: dict) -> str:
+    """A resource by its name in the template, and what follows that."""
+    if "Fn::Sub" in resource:
+        text = re.sub(r":\$\{AWS::\w+\}", "", resource["Fn::Sub"])
+        return re.sub(r"\$\{(\w+)\.\w+\}", r"\1", text)
+    return resource.get("Ref") or resource["Fn::GetAtt"][0]
 
 
 def aslist(value: Any) -> list:

@@ -1,0 +1,250 @@
+"""``python -m model backfill``: the photos that are there already, through the pipeline."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from model.pipeline.stack import Stack, StackError, find, stack_option
+from model.sagemaker.account import refusals_explained
+
+POLL = 1.0
+"""Seconds between two looks at how far it is."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the photos under a prefix.
+
+    Attributes
+    ----------
+    photos
+        Found there.
+    done
+        Have a result for the version that they are of.
+    failed
+        Have none, and their execution failed; its input is in the failed queue.
+    left
+        Had not begun, or were on their way, when the backfill ended.
+    already
+        Of those done, that had their result before.
+    accepted, needs_review, rejected
+        Outcomes of the others.
+    seconds
+        It took.
+    manifest
+        Where S3 has what became of each. Without one, those four are unknown.
+    """
+
+    photos: int
+    done: int
+    failed: int
+    left: int
+    already: int | None
+    accepted: int | None
+    needs_review: int | None
+    rejected: int | None
+    seconds: float
+    manifest: str | None
+
+    def __str__(self) -> str:
+        had = "" if self.already is None else f", {self.already} of them had it before"
+        outcomes = (
+            ("accepted", self.accepted),
+            ("needs_review", self.needs_review),
+            ("rejected", self.rejected),
+        )
+        new = "".join(f", {count} {outcome}" for outcome, count in outcomes if count)
+        return (
+            f"{self.done} of {self.photos} photos have a result{had}{new}; {self.failed} failed, "
+            f"{self.left} left ({self.seconds:.1f} s)."
+        )
+
+
+@click.command("backfill")
+@click.argument("prefix")
+@stack_option
+@click.option(
+    "--concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many photos at once.  [default and at most: the stack's BackfillConcurrency]",
+)
+@click.option(
+    "--tolerate",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Give up when more than this have failed.  [default: the stack's BackfillToleratedFailures]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+def command(
+    *, prefix: str, stack: str | None, concurrency: int | None, tolerate: float | None, as_json: bool
+) -> None:
+    """Put the photos under a prefix of the upload bucket through the pipeline.
+
+    PREFIX begins with uploads/, for photos whose event got lost, or with archive/, for those that were there
+    before: put there, they start nothing by themselves. A photo that has a result for this very version is
+    not classified again: called again, a backfill that was stopped goes on where it was. Ctrl-C stops it;
+    photos on their way get their result all the same. One that runs already is followed.
+
+    \b
+    Examples:
+      python -m model backfill archive/2025/
+      python -m model backfill uploads/ --stack scones-unlimited-dev --concurrency 4 --json
+
+    \b
+    Exit codes:
+      0    every photo has a result
+      1    some failed, too many for it to go on, or a failure; one line on stderr says what
+      2    the command was called wrongly
+      130  stopped by Ctrl-C; call again to go on
+    """  # noqa: D301  click reads \b as a character
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with refusals_explained():
+        target = find(stack)
+        execution = running(target, prefix) or start(target, prefix, concurrency, tolerate)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            try:
+                follow(target, execution, progress)
+                stopped = False
+            except KeyboardInterrupt:
+                target.client("stepfunctions").stop_execution(executionArn=execution)
+                follow(target, execution, progress)
+                stopped = True
+        report, failure = account(target, execution)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    elif report.photos:
+        click.echo(report)
+    if stopped:
+        click.echo("Stopped; call again to go on.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED)
+    if failure or report.failed:
+        where = f": {report.manifest}" if report.manifest else ""
+        raise click.ClickException(failure or f"{report.failed} photos failed{where}")
+
+
+def running(stack: Stack, prefix: str) -> str | None:
+    """Return the ARN of a backfill of this prefix that runs, if one does.
+
+    Raises
+    ------
+    StackError
+        One of another prefix does.
+    """
+    step_functions = stack.client("stepfunctions")
+    for execution in step_functions.list_executions(
+        stateMachineArn=stack.output("BackfillStateMachineArn"), statusFilter="RUNNING"
+    )["executions"]:
+        arn = str(execution["executionArn"])
+        other = json.loads(step_functions.describe_execution(executionArn=arn)["input"]).get("prefix")
+        if other != prefix:
+            raise StackError(f"a backfill of {other} is running: wait for it, or stop it ({arn})")
+        return arn
+    return None
+
+
+def start(stack: Stack, prefix: str, concurrency: int | None, tolerate: float | None) -> str:
+    """Start a backfill, and return its execution's ARN.
+
+    Parameters
+    ----------
+    stack
+        Where.
+    prefix
+        Of the keys.
+    concurrency
+        Photos at once, ``None`` for as many as the stack allows.
+    tolerate
+        The percentage of photos that may fail, ``None`` for the stack's.
+
+    Raises
+    ------
+    StackError
+        There is nothing under the prefix.
+    """
+    bucket = stack.output("UploadBucketName")
+    if not stack.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]:
+        raise StackError(f"there is nothing under s3://{bucket}/{prefix}")
+    limits = {"concurrency": concurrency, "tolerated_failure_percentage": tolerate}
+    given = {"prefix": prefix} | {name: limit for name, limit in limits.items() if limit is not None}
+    execution = stack.client("stepfunctions").start_execution(
+        stateMachineArn=stack.output("BackfillStateMachineArn"), input=json.dumps(given)
+    )
+    return str(execution["executionArn"])
+
+
+def follow(stack: Stack, execution: str, progress: Progress) -> None:
+    """Wait for a backfill's end, and show how far it is."""
+    bar = progress.add_task("Finding photos", total=None)
+    while described(stack, execution)["status"] == "RUNNING":
+        time.sleep(POLL)
+        if counts := counts_of(stack, execution):
+            ended = counts["total"] - counts["pending"] - counts["running"]
+            progress.update(bar, description="Classifying", total=counts["total"], completed=ended)
+
+
+def described(stack: Stack, execution: str) -> Mapping[str, Any]:
+    """Return what Step Functions says of an execution."""
+    answer: Mapping[str, Any] = stack.client("stepfunctions").describe_execution(executionArn=execution)
+    return answer
+
+
+def counts_of(stack: Stack, execution: str) -> Mapping[str, int]:
+    """Return how many photos of a backfill are where; nothing before it has found them."""
+    step_functions = stack.client("stepfunctions")
+    runs = step_functions.list_map_runs(executionArn=execution)["mapRuns"]
+    if not runs:
+        return {}
+    counts: Mapping[str, int] = step_functions.describe_map_run(mapRunArn=runs[0]["mapRunArn"])["itemCounts"]
+    return counts
+
+
+def account(stack: Stack, execution: str) -> tuple[Report, str | None]:
+    """Say what became of the photos of a backfill that has ended, and why it was given up, if it was."""
+    ended, counts = described(stack, execution), Counter(counts_of(stack, execution))
+    manifest = manifest_of(stack, execution)
+    outcomes = Counter(results(stack, manifest)) if manifest else None
+    report = Report(
+        photos=counts["total"],
+        done=counts["succeeded"],
+        failed=counts["failed"] + counts["timedOut"],
+        left=counts["pending"] + counts["running"] + counts["aborted"],
+        already=None if outcomes is None else outcomes["already"],
+        accepted=None if outcomes is None else outcomes["accepted"],
+        needs_review=None if outcomes is None else outcomes["needs_review"],
+        rejected=None if outcomes is None else outcomes["rejected"],
+        seconds=round((ended["stopDate"] - ended["startDate"]).total_seconds(), 1),
+        manifest=f"s3://{stack.output('UploadBucketName')}/{manifest}" if manifest else None,
+    )
+    failed = ended["status"] in {"FAILED", "TIMED_OUT"}
+    return report, (ended.get("cause") or ended.get("error") or ended["status"]) if failed else None
+
+
+def manifest_of(stack: Stack, execution: str) -> str | None:
+    """Return the key of a backfill's manifest; ``None`` where none was written."""
+    runs = stack.client("stepfunctions").list_map_runs(executionArn=execution)["mapRuns"]
+    if not runs:
+        return None
+    key = f"backfills/{runs[0]['mapRunArn'].rpartition(':')[2]}/manifest.json"
+    found = stack.client("s3").list_objects_v2(Bucket=stack.output("UploadBucketName"), Prefix=key)
+    return key if found["KeyCount"] else None
+
+
+def results(stack: Stack, manifest: str) -> Iterator[str]:
+    """Yield the outcome of each photo that has a result, ``already`` where it had it before."""
+    s3, bucket = stack.client("s3"), stack.output("UploadBucketName")
+    files = json.load(s3.get_object(Bucket=bucket, Key=manifest)["Body"])["ResultFiles"]["SUCCEEDED"]
+    for file in files:
+        for photo in json.load(s3.get_object(Bucket=bucket, Key=file["Key"])["Body"]):
+            output = json.loads(photo["Output"])
+            yield output["outcome"] if output["new"] else "already"

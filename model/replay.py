@@ -1,0 +1,224 @@
+"""``python -m model replay``: what failed, put through again once its cause is gone."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import click
+from botocore.exceptions import ClientError
+from rich.console import Console
+from rich.progress import Progress
+
+from model.pipeline.stack import Stack, find, stack_option
+from model.sagemaker.account import refusals_explained
+
+BATCH = 10
+"""Messages that SQS gives at once (API Reference, ReceiveMessage)."""
+HIDDEN = 900
+"""Seconds for which a message taken is nobody else's: more than replaying a long queue takes."""
+EMPTY_AFTER = 2
+"""Seconds of waiting after which the queue has no more: a long poll asks all of SQS's servers."""
+
+
+class Work(NamedTuple):
+    """What to do about a message: start an execution with an input, or have a result reviewed.
+
+    ``cause`` is the ARN or the id of what failed: two messages of one cause are one piece of work.
+    """
+
+    to: Literal["execution", "review"]
+    body: Mapping[str, Any]
+    cause: str
+
+
+@dataclass
+class Replayed:
+    """What became of the messages.
+
+    Attributes
+    ----------
+    messages
+        Taken from the failed queue.
+    started
+        Whose executions were started.
+    already
+        Whose executions had been started before: by a replay that broke off, or for the same message, which
+        SQS may deliver twice.
+    to_review
+        Results that had not come to the review queue, put there.
+    left
+        No input of this pipeline: they stay in the queue.
+    executions
+        The ARNs of those started.
+    """
+
+    messages: int = 0
+    started: int = 0
+    already: int = 0
+    to_review: int = 0
+    left: int = 0
+    executions: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        already = f", {self.already} had been started before" if self.already else ""
+        review = f", {self.to_review} to the review queue" if self.to_review else ""
+        left = f", {self.left} left" if self.left else ""
+        return f"{self.messages} messages: {self.started} started{already}{review}{left}"
+
+
+@click.command("replay")
+@stack_option
+@click.option("--dry-run", is_flag=True, help="Say what would be put through again, and leave it all.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
+    """Put what stands in the failed queue through again, once each.
+
+    Inputs of executions that failed, timed out or were stopped, and events that could not be delivered, start
+    an execution each; results that did not come to the review queue go there. A message is deleted only after
+    that, and the new execution is named after the failed one: nothing is started twice, however often this
+    is called. What fails again is a new message, for the next replay.
+
+    \b
+    Examples:
+      python -m model replay --dry-run
+      python -m model replay --stack scones-unlimited-dev --json
+
+    \b
+    Exit codes:
+      0  everything was put through again, or there was nothing
+      1  a message is no input of this pipeline and stays in the queue, or a failure
+      2  the command was called wrongly
+    """  # noqa: D301  click reads \b as a character
+    console = Console(stderr=True)
+    with (
+        refusals_explained(),
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        pipeline = find(stack)
+        account = replay(pipeline, progress, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(asdict(account)))
+    elif not account.messages:
+        click.echo("The failed queue is empty: nothing to replay.")
+    else:
+        click.echo(f"{'Would be: ' if dry_run else ''}{account}.")
+    if account.left:
+        raise click.ClickException(
+            f"{account.left} of {account.messages} messages are no input of this pipeline: look at them in "
+            f"{pipeline.output('FailedQueueUrl')}"
+        )
+
+
+def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> Replayed:
+    """Put each message of the failed queue through once.
+
+    Parameters
+    ----------
+    stack
+        Whose queue.
+    progress
+        Where to show how far it is.
+    dry_run
+        Whether to count only, and leave every message in the queue.
+
+    Raises
+    ------
+    botocore.exceptions.ClientError
+        An execution could not be started, for another reason than that it had been; what was not put
+        through is back in the queue.
+    """
+    sqs, url, account = stack.client("sqs"), stack.output("FailedQueueUrl"), Replayed()
+    bar = progress.add_task("Replaying", total=waiting(sqs, url))
+    hidden: list[str] = []
+    try:
+        for messages in taken(sqs, url):
+            hidden += [message["ReceiptHandle"] for message in messages]
+            for message in messages:
+                todo = work(message)
+                if todo and todo.cause in account.executions:
+                    continue  # started a moment ago, and failed again: for the next replay
+                account.messages += 1
+                progress.advance(bar)
+                if put_through(stack, todo, account, dry_run=dry_run):
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+                    hidden.remove(message["ReceiptHandle"])
+    finally:
+        for handle in hidden:
+            sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
+    return account
+
+
+def waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
+    """Return about how many messages wait in a queue."""
+    count = "ApproximateNumberOfMessages"
+    return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[count])["Attributes"][count])
+
+
+def taken(sqs: Any, url: str) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  as above
+    """Take messages, ten at most at a time, until there are no more; the queue hides them for now."""
+    while messages := sqs.receive_message(
+        QueueUrl=url,
+        MaxNumberOfMessages=BATCH,
+        MessageAttributeNames=["All"],
+        VisibilityTimeout=HIDDEN,
+        WaitTimeSeconds=EMPTY_AFTER,
+    ).get("Messages"):
+        yield messages
+
+
+def put_through(stack: Stack, todo: Work | None, account: Replayed, *, dry_run: bool) -> bool:
+    """Do what a message asks for, and count it; return whether it is done with."""
+    if todo is None:
+        account.left += 1
+    elif todo.to == "review":
+        account.to_review += 1
+        if not dry_run:
+            stack.client("sqs").send_message(
+                QueueUrl=stack.output("ReviewQueueUrl"), MessageBody=json.dumps(todo.body)
+            )
+    elif dry_run:
+        account.started += 1
+    elif execution := start(stack, todo):
+        account.started += 1
+        account.executions.append(execution)
+    else:
+        account.already += 1
+    return todo is not None and not dry_run
+
+
+def work(message: Mapping[str, Any]) -> Work | None:
+    """Read a message of the failed queue; ``None`` if it is none of this pipeline's.
+
+    There are three writers: the state machine's own Catch (an execution's input, with its claim), the rule
+    for executions in which nothing can be caught (Step Functions' event about one), and rules whose target
+    did not take an event for a day (the event).
+    """
+    try:
+        told = json.loads(message["Body"])
+    except ValueError:
+        return None
+    failed = message.get("MessageAttributes", {}).get("execution", {}).get("StringValue")
+    match told:
+        case {"source": "aws.states", "detail": {"executionArn": str(arn), "input": str(given)}}:
+            return Work("execution", {"claim": arn} | json.loads(given), arn)
+        case {"detail-type": "VehicleNeedsReview", "detail": dict(detail), "id": str(event)}:
+            return Work("review", detail, event)
+        case {"detail": {"bucket": {"name": str()}, "object": {"key": str()}}}:
+            return Work("execution", told, failed or told.get("id") or message["MessageId"])
+    return None
+
+
+def start(stack: Stack, todo: Work) -> str | None:
+    """Start an execution and return its ARN; ``None`` if there is one for this cause."""
+    name = f"replay-{hashlib.sha256(todo.cause.encode()).hexdigest()[:32]}"
+    try:
+        answer = stack.client("stepfunctions").start_execution(
+            stateMachineArn=stack.output("StateMachineArn"), name=name, input=json.dumps(todo.body)
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ExecutionAlreadyExists":
+            return None
+        raise
+    return str(answer["executionArn"])

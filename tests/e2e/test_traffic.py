@@ -1,0 +1,179 @@
+"""`model traffic`: every photo sent is accounted for, and the account says what really happened."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from click.testing import CliRunner, Result
+
+from local.stack import Stack
+from model import traffic
+from model.__main__ import cli
+from model.pipeline.stack import find
+
+KEYS = ["sent", "accepted", "needs_review", "rejected", "failed", "missing", "double", "seconds"]
+
+
+def run(stack: Stack, *arguments: object) -> Result:
+    options = ["traffic", "--stack", str(stack.description), *map(str, arguments)]
+    return CliRunner().invoke(cli, options, catch_exceptions=False)
+
+
+def account(stack: Stack, *arguments: object, code: int = 0) -> dict[str, float]:
+    result = run(stack, *arguments, "--json")
+    assert result.exit_code == code, result.output
+    told: dict[str, float] = json.loads(result.stdout)
+    assert list(told) == KEYS
+    return told
+
+
+def recorded(stack: Stack) -> list[str]:
+    """The keys of all photos that have a result."""
+    pages = (
+        stack.client("dynamodb").get_paginator("scan").paginate(TableName=stack.outputs["ResultsTableName"])
+    )
+    return [item["photo"]["S"].split("/", 3)[3] for page in pages for item in page["Items"]]
+
+
+def queues_and_rules(stack: Stack) -> list[str]:
+    events = stack.client("events")
+    return [
+        *stack.client("sqs").list_queues()["QueueUrls"],
+        *(rule["Name"] for rule in events.list_rules()["Rules"]),
+        *(rule["Name"] for rule in events.list_rules(EventBusName=stack.outputs["ResultsBusName"])["Rules"]),
+    ]
+
+
+def test_a_burst_ends_with_nothing_missing_and_nothing_double_and_leaves_nothing_behind(stack):
+    before = queues_and_rules(stack)
+
+    told = account(stack, "--burst", 20, "--bad", 0.15, "--other", 0.1, "--duplicates", 0.1)
+
+    del told["seconds"]
+    assert told == {
+        "sent": 20, "accepted": 15, "needs_review": 2, "rejected": 3, "failed": 0, "missing": 0, "double": 0,
+    }  # fmt: skip
+    assert queues_and_rules(stack) == before
+    keys = [key for key in recorded(stack) if key.startswith(traffic.PREFIX)]
+    assert len(keys) == 20
+    assert [executions_for(stack, key) for key in keys if "/twice/" in key] == [2, 2]
+
+
+def executions_for(stack: Stack, key: str) -> int:
+    """How many executions are about a key."""
+    step_functions = stack.client("stepfunctions")
+    listed = step_functions.list_executions(stateMachineArn=stack.outputs["StateMachineArn"])["executions"]
+    arns = [one["executionArn"] for one in listed]
+    return sum(
+        traffic.key_in(step_functions.describe_execution(executionArn=arn)["input"]) == key for arn in arns
+    )
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """Where no outcome too many is to be waited for."""
+    monkeypatch.setattr(traffic, "SETTLING", 0)
+    monkeypatch.setattr(traffic, "QUIET", 0.5)
+
+
+def test_photos_of_a_folder_are_sent_at_a_rate_and_cleaned_up(stack, impatient, tmp_path):
+    for number, photo in enumerate(traffic.drawn_scones()):
+        (tmp_path / f"{number}.jpg").write_bytes(photo[1])
+    (tmp_path / "notes.txt").write_text("no photo")
+    before = recorded(stack)
+
+    told = account(stack, "--burst", 6, "--rate", 3, "--photos", tmp_path, "--clean")
+
+    assert told["needs_review"] == 6
+    assert told["seconds"] >= 5 / 3
+    assert recorded(stack) == before
+    listed = stack.client("s3").list_object_versions(
+        Bucket=stack.outputs["UploadBucketName"], Prefix=traffic.PREFIX
+    )
+    assert not [version for version in listed.get("Versions", []) if version["Key"].endswith("00-0.jpg")]
+
+
+@contextmanager
+def nothing_starts(stack: Stack) -> Iterator[None]:
+    """Uploads start no execution: the rule is off."""
+    events = stack.client("events")
+    (rule,) = [rule["Name"] for rule in events.list_rules()["Rules"] if "PhotoUploaded" in rule["Name"]]
+    events.disable_rule(Name=rule)
+    try:
+        yield
+    finally:
+        events.enable_rule(Name=rule)
+
+
+def test_photos_that_nothing_is_heard_of_are_missing(stack, impatient):
+    with nothing_starts(stack):
+        told = account(stack, "--burst", 3, "--patience", 2, code=1)
+
+    assert (told["sent"], told["missing"]) == (3, 3)
+
+
+def test_photos_whose_executions_fail_have_failed(stack, impatient):
+    iam = stack.client("iam")
+    (role,) = [
+        one["RoleName"] for one in iam.list_roles()["Roles"] if "SerializeFunctionRole" in one["RoleName"]
+    ]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="serialize")["PolicyDocument"]
+    iam.delete_role_policy(RoleName=role, PolicyName="serialize")
+    try:
+        told = account(stack, "--burst", 2, code=1)
+    finally:
+        iam.put_role_policy(RoleName=role, PolicyName="serialize", PolicyDocument=json.dumps(policy))
+        stack.client("sqs").purge_queue(QueueUrl=stack.outputs["FailedQueueUrl"])
+
+    assert (told["sent"], told["failed"], told["missing"]) == (2, 2, 0)
+
+
+def test_a_second_outcome_is_double(stack, monkeypatch):
+    """Published by a replay under the claim of the execution that had finished, as nothing else does."""
+    note = traffic.Traffic._note
+    replayed = []
+
+    def replay_once(self, event):
+        note(self, event)
+        if not replayed:
+            step_functions = stack.client("stepfunctions")
+            first = step_functions.describe_execution(executionArn=event["detail"]["execution"])
+            given = json.loads(first["input"]) | {"claim": first["executionArn"]}
+            replayed.append(
+                step_functions.start_execution(
+                    stateMachineArn=first["stateMachineArn"], input=json.dumps(given)
+                )
+            )
+
+    monkeypatch.setattr(traffic.Traffic, "_note", replay_once)
+
+    told = account(stack, "--burst", 3, code=1)
+
+    assert (told["accepted"], told["missing"], told["double"]) == (3, 0, 1)
+
+
+@pytest.mark.verify
+def test_a_burst_of_a_thousand_with_bad_ones_and_duplicates_is_all_accounted_for(stack):
+    told = account(stack, "--burst", 1000, "--bad", 0.1, "--duplicates", 0.05)
+
+    assert (told["sent"], told["accepted"], told["rejected"]) == (1000, 900, 100)
+    assert (told["failed"], told["missing"], told["double"]) == (0, 0, 0)
+
+
+def test_a_folder_without_photos_and_shares_beyond_all_are_refused(stack, tmp_path):
+    empty = run(stack, "--photos", tmp_path)
+    too_much = run(stack, "--bad", 0.6, "--other", 0.6)
+
+    assert (empty.exit_code, too_much.exit_code) == (1, 2)
+    assert "has no photos in it" in empty.output
+    assert "together at most 1" in too_much.output
+
+
+def test_a_stack_in_aws_is_found_by_its_name(stack, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
+
+    found = find(stack.name)
+
+    assert found.outputs == stack.outputs
+    assert found.endpoint_url is None
