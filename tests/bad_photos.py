@@ -1,4 +1,4 @@
-"""Bad files by the hundred: broken, lying, huge, foreign and odd ones, each made on the spot and always the same.
+"""Bad files by the hundred: broken, lying, huge, foreign and odd ones, made on the spot, always the same.
 
 `corpus` yields every one with its name. What a file is called says what is wrong with it; which outcome it
 gets is for the pipeline to say, as long as it is one of the documented ones.
