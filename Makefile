@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test lint audit format build sagemaker roles deploy destroy bench
+.PHONY: help setup demo up down drift traffic replay backfill train test verify lint audit format build sagemaker roles deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,9 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 # A process for each ring: what one leaves in memory is no other's.
 test: setup  ## all tests: unit, integration, end to end
 	@for ring in unit integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
+
+verify: setup  ## all tests, the long ones too (half an hour)
+	@for ring in unit integration e2e; do $(BIN)/python -m pytest -m "" tests/$$ring || exit; done
 
 lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
