@@ -1,11 +1,13 @@
 """What every test can count on: an AWS environment that is nobody's, and on demand a whole local stack."""
 
+import functools
 import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -20,6 +22,9 @@ os.environ |= {
     "POWERTOOLS_SERVICE_NAME": "vehicle-classifier",
     "POWERTOOLS_METRICS_NAMESPACE": "SconesUnlimited/test",
 }
+
+# Every test asks AWS in sessions of its own; each would parse the descriptions of the same services again.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 from local import Ports, processes  # noqa: E402  reads the environment set above
 from local.stack import Stack  # noqa: E402  reads the environment set above
