@@ -64,10 +64,10 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 
 # A process for each ring: what one leaves in memory is no other's.
 test: setup  ## all tests: unit, integration, end to end
-	@for ring in unit integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
+	@$(BIN)/python -m pytest -n logical tests/unit && for ring in integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
 
 verify: setup  ## all tests, the long ones too (half an hour)
-	@for ring in unit integration e2e; do $(BIN)/python -m pytest -m "" tests/$$ring || exit; done
+	@$(BIN)/python -m pytest -n logical -m "" tests/unit && for ring in integration e2e; do $(BIN)/python -m pytest -m "" tests/$$ring || exit; done
 
 lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
