@@ -70,7 +70,7 @@ lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cfn-lint template.yaml model/roles.yaml
+	@$(BIN)/cfn-lint template.yaml model/roles.yaml events/subscriber.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 format: setup  ## bring the code into shape
