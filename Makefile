@@ -73,7 +73,7 @@ lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cfn-lint template.yaml model/roles.yaml
+	@$(BIN)/cfn-lint template.yaml model/roles.yaml events/subscriber.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 # Each in an environment of its own, as checkov pins half of ours to other versions.

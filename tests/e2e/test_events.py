@@ -1,0 +1,100 @@
+"""What is published is what the schemas say, and the example subscriber gets what it asks for."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from local import pictures
+from local.stack import Stack
+from model.pipeline.stack import find
+from model.pipeline.subscription import PROBE, subscribed
+from tests.conftest import ROOT
+
+PREFIX = "uploads/schemas/"
+SCHEMAS = {
+    schema["title"]: schema
+    for file in sorted((ROOT / "events" / "schemas").glob("*.v1.json"))
+    if (schema := json.loads(file.read_text()))
+}
+WHAT = {
+    "VehicleClassified": "motorcycle.jpg",
+    "VehicleNeedsReview": "scone.jpg",
+    "PhotoRejected": "empty.jpg",
+}
+FILES = {
+    "motorcycle.jpg": pictures.encoded(pictures.picture(pictures.motorcycle, seed=3)),
+    "bicycle.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=3)),
+    "scone.jpg": pictures.encoded(pictures.picture(pictures.scone, seed=1)),
+    "empty.jpg": b"",
+}
+
+
+@pytest.fixture(scope="module")
+def subscriber(stack: Stack) -> Iterator[str]:
+    """The queue of the example, deployed."""
+    cloudformation = stack.client("cloudformation")
+    template, bus = (ROOT / "events" / "subscriber.yaml").read_text(), stack.outputs["ResultsBusName"]
+    cloudformation.create_stack(
+        StackName="another-team",
+        TemplateBody=template,
+        Parameters=[{"ParameterKey": "ResultsBusName", "ParameterValue": bus}],
+    )
+    cloudformation.get_waiter("stack_create_complete").wait(
+        StackName="another-team", WaiterConfig={"Delay": 1}
+    )
+    (deployed,) = cloudformation.describe_stacks(StackName="another-team")["Stacks"]
+    yield deployed["Outputs"][0]["OutputValue"]
+    cloudformation.delete_stack(StackName="another-team")
+
+
+@pytest.fixture(scope="module")
+def published(stack: Stack, subscriber: str) -> dict[str, dict[str, Any]]:
+    """The event that each of the files led to, by its name."""
+    bus, found = stack.outputs["ResultsBusName"], dict[str, dict[str, Any]]()
+    pattern = {"source": ["scones.vehicle-classifier", PROBE], "detail": {"key": [{"prefix": PREFIX}]}}
+    with subscribed(find(str(stack.description)), f"schemas-{time.time_ns()}", {bus: pattern}) as hearing:
+        hearing.wait_until_heard({bus: {"key": PREFIX}})
+        for name, content in FILES.items():
+            stack.client("s3").put_object(
+                Bucket=stack.outputs["UploadBucketName"], Key=PREFIX + name, Body=content
+            )
+        give_up_at = time.monotonic() + 60
+        while len(found) < len(FILES):
+            assert time.monotonic() < give_up_at
+            found |= {event["detail"]["key"].removeprefix(PREFIX): event for event in hearing.received()}
+    return found
+
+
+def test_the_schemas_are_schemas_and_say_the_same_of_what_they_share():
+    assert SCHEMAS.keys() == WHAT.keys()
+    details = [schema["properties"]["detail"]["properties"] for schema in SCHEMAS.values()]
+    assert len({tuple(detail) for detail in details}) == 1
+    for name in details[0].keys() - {"outcome", "label", "confidence", "inferences", "reason"}:
+        assert details[0][name] == details[1][name] == details[2][name]
+    for schema in SCHEMAS.values():
+        Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("kind", WHAT)
+def test_what_is_published_is_what_its_schema_says_and_nothing_else(published, kind):
+    event = published[WHAT[kind]]
+
+    assert [error.message for error in Draft202012Validator(SCHEMAS[kind]).iter_errors(event)] == []
+    assert datetime.fromisoformat(event["detail"]["classified_at"]).utcoffset() == timedelta(0)
+    assert event["detail"].keys() == SCHEMAS[kind]["properties"]["detail"]["properties"].keys()
+    for other in WHAT.keys() - {kind}:
+        assert not Draft202012Validator(SCHEMAS[other]).is_valid(event)
+
+
+def test_the_example_subscriber_gets_just_what_it_asks_for(stack, published, subscriber):
+    time.sleep(1)  # for one too many
+    messages = stack.client("sqs").receive_message(
+        QueueUrl=subscriber, MaxNumberOfMessages=10, WaitTimeSeconds=5
+    )["Messages"]
+
+    assert [json.loads(message["Body"]) for message in messages] == [published["motorcycle.jpg"]]
