@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test lint format build sagemaker roles deploy destroy bench
+.PHONY: help setup demo up down drift traffic replay backfill train test verify lint audit format build sagemaker roles deploy destroy bench
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -36,7 +36,7 @@ sagemaker: setup  ## the SageMaker SDK too, for `model train --on sagemaker` (a 
 demo: setup  ## photos through the whole stack on this machine [PHOTOS=folder]
 	@$(BIN)/python -m local demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: also for `sam local invoke`]
+up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: in Lambda's images, also for `sam local invoke`]
 	@$(BIN)/python -m local up $(if $(CONTAINERS),--for-containers)
 
 down: setup  ## end what `make up` started
@@ -64,7 +64,10 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 
 # A process for each ring: what one leaves in memory is no other's.
 test: setup  ## all tests: unit, integration, end to end
-	@for ring in unit integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
+	@$(BIN)/python -m pytest -n logical tests/unit && for ring in integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
+
+verify: setup  ## all tests, the long ones too (half an hour)
+	@$(BIN)/python -m pytest -n logical -m "" tests/unit && for ring in integration e2e; do $(BIN)/python -m pytest -m "" tests/$$ring || exit; done
 
 lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
@@ -72,6 +75,13 @@ lint: setup  ## style, types, template
 	@$(BIN)/mypy
 	@$(BIN)/cfn-lint template.yaml model/roles.yaml events/subscriber.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
+
+# Each in an environment of its own, as checkov pins half of ours to other versions.
+audit: setup  ## security: the code, the templates, known vulnerabilities of what is locked
+	@$(UV) tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive functions model local
+	@$(UV) tool run --quiet checkov@3.3.30 --config-file .checkov.yaml
+	@found=$$($(UV) audit --locked 2>&1) && echo "$$found" || { echo "$$found" >&2; \
+	  [[ $$found == *"error sending request"* ]] && echo "Vulnerabilities were not looked up: osv.dev is out of reach." >&2; }
 
 format: setup  ## bring the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
@@ -86,13 +96,13 @@ roles: setup  ## once an account: the role, the policy and the bucket for SageMa
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
 	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
-deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod] [BASELINE=s3://…]
+deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
 	@asked=$$($(BIN)/python -m model parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
 	  && mapfile -t parameters <<< "$$asked" \
 	  && $(SAM_BUILD) \
 	  && $(BIN)/sam deploy --config-env $(STAGE) \
 	       --parameter-overrides Architecture=$(ARCHITECTURE) "$${parameters[@]}" \
-	       $(if $(BASELINE),BaselineUri=$(BASELINE))
+	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $(PARAMETERS)
 
 destroy: setup  ## all that was made in AWS for a stage, photos included, after asking [STAGE=dev|prod]
 	@$(BIN)/python -m model destroy --stage $(STAGE)

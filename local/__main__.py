@@ -96,7 +96,11 @@ def with_stack(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @local.command()
-@click.option("--for-containers", is_flag=True, help="Answer on Docker's bridge too, for `sam local invoke`.")
+@click.option(
+    "--for-containers",
+    is_flag=True,
+    help="Run the functions in Lambda's images, and answer on Docker's bridge too, for `sam local invoke`.",
+)
 @with_stack
 def up(*, for_containers: bool, model: Path | None, emulator_port: int, endpoint_port: int) -> None:
     """Start everything, deploy the stack, and leave it running.

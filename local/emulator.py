@@ -16,12 +16,12 @@ from urllib.parse import parse_qs
 
 import httpx
 from ministack.app import app as ministack
-from ministack.core import iam_evaluator
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
-from ministack.services import eventbridge, s3, stepfunctions
+from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -32,6 +32,10 @@ INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
 EXECUTIONS_AT_ONCE = 2 * (os.process_cpu_count() or 1)
 """Executions that make progress; the others wait. Each call in flight is a process of a hundred megabytes."""
+
+type Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers and body."""
+type GetObject = Callable[..., Answer]
 
 model = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
 
@@ -52,6 +56,74 @@ def wildcards(pattern: str, ignore_case: bool) -> re.Pattern[str]:  # noqa: FBT0
     """Compile a policy's pattern; ministack's own stops at a line break, which a photo's key may hold."""
     regex = "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
     return re.compile(regex + r"\Z", re.DOTALL | (re.IGNORECASE if ignore_case else re.NOFLAG))
+
+
+def hide_from_strangers(get: GetObject) -> GetObject:
+    """Answer 403 instead of 404 to whoever may not list the bucket, as S3 does (API Reference, GetObject)."""
+
+    def get_object(
+        bucket: str, key: str, headers: dict[str, str], query: dict[str, list[str]] | None = None
+    ) -> Answer:
+        answer = get(bucket, key, headers, query)
+        if b"<Code>NoSuchKey</Code>" not in answer[2]:
+            return answer
+        access_key, region = extract_access_key_id(headers, query or {}), extract_region(headers, query or {})
+        if enforce(access_key, "s3:ListBucket", "s3", region, f"arn:aws:s3:::{bucket}") is None:
+            return answer
+        message = f"The caller is not authorized to perform: s3:ListBucket on resource: arn:aws:s3:::{bucket}"
+        denied: Answer = s3._error("AccessDenied", message, 403, f"/{bucket}/{key}")  # noqa: SLF001
+        return denied
+
+    return get_object
+
+
+memory = contextvars.ContextVar[int]("memory")
+"""Of the function whose container is about to start, in MB."""
+
+
+def knowing_its_memory(spawn: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell `within_memory` whose container starts."""
+
+    def spawn_container(config: dict[str, Any], *rest: Any) -> Any:  # noqa: ANN401  passed through
+        memory.set(config["MemorySize"])
+        return spawn(config, *rest)
+
+    return spawn_container
+
+
+def within_memory(parse: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """Give a function's container the function's memory; ministack gives each that of the machine."""
+    return lambda flags: parse(flags.format(memory=memory.get()))
+
+
+lambda_svc._spawn_lambda_container_impl = knowing_its_memory(lambda_svc._spawn_lambda_container_impl)  # noqa: SLF001
+lambda_svc._parse_docker_flags = within_memory(lambda_svc._parse_docker_flags)  # noqa: SLF001
+s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001  there is no hook
+
+
+RAISED, NAMED = '"error": str(e), "trace"', '"error": type(e).__name__ + chr(0) + str(e), "trace"'
+"""What a function's process answers for an exception, and what it has to for `named` to know its class."""
+
+type Execute = Callable[[dict[str, Any], dict[str, Any], str], dict[str, Any]]
+
+
+def named(execute: Execute) -> Execute:
+    """Report a function's exception by its class and its process's end as such, as Lambda does.
+
+    A Retry in the state machine goes by these names; ministack's own is ``Runtime.HandlerError`` for all.
+    """
+
+    def execute_named(function: dict[str, Any], event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        result = execute(function, event, request_id)
+        if result.get("error"):
+            name, mark, message = result["body"].get("errorMessage", "").partition("\0")
+            if mark:
+                result["body"] |= {"errorType": name, "errorMessage": message}
+            elif name == "Worker process died":
+                result["body"]["errorType"] = "Runtime.ExitError"
+        return result
+
+    return execute_named
 
 
 version = contextvars.ContextVar[str | None]("version", default=None)
@@ -83,6 +155,9 @@ def naming_version(dispatch: Callable[..., None]) -> Callable[..., None]:
     return dispatch_event
 
 
+assert RAISED in lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: S101, SLF001  another ministack, another mend
+lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(RAISED, NAMED)  # noqa: SLF001
+lambda_svc._execute_function_warm = named(lambda_svc._execute_function_warm)  # noqa: SLF001
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
 s3._fire_s3_event = remembering_version(s3._fire_s3_event)  # noqa: SLF001
 eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noqa: SLF001

@@ -40,7 +40,7 @@ class Stack:
 
     Everything it writes is in ``home``: ``stack.json``, which describes it to whoever wants to use it, logs,
     the endpoint's captures, and the build. ``model`` is what `model train` wrote, or ``None`` for the
-    ready-made one.
+    ready-made one. ``for_containers``, functions run in Lambda's own images, and others' containers reach it.
     """
 
     home: Path = HOME
@@ -249,6 +249,9 @@ class Stack:
             "MINISTACK_REGION": self.region,
             "MODEL_URL": self.sagemaker_runtime_url,
         }
+        if self.for_containers:
+            # Functions run in Lambda's images or not at all, each with the memory that it has.
+            emulation |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
         return processes.Server(
             name="the emulator",
             command=[

@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
     "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
     "monitor": "Report on an endpoint's captured data: how sure, how right, and how far from the baseline.",
+    "review": "Look at the photos that wait for a person: one key says what is in each.",
     "image": "Build the container that SageMaker trains and serves in, and push it to ECR when asked.",
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the one that is there.",
     "rollback": "Bring an endpoint back to the model that it served before the last update.",
@@ -20,7 +21,9 @@ COMMANDS = {
     "traffic": "Send photos through a stack, and account for every one of them.",
     "replay": "Put what stands in the failed queue through again, once each.",
     "backfill": "Put the photos under a prefix of the upload bucket through the pipeline.",
+    "cost": "Say what a photo and an idle month cost on AWS, beside the original's design.",
     "parameters": "Print the stack's parameters for what was deployed last, as sam deploy takes them.",
+    "forget": "Delete a photo, and all that was derived from it.",
     "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }
 

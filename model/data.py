@@ -3,16 +3,16 @@
 import difflib
 import hashlib
 import io
-import json
 import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import platformdirs
@@ -25,13 +25,13 @@ from model.network.photo import PhotoError, read_pixels
 from model.training import cifar, dataset
 from model.training.download import Checksum, download
 
-CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-CIFAR_100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
-"""As its authors publish it, at https://www.cs.toronto.edu/~kriz/cifar.html."""
-CIFAR_CLASSES = ("bicycle", "motorcycle")
+if TYPE_CHECKING:
+    from model.training.reviewed import Reviewed
 
-LABEL = re.compile(r"\w[\w .+-]*")
-"""A label also names a folder and part of a key in S3, and is an item of the stack's ClassLabels."""
+CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
+CIFAR_100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+"""Of the archive whose MD5 its authors publish, at https://www.cs.toronto.edu/~kriz/cifar.html."""
+CIFAR_CLASSES = ("bicycle", "motorcycle")
 
 NAMED = 5
 """How many files a message names before it only counts them."""
@@ -106,8 +106,9 @@ class Collection(NamedTuple):
 )
 @click.option(
     "--reviewed",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of photos that people labelled in review, as --source: they join the training photos.",
+    metavar="FOLDER|S3-URI",
+    help="Photos that people labelled, to join the training photos: a folder as --source, or what "
+    "`model review` wrote, the stack's GroundTruthUri.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write.")
 @click.option("--to", help="Where in S3 to stage it: s3://bucket/prefix.")
@@ -125,7 +126,7 @@ def command(
     source: str,
     classes: str | None,
     other: str | None,
-    reviewed: Path | None,
+    reviewed: str | None,
     out: Path,
     to: str | None,
     test_share: float,
@@ -146,6 +147,7 @@ def command(
       python -m model data --out data
       python -m model data --classes bus,train,tractor --other all --out data
       python -m model data --source ~/Pictures/couriers --out data --to s3://my-bucket/data
+      python -m model data --reviewed s3://my-uploads/ground-truth --out data
 
     \b
     Exit codes:
@@ -160,14 +162,15 @@ def command(
         collection = collection._replace(photos=hold_out(collection.photos, test_share))
     else:
         collection = from_archive(find_archive(source, sha256), listed(classes), listed(other))
-    if reviewed:
-        collection = with_reviewed(collection, reviewed, skip_unreadable=skip_unreadable)
-    # test photos first, so that of two copies the one that stays is held out
-    photos = without_copies(sorted(collection.photos, key=lambda photo: photo.split))
-    copies = len(collection.photos) - len(photos)
-    collection = collection._replace(photos=photos)
-    counts = count(collection)
-    write(out, collection, source if "://" in source else folder.resolve().name)
+    with reviewed_in(reviewed) as found:
+        if found:
+            collection = with_reviewed(collection, found, skip_unreadable=skip_unreadable)
+        # test photos first, so that of two copies the one that stays is held out
+        photos = without_copies(sorted(collection.photos, key=lambda photo: photo.split))
+        copies = len(collection.photos) - len(photos)
+        collection = collection._replace(photos=photos)
+        counts = count(collection)
+        write(out, collection, source if "://" in source else folder.resolve().name)
     for note in collection.left_out:
         click.echo(f"left out: {note}", err=True)
     if copies:
@@ -180,6 +183,29 @@ def command(
         click.echo(
             f"{to}: {staged.uploaded} uploaded, {staged.unchanged} unchanged, {staged.deleted} deleted"
         )
+
+
+@contextmanager
+def reviewed_in(source: str | None) -> Iterator["Reviewed | None"]:
+    """Have the folder of reviewed photos that ``--reviewed`` names, or, for a while, the photos in S3.
+
+    Raises
+    ------
+    click.BadParameter
+        There is no such folder.
+    """
+    if source is None:
+        yield None
+        return
+    from model.training.reviewed import Reviewed, fetched  # noqa: PLC0415  boto3 takes half a second to import
+
+    if source.startswith("s3://"):
+        with fetched(source) as found:
+            yield found
+    elif Path(source).is_dir():
+        yield Reviewed(Path(source), [])
+    else:
+        raise click.BadParameter(f"there is no folder {source}", param_hint="--reviewed")
 
 
 def listed(names: str | None) -> list[str]:
@@ -200,7 +226,7 @@ def find_archive(source: str, sha256: str | None) -> Path:
     checksum = Checksum("sha256", sha256) if sha256 else None
     if "://" in source:
         if source == CIFAR_100:
-            checksum = checksum or Checksum("md5", CIFAR_100_MD5)
+            checksum = checksum or Checksum("sha256", CIFAR_100_SHA256)
         return download(source, platformdirs.user_cache_path("scones-unlimited"), checksum)
     archive = Path(source)
     if not archive.is_file():
@@ -279,7 +305,7 @@ def choose(available: Sequence[str], classes: Sequence[str], other: Sequence[str
     for name in (*classes, *other):
         if name not in available:
             raise DataError(f"there is no class {name}{suggest(name, available)}")
-    if unusable := [name for name in classes if not LABEL.fullmatch(name)]:
+    if unusable := [name for name in classes if not dataset.LABEL.fullmatch(name)]:
         raise DataError(f"{unusable[0]!r} cannot be a label: use letters, digits, spaces and . _ + -")
     if both := set(classes).intersection(other):
         raise DataError(f"{min(both)} is to be a label and to be {OTHER}")
@@ -356,7 +382,7 @@ def photo(label: str, name: str, content: bytes | Path, split: str = "train") ->
     return Photo(label, name, hashlib.sha256(read).hexdigest(), content, split)
 
 
-def with_reviewed(collection: Collection, folder: Path, *, skip_unreadable: bool) -> Collection:
+def with_reviewed(collection: Collection, found: "Reviewed", *, skip_unreadable: bool) -> Collection:
     """Add the photos that people labelled; they may bring the label ``other`` with them.
 
     Raises
@@ -364,17 +390,16 @@ def with_reviewed(collection: Collection, folder: Path, *, skip_unreadable: bool
     DataError
         A label is none of the collection's, or a photo cannot be read.
     """
-    found = {path.name: path.name for path in dataset.folders(folder)}
+    folders = {path.name: path.name for path in dataset.folders(found.folder)}
     labels = list(collection.labels)
-    if OTHER in found and OTHER not in labels:
+    if OTHER in folders and OTHER not in labels:
         labels.append(OTHER)
-    for name in found:
+    for name in folders:
         if name not in labels:
-            raise DataError(f"{folder / name} is not named after a label{suggest(name, labels)}")
-    reviewed = read_folder(folder, found, skip_unreadable=skip_unreadable)
-    return Collection(
-        labels, [*collection.photos, *reviewed.photos], [*collection.left_out, *reviewed.left_out]
-    )
+            raise DataError(f"{found.folder / name} is not named after a label{suggest(name, labels)}")
+    reviewed = read_folder(found.folder, folders, skip_unreadable=skip_unreadable)
+    left_out = [*collection.left_out, *found.left_out, *reviewed.left_out]
+    return Collection(labels, [*collection.photos, *reviewed.photos], left_out)
 
 
 def without_copies(photos: Iterable[Photo]) -> list[Photo]:
@@ -505,7 +530,7 @@ def _write_draft(draft: Path, collection: Collection, source: str) -> None:
     for split, lines in rows.items():
         (draft / dataset.index_name(split)).write_text("".join(lines), encoding="utf-8")
     manifest = {"labels": labels, "source": source, "counts": count(collection), "sha256": hashes}
-    (draft / dataset.MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (draft / dataset.MANIFEST).write_text(dataset.manifest_text(manifest), encoding="utf-8")
 
 
 def _path(one: Photo, taken: Container[str]) -> str:

@@ -41,7 +41,14 @@ if TYPE_CHECKING:
     "--most-instances", default=4, show_default=True, type=click.IntRange(1), help="How many at most."
 )
 @click.option(
-    "--serverless", is_flag=True, help="No instances: pay by photo; no data capture, slow to wake up."
+    "--photos-a-minute",
+    type=click.IntRange(1),
+    help="How many autoscaling aims at for each instance.  [default: as measured on two cores, 70% busy]",
+)
+@click.option(
+    "--serverless",
+    is_flag=True,
+    help="No instances: pay by photo; slow to wake up, and captured by the pipeline alone.",
 )
 @click.option(
     "--memory",
@@ -77,6 +84,7 @@ def command(
     instance_type: str,
     instances: int,
     most_instances: int,
+    photos_a_minute: int | None,
     serverless: bool,
     memory: str,
     capture_percent: int,
@@ -119,6 +127,8 @@ def command(
         capture_percent=capture_percent,
         kms_key=kms_key,
     )
+    if photos_a_minute:
+        hosting = replace(hosting, invocations_per_instance=photos_a_minute)
     account = connect()
     with refusals_explained(), chosen(account, model, training_job, image_uri, hosting) as (found, uri):
         candidate = completed(found, labels, threshold)
@@ -134,7 +144,8 @@ def command(
         class_labels=candidate.labels,
         confidence_threshold=candidate.threshold,
         image_size=candidate.input_size,
-        capture_uri=None if serverless or not capture_percent else endpoint.capture_uri(account),
+        capture_uri=endpoint.capture_uri(account) if capture_percent else None,
+        capture_percent=capture_percent if serverless else 0,
         model=candidate.name,
         model_package=package,
         deployed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from model.network.classifier import Classifier
 from model.network.photo import PhotoError
 from model.serving.capture import Capture
 from model.serving.hosting import endpoint_route, read_body
+from model.serving.listening import listen
 
 CONTENT_TYPES = (
     "image/jpeg",
@@ -90,27 +90,11 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     # uvicorn, once it has ended all in order, raises the signal again
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with suppress(KeyboardInterrupt), _listen(host, port) as listener:
+    with suppress(KeyboardInterrupt), listen(host, port) as listener:
         app = create_app(Classifier.load(model), Capture(*capture) if capture else None)
         click.echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", err=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # only where the protocol is named, unlike in create_server, does asyncio turn Nagle's delay (40 ms) off
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise click.ClickException(
-            f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
-        ) from error
-    return listener
 
 
 def create_app(classifier: Classifier, capture: Capture | None = None) -> Starlette:

@@ -1,10 +1,13 @@
 """What every test can count on: an AWS environment that is nobody's, and on demand a whole local stack."""
 
+import functools
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -20,7 +23,10 @@ os.environ |= {
     "POWERTOOLS_METRICS_NAMESPACE": "SconesUnlimited/test",
 }
 
-from local import Ports  # noqa: E402  reads the environment set above
+# Every test asks AWS in sessions of its own; each would parse the descriptions of the same services again.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+from local import Ports, processes  # noqa: E402  reads the environment set above
 from local.stack import Stack  # noqa: E402  reads the environment set above
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +38,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class FaultyStack(Stack):
+    """The local stack, whose emulator has faults when a test asks for them."""
+
+    def _emulator(self) -> processes.Server:
+        server = super()._emulator()
+        return replace(server, command=[*server.command[:-1], "tests.faults:app"])
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack on this machine, beside whatever `make up` runs."""
-    stack = Stack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
+    stack = FaultyStack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
     with stack.running(report=print):
         yield stack

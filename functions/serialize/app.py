@@ -4,14 +4,18 @@ import base64
 import functools
 import hashlib
 import io
+import multiprocessing
 import os
 import re
 import resource
+import signal
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, GetObjectRequestTypeDef
     from pillow_heif import HeifImage
 
-# Three attempts of at most 7 s and their pauses end within the function's 30 s.
+# Three attempts of at most 7 s and their pauses, and then the decoding, end within the function's 45 s.
 S3: "S3Client" = boto3.client(
     "s3",
     config=Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}),
@@ -47,6 +51,16 @@ of 16-bit PNG that do not compress."""
 
 DECODING_MEMORY = 370_000_000
 """Bytes that decoding may take: the function's 512 MB less Python, boto3 and all that is always there."""
+
+DECODING_SECONDS = 15
+"""What decoding may take, on the third of a processor that comes with 512 MB (AWS Lambda Developer Guide,
+"Configure Lambda function memory"): several times what 50 megapixels take."""
+
+FORK = multiprocessing.get_context("fork")
+"""A copy of this process, ready in milliseconds; a new one would import everything again."""
+
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+"""How a process ends that its own code brings down (signal(7))."""
 
 STATUS = Path("/proc/self/status")
 """Where Linux tells of this process's memory (proc_pid_status(5))."""
@@ -74,12 +88,16 @@ class RejectedError(Exception):
     """The object cannot be read as a photo, however often it is tried."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 
 
 class StorageUnavailableError(Exception):
     """S3 is throttled, broken or out of reach for now: worth another try, which the state machine makes."""
+
+
+class DecodingStoppedError(Exception):
+    """Decoding was ended from outside, which is not about the photo: worth another try, as above."""
 
 
 class SettingError(ValueError):
@@ -99,6 +117,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         A fault of S3's that may pass.
     botocore.exceptions.ClientError
         S3 does not give the object, for another reason than that it is gone.
+    DecodingStoppedError
+        Somebody killed the process that decodes.
     SettingError
         The function's environment is wrong.
     """
@@ -107,7 +127,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
         try:
             sha256 = download(event["bucket"], event["key"], event.get("version_id"), file)
-            answer = serialize(file, box) | {"sha256": sha256}
+            answer = contained(file, box) | {"sha256": sha256}
         except RejectedError as rejection:
             answer = {"rejected": {"reason": rejection.reason, "detail": rejection.detail}}
     record(answer)
@@ -169,6 +189,71 @@ def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
+
+
+def contained(file: IO[bytes], box: int) -> dict[str, Any]:
+    """Serialize in a process of its own: no file can make a decoder crash or hold up more than that.
+
+    Raises
+    ------
+    RejectedError
+        As `serialize`, or its decoder crashes (``damaged``), or it is not done in DECODING_SECONDS
+        (``too_many_pixels``).
+    DecodingStoppedError
+        The process ended in another way.
+    """
+    if kind_of(file) == "HEIC":
+        # Here it stays for the next photo; loading it takes longer than most photos.
+        import pillow_heif  # noqa: F401, PLC0415
+    receiver, sender = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=send_serialized, args=(sender, file, box))
+    with closing(receiver), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        # Python warns where there are other threads; decoders take no lock that one could hold.
+        process.start()
+        sender.close()
+        try:
+            if not receiver.poll(DECODING_SECONDS):
+                raise too_slow()
+            sent: tuple[dict[str, Any] | Exception, dict[str, Any]] = receiver.recv()
+        except EOFError as error:
+            process.join()
+            raise ended(process.exitcode) from error
+        finally:
+            process.kill()
+            process.join()
+    answer, keys = sent
+    logger.append_keys(**keys)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def send_serialized(sender: Connection, file: IO[bytes], box: int) -> None:
+    """Send what `serialize` returns or raises, and what is to be logged with it."""
+    # Should the function itself be killed, nobody else would end this.
+    resource.setrlimit(resource.RLIMIT_CPU, (2 * DECODING_SECONDS, resource.RLIM_INFINITY))
+    answer: dict[str, Any] | Exception
+    try:
+        answer = serialize(file, box)
+    except Exception as error:  # noqa: BLE001 - it is raised again on the other side
+        error.add_note(traceback.format_exc())
+        answer = error
+    sender.send((answer, logger.get_current_keys()))
+
+
+def ended(exit_code: int | None) -> Exception:
+    """Return what it means that decoding ended without an answer."""
+    if exit_code == -signal.SIGXCPU:
+        return too_slow()
+    if exit_code is not None and -exit_code in CRASHES:
+        logger.append_keys(cause=signal.Signals(-exit_code).name)
+        return RejectedError("damaged", "The file is corrupt: its decoder crashes.")
+    return DecodingStoppedError(f"the process that decodes ended with {exit_code}")
+
+
+def too_slow() -> RejectedError:
+    """Return what becomes of a photo that another try would not decode sooner."""
+    return RejectedError("too_many_pixels", f"The file takes longer to decode than {DECODING_SECONDS} s.")
 
 
 def serialize(file: IO[bytes], box: int) -> dict[str, Any]:

@@ -8,13 +8,14 @@ knows ImageNet's classes, sees the photo as it is, and is heard as far as there 
 with s the trained logits, z those of ImageNet's classes (`model.network.zero_shot`), and g the photo's
 detail, from 0 to 1. Whether it is a vehicle at all, three witnesses say:
 
-    p(a vehicle) = sigmoid( (1 - e g) (a m - b n + c t + d) )
+    p(a vehicle) = sigmoid( (1 - e g) (a m - b n + c t + d - f g) )
 
 with m ImageNet's log-odds of a vehicle, n the photo's novelty, which is its distance from the subspace that
 the training photos of vehicles span, in standard deviations (as in H. Hoffmann, "Kernel PCA for novelty
 detection", Pattern Recognition 40, 2007, here linear), and t the trained log-odds of a vehicle, where
 training photos of something else taught any. (Where ImageNet's expert and the span look at the same detail,
-they are no independent witnesses: e takes back what adding them up counts twice.)
+they are no independent witnesses: e takes back what adding them up counts twice. And what is usual among
+small pictures is a weak witness for a large one: f is what the others must say beyond it.)
 
 All parameters beyond s come from predictions for photos that took no part in the training
 (`model.training.fitting`).
@@ -149,6 +150,7 @@ class Weighing:
     c: float
     d: float
     e: float
+    f: float
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class Head:
         """Give the log-odds of a vehicle, float [N]."""
         w = self.weighing
         said = self.evidence(witnesses) @ np.array([w.a, w.b, w.c]) + w.d
-        log_odds: Floats = (1 - w.e * witnesses.detail) * said
+        log_odds: Floats = (1 - w.e * witnesses.detail) * (said - w.f * witnesses.detail)
         return log_odds
 
     def evidence(self, witnesses: Witnesses) -> Floats:
@@ -245,6 +247,7 @@ def add_head(graph: Graph, head: Head) -> None:
         vehicle = graph.add("ReduceLogSumExp", of_vehicles, np.array([1]))
         said = graph.add("Add", said, graph.add("Mul", graph.add("Sub", vehicle, columns[OTHER]), w.c))
     slope = graph.add("Sub", 1.0, graph.add("Mul", "detail", w.e))
+    said = graph.add("Sub", said, graph.add("Mul", "detail", w.f))
     whether = graph.add("Mul", slope, said)
     shares = graph.add("Mul", graph.add("Softmax", which, axis=1), graph.add("Sigmoid", whether))
     given = {label: _column(graph, shares, k) for k, label in enumerate(vehicles)}

@@ -51,11 +51,23 @@ def read_pixels(photo: bytes, size: int) -> npt.NDArray[np.uint8]:
     PhotoError
         If the bytes are no photo, are cut short, or hold more than `MAX_PIXELS`.
     """
+    pad = ImageOps.pad(reduced(photo, size), (size, size), Image.Resampling.BICUBIC, MARGIN)
+    return np.asarray(pad)
+
+
+def reduced(photo: bytes, size: int) -> Image.Image:
+    """Decode a photo and reduce it to fit in a square, as in `read_pixels`, but not enlarged or padded.
+
+    Raises
+    ------
+    PhotoError
+        As `read_pixels`.
+    """
     if not photo:
         raise PhotoError("it is empty")
     try:
         with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
-            reduced = _reduce(image, size)
+            return _reduce(image, size)
     except (PhotoError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -64,7 +76,6 @@ def read_pixels(photo: bytes, size: int) -> npt.NDArray[np.uint8]:
         raise PhotoError("it is not a JPEG, PNG, WebP, GIF, HEIC or AVIF image") from error
     except Exception as error:  # a decoder given hostile bytes may raise nearly anything
         raise PhotoError(f"it is damaged: {error}") from error
-    return np.asarray(ImageOps.pad(reduced, (size, size), Image.Resampling.BICUBIC, MARGIN))
 
 
 def _reduce(image: Image.Image, size: int) -> Image.Image:

@@ -1,7 +1,7 @@
 """``deployment.json``: which endpoint a stage's stack is to ask, and what it answers."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -29,13 +29,15 @@ class Deployment:
     image_size
         The model's input size in pixels.
     capture_uri
-        Where it captures its data; ``None`` for a serverless endpoint, which has no data capture.
+        Where its data is captured, if it is.
     model
         Name and version of what it serves, for people to read.
     model_package
         The ARN under which that is registered.
     deployed_at
         ISO 8601, UTC.
+    capture_percent
+        How much the pipeline has to capture by itself, as a serverless endpoint cannot.
     """
 
     stage: str
@@ -49,6 +51,7 @@ class Deployment:
     model: str
     model_package: str
     deployed_at: str
+    capture_percent: int = 0
 
     @classmethod
     def read(cls, path: Path = FILE) -> Self:
@@ -61,7 +64,12 @@ class Deployment:
         """
         try:
             values = json.loads(path.read_bytes())
-            known = {field.name: values[field.name] for field in fields(cls)}
+            known = {
+                field.name: values[field.name]
+                if field.default is MISSING
+                else values.get(field.name, field.default)
+                for field in fields(cls)
+            }
         except FileNotFoundError:
             raise DeploymentError(f"there is no {path}: python -m model deploy") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -81,4 +89,6 @@ class Deployment:
             "ClassLabels": ",".join(self.class_labels),
             "ConfidenceThreshold": f"{self.confidence_threshold:g}",
             "ImageSize": str(self.image_size),
+            # said even when it is nothing: a stack that is updated keeps what it was told before
+            "CapturePercent": str(self.capture_percent),
         } | ({"CaptureUri": self.capture_uri} if self.capture_uri else {})

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
+from model.costs import usage
 from model.sagemaker.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
 from model.sagemaker.registry import SEPARATOR
 from model.serving.capture import VARIANT
@@ -67,7 +68,8 @@ class Hosting:
     instances, most_instances
         How many there are at least and, while there is a lot to do, at most.
     invocations_per_instance
-        How many photos a minute autoscaling aims at for each.
+        How many photos a minute autoscaling aims at for each: what one of two cores was measured to answer,
+        but for room for bursts while others start.
     serverless_memory
         MB, in whole GB.
     concurrency
@@ -81,7 +83,9 @@ class Hosting:
     instance_type: str | None = "ml.m5.large"
     instances: int = 1
     most_instances: int = 4
-    invocations_per_instance: int = 300
+    invocations_per_instance: int = field(
+        default_factory=lambda: round(60 * usage.UTILIZATION * usage.photos_per_second())
+    )
     serverless_memory: int = 2048
     concurrency: int = 20
     capture_percent: int = 100

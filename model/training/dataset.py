@@ -10,9 +10,11 @@ A folder written by ``model data`` holds, and SageMaker's built-in image-classif
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from model.network.photo import SUFFIXES
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
+LABEL = re.compile(r"\w[\w .+-]*")
+"""A label also names a folder and part of a key in S3, and is an item of the stack's ClassLabels."""
 
 
 class DatasetError(Exception):
@@ -75,6 +79,28 @@ def read(folder: Path, split: str = "train") -> Dataset:
 def index_name(split: str) -> str:
     """Name the file that lists a split's photos."""
     return f"{split}.lst"
+
+
+def index_without(lines: Iterable[str], path: str) -> str:
+    """Return the content of a ``.lst`` without a photo, its lines counted anew."""
+    rows = [line.rstrip("\n").split("\t") for line in lines]
+    kept = [(label, name) for _, label, name in rows if name != path]
+    return "".join(f"{number}\t{label}\t{name}\n" for number, (label, name) in enumerate(kept))
+
+
+def manifest_without(manifest: Mapping[str, Any], path: str) -> str:
+    """Return the content of a manifest without a photo."""
+    hashes = {name: sha256 for name, sha256 in manifest["sha256"].items() if name != path}
+    counts = {
+        split: {label: sum(name.startswith(f"{split}/{label}/") for name in hashes) for label in labels}
+        for split, labels in manifest["counts"].items()
+    }
+    return manifest_text({**manifest, "counts": counts, "sha256": hashes})
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """Write a manifest as its file has it."""
+    return json.dumps(manifest, indent=1) + "\n"
 
 
 def photos(folder: Path) -> list[Path]:

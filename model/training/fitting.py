@@ -29,16 +29,16 @@ DETAILED_PHOTOS = 100
 """So many training photos with detail it takes to learn from them how much ImageNet's expert counts."""
 IMAGENET_COUNTS = 3.0
 """Beta where the training photos cannot tell: the network was trained with smoothed labels, and is more often
-right than it says. Like the next two chosen on a few dozen photos (docs/decisions.md)."""
-COUNTED_TWICE = 0.6
-"""The e of the head's formulas where the training photos cannot tell."""
+right than it says. Like the next three chosen on a few dozen photos (docs/decisions.md)."""
+COUNTED_TWICE, ASKED_BEYOND = 0.4, 2.0
+"""The e and f of the head's formulas where the training photos cannot tell."""
 VEHICLES_KEPT = 0.995
 """Of training photos of vehicles, are taken for vehicles, if none show what something else looks like."""
 
 type Names = npt.NDArray[np.str_]
 type Bools = npt.NDArray[np.bool_]
 
-UNWEIGHED = Weighing(alpha=1, beta=IMAGENET_COUNTS, a=0, b=0, c=0, d=0, e=0)
+UNWEIGHED = Weighing(alpha=1, beta=IMAGENET_COUNTS, a=0, b=0, c=0, d=0, e=0, f=0)
 
 
 class FitError(Exception):
@@ -198,13 +198,14 @@ def _weigh(head: Head, witnesses: Witnesses, shown: Names) -> Weighing:
         regression = LogisticRegression(C=np.inf, class_weight="balanced", max_iter=1000)
         regression.fit(evidence / _unit(evidence), vehicle)
         a, b, c = regression.coef_[0] / _unit(evidence)
-        e = 0 if _detailed(witnesses, ~vehicle) else COUNTED_TWICE
-        return Weighing(alpha, beta, float(a), float(b), float(c), float(regression.intercept_[0]), e)
+        e, f = (0, 0) if _detailed(witnesses, ~vehicle) else (COUNTED_TWICE, ASKED_BEYOND)
+        return Weighing(alpha, beta, float(a), float(b), float(c), float(regression.intercept_[0]), e, f)
     # nothing shows how novel something else is: each witness speaks in its own units, log-odds and deviations
     b = 1 / max(float(witnesses.distance.std()), 1e-9)
     a = 0.0 if witnesses.imagenet is None else 1.0
     said = evidence @ np.array([a, b, 0])
-    return Weighing(alpha, beta, a, b, 0, -float(np.quantile(said, 1 - VEHICLES_KEPT)), COUNTED_TWICE)
+    d = -float(np.quantile(said, 1 - VEHICLES_KEPT))
+    return Weighing(alpha, beta, a, b, 0, d, COUNTED_TWICE, ASKED_BEYOND)
 
 
 def _detailed(witnesses: Witnesses, which: Bools) -> bool:

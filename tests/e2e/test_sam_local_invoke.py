@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,26 +14,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from samcli.yamlhelper import yaml_parse
 
 from local import Ports, pictures
 from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Stack
+from tests import containers
 from tests.conftest import ROOT, free_port
 
-IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"
-
-
-def missing() -> str | None:
-    """What is missing to run a function in its container, if anything."""
-    if not shutil.which("docker"):
-        return "no docker on the path"
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        return "no Docker engine runs"
-    if subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode:
-        return f"the image {IMAGE} is not here: docker pull {IMAGE}"
-    return None
-
-
-pytestmark = pytest.mark.skipif(missing() is not None, reason=f"sam local invoke: {missing()}")
+MISSING = containers.missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"sam local invoke: {MISSING}")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +50,23 @@ def invoked(stack: Stack, function: str, event: Path) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_every_function_is_tried_here_on_its_sample_event():
+    resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
+    functions = {name for name, one in resources.items() if one["Type"] == "AWS::Serverless::Function"}
+    samples = {file.stem for file in (ROOT / "events").iterdir()}
+
+    # a function or an event that joins them needs a test below
+    assert functions == {"SerializeFunction", "ClassifyFunction", "FilterFunction", "MonitorFunction"}
+    assert samples == {"serialize", "classify", "filter", "monitor", "photo-uploaded"}
+
+
+def test_a_fault_is_told_by_the_name_of_its_class(stack, tmp_path):
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"inferences": [0.5, 0.5]}))
+
+    assert invoked(stack, "FilterFunction", event)["errorType"] == "InferencesError"
 
 
 def test_serialize_answers_its_sample_event_with_a_small_jpeg(stack):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import re
+import uuid
 from base64 import b64encode
+from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
@@ -11,6 +14,7 @@ from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions.classify import app
 from functions.classify.app import (
     RUNTIME,
     EndpointAnswerError,
@@ -19,7 +23,9 @@ from functions.classify.app import (
     logger,
     probabilities,
 )
+from model.serving.capture import VARIANT, format_record
 
+TIMEOUT = ConnectTimeoutError(endpoint_url="https://s3")
 IMAGE = b"\xff\xd8 a small photo"
 EVENT = {
     "image_data": b64encode(IMAGE).decode(),
@@ -145,3 +151,94 @@ def test_logs_carry_the_executions_id_and_nothing_of_the_photo(endpoint, context
     lines = logged(logger)
     assert any(line.get("correlation_id") == "arn:of:the:execution" for line in lines)
     assert EVENT["image_data"] not in json.dumps(lines)
+
+
+class Storage:
+    """S3, of which only what is put is wanted."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.put: list[dict] = []
+        self.error = error
+
+    def put_object(self, **what: object) -> None:
+        if self.error:
+            raise self.error
+        self.put.append(what)
+
+
+@pytest.fixture
+def captures_to(monkeypatch):
+    """Have everything captured into an S3 of ours."""
+
+    def use(storage: Storage, percent: str = "100") -> Storage:
+        monkeypatch.setenv("CAPTURE_URI", "s3://bucket/captures")
+        monkeypatch.setenv("CAPTURE_PERCENT", percent)
+        monkeypatch.setattr(app, "storage", lambda: storage)
+        return storage
+
+    return use
+
+
+def test_what_is_captured_here_is_what_an_endpoint_captures(endpoint, context, captures_to):
+    storage = captures_to(Storage())
+    answers(endpoint, b"[0.92, 0.05, 0.03]")
+
+    lambda_handler(EVENT, context)
+
+    (put,) = storage.put
+    place = (
+        r"captures/vehicle-classifier/AllTraffic/\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f-]{36}\.jsonl"
+    )
+    assert put["Bucket"] == "bucket"
+    assert re.fullmatch(place, put["Key"])
+    ours, theirs = (
+        json.loads(line)
+        for line in (
+            put["Body"].decode(),
+            format_record(IMAGE, "image/jpeg", "[0.92, 0.05, 0.03]", "5f1c-7e", datetime.now(UTC)),
+        )
+    )
+    for record in (ours, theirs):
+        assert re.fullmatch(r"[0-9a-f-]{36}", record["eventMetadata"].pop("eventId"))
+        record["eventMetadata"].pop("inferenceTime")
+    assert ours == theirs
+    assert list(ours["eventMetadata"]) == list(theirs["eventMetadata"])
+    assert app.VARIANT == VARIANT
+
+
+def test_a_photo_that_is_tried_again_is_the_same_event(captures_to):
+    records = [app.format_record(IMAGE, "image/jpeg", "[1]", name, datetime.now(UTC)) for name in "aab"]
+
+    ids = [json.loads(record)["eventMetadata"]["eventId"] for record in records]
+
+    assert ids[0] == ids[1] != ids[2]
+
+
+@pytest.mark.parametrize("error", [ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject"), TIMEOUT])
+def test_what_cannot_be_captured_is_classified_counted_and_logged(
+    endpoint, context, captures_to, error, capsys
+):
+    captures_to(Storage(error))
+    answers(endpoint, b"[0.92, 0.05, 0.03]")
+
+    assert lambda_handler(EVENT, context) == {"inferences": [0.92, 0.05, 0.03]}
+    assert '"CapturesFailed":[1.0]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", [{}, {"CAPTURE_PERCENT": "", "CAPTURE_URI": ""}])
+def test_nothing_is_captured_unless_the_stack_says_so(endpoint, context, monkeypatch, said):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(app, "storage", lambda: pytest.fail("S3 was asked"))
+    answers(endpoint, b"[0.92, 0.05, 0.03]")
+
+    lambda_handler(EVENT, context)
+
+
+def test_the_share_that_is_captured_is_the_one_asked_for(captures_to):
+    captures_to(Storage(), "30")
+
+    chosen = [app.captures(str(uuid.UUID(int=number))) for number in range(5000)]
+
+    assert 0.27 < sum(chosen) / len(chosen) < 0.33
+    assert chosen == [app.captures(str(uuid.UUID(int=number))) for number in range(5000)]

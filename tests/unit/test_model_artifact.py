@@ -115,3 +115,47 @@ def test_a_model_without_a_graph_is_none(tmp_path):
 
     with pytest.raises(ArtifactError, match=r"model\.onnx cannot be read"):
         artifact.check(tmp_path)
+
+
+def archive(path, name: str, kind: bytes, target: str = "") -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    with tarfile.open(path, "w:gz") as tar:
+        for file, content in artifact.contents(GRAPH, description()).items():
+            held = tarfile.TarInfo(file)
+            held.size = len(content)
+            tar.addfile(held, io.BytesIO(content))
+        tar.addfile(member)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "target"),
+    [
+        ("../outside", tarfile.REGTYPE, ""),
+        ("a/../../outside", tarfile.REGTYPE, ""),
+        ("link", tarfile.SYMTYPE, "/etc/passwd"),
+        ("link", tarfile.SYMTYPE, "model.onnx"),
+        ("link", tarfile.LNKTYPE, "model.onnx"),
+        ("device", tarfile.CHRTYPE, ""),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_an_archive_with_a_link_or_a_path_outside_is_refused(tmp_path, name, kind, target):
+    (tmp_path / "models").mkdir()
+    archive(tmp_path / "models" / "model.tar.gz", name, kind, target)
+
+    with (
+        pytest.raises(ArtifactError, match="cannot be unpacked"),
+        artifact.unpacked(tmp_path / "models"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_an_absolute_path_in_an_archive_stays_inside(tmp_path):
+    outside = tmp_path / "outside"
+    archive(tmp_path / "model.tar.gz", str(outside), tarfile.REGTYPE)
+
+    with artifact.unpacked(tmp_path) as folder:
+        assert (folder / str(outside).lstrip("/")).exists()
+    assert not outside.exists()

@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -536,3 +537,15 @@ def test_a_folder_without_sub_folders_is_no_data_set(tmp_path):
         dataset.read(tmp_path)
     with pytest.raises(DatasetError, match="is no folder"):
         dataset.read(tmp_path / "nowhere")
+
+
+def test_cifar_100_is_known_by_its_sha256_unless_another_is_given(monkeypatch, tmp_path):
+    asked = []
+    data = importlib.import_module("model.data")
+    monkeypatch.setattr(data, "download", lambda url, folder, checksum: asked.append(checksum) or tmp_path)
+
+    data.find_archive(data.CIFAR_100, None)
+    data.find_archive(data.CIFAR_100, "00")
+
+    assert asked == [("sha256", data.CIFAR_100_SHA256), ("sha256", "00")]
+    assert len(data.CIFAR_100_SHA256) == 64

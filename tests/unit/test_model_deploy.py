@@ -19,12 +19,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model import image
 from model.__main__ import cli
+from model.costs.usage import photos_per_second
 from model.network import artifact
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.sagemaker import endpoint, inventory
 from model.sagemaker.account import connect
-from model.sagemaker.deployment import Deployment
+from model.sagemaker.deployment import FILE, Deployment
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, recording, violations
 from tests.conftest import ROOT
@@ -165,12 +166,15 @@ def test_a_first_deployment_makes_an_endpoint_that_scales_is_watched_and_capture
     assert len(asked.of("PutMetricAlarm")) == 2
     (policy,) = asked.of("PutScalingPolicy")
     assert policy["ResourceId"] == f"endpoint/{deployed.endpoint_name}/variant/AllTraffic"
+    target = policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
+    assert target == round(60 * 0.7 * photos_per_second())
     assert deployed.parameters() == {
         "EndpointName": deployed.endpoint_name,
         "ClassLabels": "bicycle,motorcycle,other",
         "ConfidenceThreshold": "0.9",
         "ImageSize": "32",
         "CaptureUri": deployed.capture_uri,
+        "CapturePercent": "0",
     }
 
 
@@ -312,8 +316,8 @@ def test_a_rejected_model_is_not_deployed(asked, model):
     assert "was rejected" in fail("deploy", "--model", model)
 
 
-def test_serverless_has_no_instances_no_capture_and_no_scaling(asked, model):
-    succeed("deploy", "--model", model, "--serverless", "--memory", "3072")
+def test_serverless_has_no_instances_and_no_scaling_and_the_pipeline_captures(asked, model):
+    succeed("deploy", "--model", model, "--serverless", "--memory", "3072", "--capture-percent", "25")
 
     (config,) = asked.of("CreateEndpointConfig")
     assert config["ProductionVariants"][0]["ServerlessConfig"] == {
@@ -322,7 +326,9 @@ def test_serverless_has_no_instances_no_capture_and_no_scaling(asked, model):
     }
     assert "DataCaptureConfig" not in config
     assert asked.of("RegisterScalableTarget") == []
-    assert "CaptureUri" not in Deployment.read().parameters()
+    parameters = Deployment.read().parameters()
+    assert parameters["CapturePercent"] == "25"
+    assert parameters["CaptureUri"].endswith("/captures")
     assert "is serverless" in fail("deploy", "--model", model)
 
 
@@ -747,8 +753,15 @@ def test_parameters_of_another_endpoint_are_not_those_of_the_deployed_one(monkey
     deployed.write()
 
     assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
-    ours = 'EndpointName=ours\nClassLabels="e bike,moped"\nConfidenceThreshold=0.87\nImageSize=96\n'
+    ours = (
+        'EndpointName=ours\nClassLabels="e bike,moped"\nConfidenceThreshold=0.87\nImageSize=96\n'
+        "CapturePercent=0\n"
+    )
     assert succeed("parameters", "--endpoint", "ours") == ours
     assert succeed("parameters") == ours
+    older = json.loads(FILE.read_text())
+    del older["capture_percent"]
+    FILE.write_text(json.dumps(older))
+    assert Deployment.read() == deployed
     replace(deployed, stage="prod").write()
     assert "is of stage prod" in fail("parameters")

@@ -12,7 +12,7 @@ from model.network import features, head
 from model.network.graph import Graph
 from model.network.head import Expert, Head, Scale, Seen, Weighing
 
-WEIGHING = Weighing(alpha=1.3, beta=0.7, a=0.4, b=0.2, c=0.6, d=1.5, e=0.6)
+WEIGHING = Weighing(alpha=1.3, beta=0.7, a=0.4, b=0.2, c=0.6, d=1.5, e=0.6, f=0.9)
 
 
 def photos(n: int = 50, seed: int = 3) -> Seen:
@@ -90,9 +90,9 @@ def test_extreme_numbers_stay_probabilities(one):
 
 
 def test_it_is_the_formula():
-    """With detail g: softmax(alpha s + beta g z) and sigmoid((1 - e g) (a m - b n + c t + d)), by hand."""
+    """Of detail g: softmax(alpha s + beta g z), sigmoid((1 - e g) (a m - b n + c t + d - f g)), by hand."""
     one, seen = HEADS["two vehicles and other"], photos(5)
-    alpha, beta, a, b, c, d, e = astuple(WEIGHING)
+    alpha, beta, a, b, c, d, e, f = astuple(WEIGHING)
 
     s, n = one.expert(seen.descriptor)
     log_p = log_softmax(seen.logits.astype(float), axis=1)
@@ -102,7 +102,7 @@ def test_it_is_the_formula():
     which = softmax(alpha * s[:, :2] + beta * g[:, None] * np.stack([bicycle, motorcycle], axis=1), axis=1)
     m = np.log(vehicle_mass / (1 - vehicle_mass))
     t = logsumexp(s[:, :2], axis=1) - s[:, 2]
-    vehicle = expit((1 - e * g) * (a * m - b * n + c * t + d))
+    vehicle = expit((1 - e * g) * (a * m - b * n + c * t + d - f * g))
 
     expected = np.column_stack([which * vehicle[:, None], 1 - vehicle])
     assert np.allclose(one.probabilities(seen), expected, atol=1e-5)

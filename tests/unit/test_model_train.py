@@ -124,7 +124,7 @@ def test_the_model_says_what_it_is_and_how_it_was_made(trained, drawn):
     assert 0 < says["threshold"] <= 1
     assert "at least 99.0%" in says["threshold_reason"]
     assert f"6-fold cross-validation on {3 * EACH} training photos" in says["threshold_reason"]
-    assert sorted(says["calibration"]) == ["a", "alpha", "b", "beta", "c", "d", "e"]
+    assert sorted(says["calibration"]) == ["a", "alpha", "b", "beta", "c", "d", "e", "f"]
     manifest = hashlib.sha256((drawn / "manifest.json").read_bytes()).hexdigest()
     assert says["made"]["manifest_sha256"] == manifest
     assert says["version"] == manifest[:12]

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import random
+import signal
 from base64 import b64decode
 
 import boto3
@@ -17,7 +19,7 @@ from moto import mock_aws
 from PIL import Image
 
 from functions.serialize import app
-from tests import photos
+from tests import bad_photos, photos
 from tests.photos import ODD_KEYS, READABLE, REJECTED, photo
 
 BUCKET = "uploads"
@@ -307,6 +309,51 @@ def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(monkeypatch):
     monkeypatch.setattr(app.PngImageFile, "load", load)
 
     assert outcome(photo("PNG")) == "too_many_pixels"
+
+
+# ── Decoders that crash or never end ─────────────────────────────────────────────────────────────────────
+
+
+def test_a_photo_that_takes_too_long_is_rejected_in_time(monkeypatch, answer_to):
+    monkeypatch.setattr(app, "DECODING_SECONDS", 1)
+
+    answer = answer_to(bad_photos.scan_bomb(6_000, 6_000, 1_000))
+
+    assert answer["rejected"] == {
+        "reason": "too_many_pixels",
+        "detail": "The file takes longer to decode than 1 s.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGSEGV, "damaged"), (signal.SIGABRT, "damaged"), (signal.SIGXCPU, "too_many_pixels")],
+)
+def test_a_decoder_that_crashes_takes_nothing_else_with_it(number, reason, monkeypatch, answer_to):
+    monkeypatch.setattr(app.PngImageFile, "load", lambda self: os.kill(os.getpid(), number))
+
+    rejected = answer_to(photo("PNG"))["rejected"]
+
+    assert rejected["reason"] == reason
+    assert_a_person_can_read(rejected["detail"])
+
+
+def test_decoding_that_somebody_ends_is_worth_another_try(monkeypatch, answer_to):
+    monkeypatch.setattr(app.PngImageFile, "load", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+
+    with pytest.raises(app.DecodingStoppedError, match="-9"):
+        answer_to(photo("PNG"))
+
+
+def test_a_bug_is_told_with_the_place_where_it_was(monkeypatch, answer_to):
+    def encode(picture):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app, "encode", encode)
+
+    with pytest.raises(ZeroDivisionError) as bug:
+        answer_to(photo())
+    assert "in serialize" in "".join(bug.value.__notes__)
 
 
 # ── S3 ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -165,12 +165,20 @@ def needed(machine: str) -> Iterator[tuple[str, str]]:
             yield from (("s3:GetObject", f"{bucket}/{prefix}*") for prefix in prefixes)
         elif state["Type"] == "Task":
             yield from ((ACTIONS[state["Resource"]], name) for name in called(state))
+            yield from needed_by_keys(called(state))
         if state.get("Resource", "").endswith("startExecution.sync:2"):
             # Developer Guide, "IAM policies for Step Functions"; StopExecution is left out on purpose.
             yield from (("states:DescribeExecution", EXECUTIONS.format(name)) for name in called(state))
             yield from ((f"events:{do}", NESTED_RULE) for do in ("PutTargets", "PutRule", "DescribeRule"))
         if state["Type"] == "Map":
             yield from needed_by_map_run(machine, state)
+
+
+def needed_by_keys(resources: set[str]) -> Iterator[tuple[str, str]]:
+    """What publishing takes where a key of the stack's encrypts (SNS Developer Guide, "Key management")."""
+    for key in (TEMPLATE["Resources"][name]["Properties"].get("KmsMasterKeyId") for name in resources):
+        if key:
+            yield from ((f"kms:{action}", key["Ref"]) for action in ("Decrypt", "GenerateDataKey"))
 
 
 def needed_by_map_run(machine: str, state: dict) -> Iterator[tuple[str, str]]:

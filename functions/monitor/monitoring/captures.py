@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 SUFFIX = ".jsonl"
 NAMED = 1000
@@ -189,13 +192,11 @@ class Folder:
 
 
 class Bucket:
-    """Captures in S3."""
+    """Captures in S3, as seen by a client of one's own or that of the environment."""
 
-    def __init__(self) -> None:
-        self._s3 = boto3.client(
-            "s3",
-            config=Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=AHEAD),
-        )
+    def __init__(self, s3: "S3Client | None" = None) -> None:
+        config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=AHEAD)
+        self._s3 = s3 or boto3.client("s3", config=config)
 
     def list(self, folder: str) -> tuple[list[str], list[str]]:
         """List a prefix, as `Store` says."""
@@ -291,7 +292,7 @@ def read(source: str, window: TimeWindow, tally: Tally) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                record = _parse(line, begun)
+                record = parse(line, begun)
             except ValueError as error:
                 tally.skip(f"{path}:{number}: {error}")
                 continue
@@ -311,10 +312,12 @@ def read(source: str, window: TimeWindow, tally: Tally) -> Iterator[Record]:
             yield record
 
 
-def read_lines(source: str, window: TimeWindow, tally: Tally) -> Iterator[tuple[str, Iterator[bytes]]]:
+def read_lines(
+    source: str, window: TimeWindow, tally: Tally, s3: "S3Client | None" = None
+) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Open every file of a time window, in order; the rest is as in `read`."""
     if source.startswith("s3://"):
-        store: Store = Bucket()
+        store: Store = Bucket(s3)
         source = source.rstrip("/")
     else:
         store = Folder()
@@ -355,8 +358,14 @@ def _interval(folder: str) -> tuple[datetime, datetime] | None:
     return begin, (begin + timedelta(days=31)).replace(day=1)
 
 
-def _parse(line: bytes, begun: Sequence[datetime] | None) -> Record:
-    """Make a record of a line; a ValueError says what is wrong with it."""
+def parse(line: bytes, begun: Sequence[datetime] | None) -> Record:
+    """Make a record of a line, of the time that its file begins at if it tells none itself.
+
+    Raises
+    ------
+    ValueError
+        It is no record; the message says what is wrong with it.
+    """
     try:
         value = json.loads(line)
     except ValueError as error:

@@ -1,0 +1,307 @@
+"""What a photo uses of every service, for `python -m model cost`: ``python -m tests.bench usage``."""
+
+import base64
+import importlib
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import click
+import numpy as np
+import psutil
+from botocore.config import Config
+from PIL import Image
+
+from local import Ports, demo, pictures
+from local.stack import CREDENTIALS, ENDPOINT_NAME, Stack
+from model.costs import usage
+from tests.conftest import ROOT, free_port
+
+PHOTOS = {"small": (960, 720, 8), "phone": (4032, 3024, 8)}
+"""Width, height and grain: one that the original survives, and what a phone takes (12 megapixels)."""
+INITS = {
+    **{f"{name}": f"import functions.{name}.app" for name in ("serialize", "classify", "filter")},
+    "original": "import base64, json, boto3; boto3.client('s3')",
+}
+"""What a cold start runs before the first call; of the original's functions, the average one."""
+HEADERS = 26
+"""Bytes that CloudWatch Logs counts beside an event's own (User Guide, PutLogEvents)."""
+CLIENTS = 8
+
+
+@click.command()
+@click.option("--rounds", default=30, show_default=True, help="Calls of each function.")
+@click.option("--requests", default=200, show_default=True, help="Requests to the endpoint.")
+@click.option("--out", type=click.Path(path_type=Path), default=usage.MEASURED, show_default=True)
+def bench(rounds: int, requests: int, out: Path) -> None:
+    """Have the local stack classify photos, and write down what each took: time, bytes, log, requests.
+
+    Times of functions are CPU seconds, which other work on this machine does not lengthen.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        stack = Stack(home=Path(folder), ports=Ports(free_port(), free_port()))
+        with stack.running(report=lambda step: click.echo(f"{step} …", err=True)):
+            start = server_of(stack).cpu_times()
+            found = {
+                "measured_at": f"{datetime.now(UTC):%Y-%m-%d}",
+                "by": "python -m tests.bench usage",
+                "on": f"{os.process_cpu_count()} cores of {cpu_model()}",
+                "photos": {name: of_photo(stack, name, rounds) for name in PHOTOS},
+                "endpoint": {
+                    "start_cpu_ms": round(1000 * (start.user + start.system)),
+                    **of_endpoint(stack, requests),
+                },
+                "init_cpu_ms": {name: init_cpu_ms(code) for name, code in INITS.items()},
+                **of_stack(stack),
+            }
+    click.echo(json.dumps(found, indent=2))
+    out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
+
+
+def photo(name: str) -> bytes:
+    """A drawn picture at a camera's size, with the grain that makes up most of a photo's bytes."""
+    width, height, grain = PHOTOS[name]
+    picture = pictures.picture(pictures.bicycle, seed=1).resize((width, height), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(7).normal(0, grain, (height, width, 3))
+    return pictures.encoded(Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)))
+
+
+def of_photo(stack: Stack, name: str, rounds: int) -> dict[str, Any]:
+    """CPU milliseconds of each function of the project's and of the original's for one photo."""
+    content, key = photo(name), f"measured/{name}.jpg"
+    bucket = stack.outputs["UploadBucketName"]
+    stack.client("s3").put_object(Bucket=bucket, Key=f"uploads/{key}", Body=content)
+    with environment(stack):
+        project, state = steps_of_project(bucket, f"uploads/{key}")
+        original = steps_of_original(stack, bucket, f"uploads/{key}")
+        return {
+            "bytes": len(content),
+            "serialized_bytes": len(base64.b64decode(state["image_data"])),
+            "cpu_ms": {step: cpu_ms(call, rounds) for step, call in project.items()},
+            "original_cpu_ms": {step: cpu_ms(call, rounds) for step, call in original.items()},
+        }
+
+
+@contextmanager
+def environment(stack: Stack) -> Iterator[None]:
+    """The environment that the functions run in."""
+    before = dict(os.environ)
+    os.environ |= {
+        **CREDENTIALS,
+        "AWS_ENDPOINT_URL": stack.endpoint_url,
+        "AWS_DEFAULT_REGION": stack.region,
+        "ENDPOINT_NAME": ENDPOINT_NAME,
+        "IMAGE_SIZE": "224",
+        "CLASS_LABELS": "bicycle,motorcycle,other",
+        "CONFIDENCE_THRESHOLD": "0.8",
+    }
+    try:
+        with redirect_stdout(io.StringIO()):  # where they log, and publish metrics
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def steps_of_project(bucket: str, key: str) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    serialize, classify, filter_ = (
+        importlib.reload(importlib.import_module(f"functions.{name}.app")).lambda_handler
+        for name in ("serialize", "classify", "filter")
+    )
+    context = SimpleNamespace(
+        function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:aws:lambda:x", aws_request_id="1"
+    )
+    photo = serialize({"bucket": bucket, "key": key}, context)
+    asked = photo | {"inference_id": "measured"}
+    answer = classify(asked, context)
+    return {
+        "serialize": lambda: serialize({"bucket": bucket, "key": key}, context),
+        "classify": lambda: classify(asked, context),
+        "filter": lambda: filter_(answer, context),
+    }, photo
+
+
+def steps_of_original(stack: Stack, bucket: str, key: str) -> dict[str, Callable[[], Any]]:
+    """The original's three functions: the raw file by way of /tmp, all of it in base64 through the state."""
+    s3 = boto3.client("s3")
+    runtime = boto3.client("sagemaker-runtime", config=Config(read_timeout=60))
+
+    def serialize() -> dict[str, Any]:
+        with tempfile.NamedTemporaryFile() as file:
+            s3.download_file(bucket, key, file.name)
+            data = base64.b64encode(Path(file.name).read_bytes()).decode()
+        return {"statusCode": 200, "body": {"image_data": data, "s3_bucket": bucket, "s3_key": key}}
+
+    def classify() -> dict[str, Any]:
+        image = base64.b64decode(event["body"]["image_data"])
+        answer = runtime.invoke_endpoint(EndpointName=ENDPOINT_NAME, ContentType="image/png", Body=image)
+        return {"statusCode": 200, "body": {**event["body"], "inferences": answer["Body"].read().decode()}}
+
+    def filter_() -> dict[str, Any]:
+        return {"statusCode": 200, "body": json.dumps({**event["body"], "sure": max([0.9]) > 0.93})}
+
+    event = serialize()
+    return {"serialize": serialize, "classify": classify, "filter": filter_}
+
+
+def cpu_ms(call: Callable[[], Any], rounds: int) -> float:
+    """Median CPU milliseconds of a call."""
+    took = []
+    for _ in range(rounds + 2):
+        began = time.process_time()
+        call()
+        took.append(1000 * (time.process_time() - began))
+    return round(statistics.median(took[2:]), 1)
+
+
+def init_cpu_ms(code: str) -> float:
+    """Median CPU milliseconds from starting Python to the function being ready."""
+    took = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    return round(statistics.median(took), 1)
+
+
+def of_endpoint(stack: Stack, requests: int) -> dict[str, Any]:
+    """CPU time of a request, and how many a second several clients have answered; the best of three."""
+    content = serialized()
+    runtime = boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=stack.sagemaker_runtime_url,
+        region_name=stack.region,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(max_pool_connections=CLIENTS),
+    )
+    server = server_of(stack)
+
+    def ask(_: int) -> None:
+        runtime.invoke_endpoint(EndpointName="measured", ContentType="image/jpeg", Body=content)[
+            "Body"
+        ].read()
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        list(clients.map(ask, range(20)))
+        before, took = sum(server.cpu_times()[:2]), []
+        for _ in range(3):
+            began = time.monotonic()
+            list(clients.map(ask, range(requests)))
+            took.append(time.monotonic() - began)
+        used = sum(server.cpu_times()[:2]) - before
+    return {
+        "cpu_ms": round(1000 * used / (3 * requests), 1),
+        "cores": os.process_cpu_count(),
+        "requests_per_second": round(requests / min(took), 1),
+        "request_bytes": len(content),
+        "answer_bytes": 64,
+    }
+
+
+def serialized() -> bytes:
+    """What the pipeline sends to the endpoint."""
+    serialize = importlib.import_module("functions.serialize.app").serialize
+    return base64.b64decode(serialize(io.BytesIO(photo("small")), 224)["image_data"])
+
+
+def server_of(stack: Stack) -> psutil.Process:
+    listening = (
+        found
+        for found in psutil.net_connections("tcp")
+        if found.status == psutil.CONN_LISTEN and found.laddr.port == stack.ports.endpoint
+    )
+    return psutil.Process(next(listening).pid)
+
+
+def of_stack(stack: Stack) -> dict[str, Any]:
+    """Log, metrics, state and table: what the demonstration's pictures left of them, a photo on average."""
+    pictures_sent = {f"measured-{n}/{name}": one for n in range(3) for name, one in pictures.demo_pictures()}
+    before = logged(stack)
+    outcomes = list(demo.classify(stack, pictures_sent))
+    assert {outcome.outcome for outcome in outcomes} == {"accepted", "needs_review", "rejected"}
+    time.sleep(6)  # for the last function's log, and the last captures
+    lines = {group: size - before.get(group, 0) for group, size in logged(stack).items()}
+    namespace = f"SconesUnlimited/{stack.name}"
+    now = datetime.now(UTC)
+    window = {"from": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", "to": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+    monitored = stack.client("lambda").invoke(
+        FunctionName=stack.outputs["MonitorFunctionName"], Payload=json.dumps(window)
+    )
+    assert "FunctionError" not in monitored, monitored["Payload"].read()
+    pages = stack.client("cloudwatch").get_paginator("list_metrics").paginate(Namespace=namespace)
+    metrics = [of_monitor(stack, metric) for page in pages for metric in page["Metrics"]]
+    histories = list(histories_of(stack))
+    items = stack.client("dynamodb").scan(TableName=stack.outputs["ResultsTableName"])["Items"]
+    return {
+        "function_log_bytes": round(sum(lines.values()) / len(outcomes)),
+        "workflow_log_bytes": round(statistics.mean(map(log_bytes, histories))),
+        "custom_metrics": metrics.count(False),
+        "monitor_metrics": metrics.count(True),
+        "item_bytes": round(statistics.mean(len(json.dumps(item)) for item in items)),
+    }
+
+
+def of_monitor(stack: Stack, metric: dict[str, Any]) -> bool:
+    """Whether a metric is the monitor function's, and not one of those that photos pass through."""
+    logs = stack.client("logs").get_paginator("filter_log_events")
+    pages = logs.paginate(logGroupName=f"/aws/lambda/{stack.name}-monitor", filterPattern='"_aws"')
+    lines = [event["message"] for page in pages for event in page["events"]]
+    name, values = metric["MetricName"], [one["Value"] for one in metric["Dimensions"]]
+    function = stack.outputs["MonitorFunctionName"]
+    return function in values or (name != "ColdStart" and any(f'"Name":"{name}"' in line for line in lines))
+
+
+def logged(stack: Stack) -> dict[str, int]:
+    logs = stack.client("logs")
+    groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
+    return {
+        group: sum(
+            len(event["message"].encode()) + HEADERS
+            for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group)
+            for event in page["events"]
+        )
+        for group in groups
+    }
+
+
+def histories_of(stack: Stack) -> Iterator[list[dict[str, Any]]]:
+    client, arn = stack.client("stepfunctions"), stack.outputs["StateMachineArn"]
+    for page in client.get_paginator("list_executions").paginate(stateMachineArn=arn):
+        for execution in page["executions"]:
+            pages = client.get_paginator("get_execution_history").paginate(
+                executionArn=execution["executionArn"]
+            )
+            yield [event | {"arn": execution["executionArn"]} for page in pages for event in page["events"]]
+
+
+def log_bytes(history: list[dict[str, Any]]) -> int:
+    """Bytes of a history as Step Functions logs it without execution data, an event a line."""
+    return sum(len(json.dumps(without_data(event), default=str)) + HEADERS for event in history)
+
+
+def without_data(value: Any) -> Any:
+    if isinstance(value, dict):
+        left_out = ("input", "output", "parameters", "assignedVariables")
+        return {name: without_data(one) for name, one in value.items() if name not in left_out}
+    return value

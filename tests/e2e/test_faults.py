@@ -1,0 +1,290 @@
+"""Whatever of AWS fails, no photo is lost and none counts twice; a replay brings the failed queue to zero."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from local import pictures, processes
+from local.stack import Stack
+from model.__main__ import cli
+from tests.account import Account, Books, books, note
+
+VEHICLE = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+SCONE = pictures.encoded(pictures.picture(pictures.scone, seed=1))
+BAD = b"no photo"
+
+SOON = 0.02
+"""Pauses between the state machine's attempts, of those in its definition."""
+
+
+class Faults:
+    """What the emulator does wrong."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.url = f"{stack.endpoint_url}/faults"
+        self.config = f"{stack.endpoint_url}/_ministack/config"
+
+    def are(self, *faults: dict[str, Any]) -> None:
+        httpx.put(self.url, json=faults).raise_for_status()
+
+    def struck(self, place: str) -> int:
+        return int(httpx.get(self.url).json().get(place, 0))
+
+    def pauses(self, scale: float) -> None:
+        httpx.post(self.config, json={"stepfunctions._SFN_WAIT_SCALE": scale}).raise_for_status()
+
+
+@pytest.fixture
+def faults(stack) -> Iterator[Faults]:
+    faults = Faults(stack)
+    faults.pauses(SOON)
+    yield faults
+    faults.are()
+    faults.pauses(1)
+
+
+@pytest.fixture
+def ledger(stack, request) -> Iterator[Books]:
+    with books(stack, f"uploads/faults/{time.time_ns()}/") as opened:
+        yield opened
+
+
+def send(ledger: Books, count: int = 6) -> None:
+    """As many photos, of all three outcomes."""
+    for number in range(count):
+        body = (VEHICLE, SCONE, BAD)[number % 3]
+        ledger.send(f"{ledger.prefix}{number:03}.jpg", body)
+
+
+def replay(stack: Stack) -> None:
+    result = CliRunner().invoke(cli, ["replay", "--stack", str(stack.description)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def eventually(look: Callable[[], Any]) -> Any:
+    give_up_at = time.monotonic() + 120
+    while not (found := look()):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.1)
+    return found
+
+
+def closes(stack: Stack, ledger: Books, faults: Faults, *, failed: int | None = None) -> Account:
+    """It adds up now and, with the faults gone and a replay, all is done."""
+    before = ledger.settle()
+    before.assert_adds_up()
+    if failed is not None:
+        assert len(before.failed) == failed
+    faults.are()
+    if before.failed:
+        replay(stack)
+    after = ledger.settle()
+    after.assert_all_is_done()
+    note(photos_sent=len(after.sent), lost=len(after.lost), double=len(after.double), faults_injected=1)
+    return after
+
+
+def endpoint(status: int, body: str = "{}", error: str = "", **more: Any) -> dict[str, Any]:
+    """The endpoint answers something else."""
+    return {
+        "place": "endpoint",
+        "status": status,
+        "body": body,
+        "headers": {"x-amzn-errortype": error},
+    } | more
+
+
+def service(place: str, error: str, **more: Any) -> dict[str, Any]:
+    """A call of the state machine's fails."""
+    return {"place": place, "error": error} | more
+
+
+SLOW_DOWN = "<Error><Code>SlowDown</Code></Error>"
+
+# Passes within the state machine's attempts: nothing fails.
+PASSES = {
+    "a third of the endpoint's answers is a 503": [endpoint(503, error="ServiceUnavailable", every=3)],
+    "the table is throttled": [service("dynamodb:putItem", "DynamoDB.ThrottlingException", times=8)],
+    "the table's answer gets lost": [
+        service("dynamodb:putItem", "States.Timeout", times=2, answer_lost=True)
+    ],
+    "the bus is throttled": [service("events:putEvents", "EventBridge.ThrottlingException", times=8)],
+    "functions are throttled": [service("lambda:invoke", "Lambda.TooManyRequestsException", every=2)],
+    "S3 is throttled": [{"place": "s3", "status": 503, "body": SLOW_DOWN, "every": 3}],
+}
+# Never does: it fails, and is replayed.
+STAYS = {
+    "the endpoint's answer is empty": [endpoint(200, "")],
+    "the endpoint's answer is not JSON": [endpoint(200, "<html>")],
+    "the endpoint answers too few numbers": [endpoint(200, "[0.5, 0.5]")],
+    "the endpoint answers NaN": [endpoint(200, "[NaN, 0.5, 0.5]")],
+    "the endpoint's numbers do not add up to 1": [endpoint(200, "[0.9, 0.9, 0.9]")],
+    "the endpoint is throttled for good": [endpoint(400, error="ThrottlingException")],
+    "the endpoint is gone": [endpoint(400, error="ValidationError")],
+}
+REFUSED = {
+    "the table refuses": [service("dynamodb:putItem", "DynamoDB.AccessDeniedException")],
+    "the bus refuses": [service("events:putEvents", "EventBridge.AccessDeniedException")],
+    "the table is throttled for good": [service("dynamodb:putItem", "DynamoDB.ThrottlingException")],
+    "S3 is down": [{"place": "s3", "status": 500, "body": "<Error><Code>InternalError</Code></Error>"}],
+}
+
+
+def quick(names: dict[str, Any], *in_make_test: str) -> list[Any]:
+    """Parameters of which only some are in `make test`."""
+    return [pytest.param(name, marks=() if name in in_make_test else pytest.mark.verify) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", quick(PASSES, "a third of the endpoint's answers is a 503", "the table's answer gets lost")
+)
+def test_a_fault_that_passes_is_ridden_out(name, stack, faults, ledger):
+    faults.are(*PASSES[name])
+    send(ledger)
+
+    closes(stack, ledger, Kept(faults, stack, PASSES[name][0]["place"]), failed=0)
+
+
+@pytest.mark.parametrize("name", quick(STAYS, "the endpoint answers NaN"))
+def test_an_answer_that_cannot_be_used_fails_the_photo_until_a_replay(name, stack, faults, ledger):
+    faults.are(*STAYS[name])
+    send(ledger)
+
+    closes(stack, ledger, Kept(faults, stack, "endpoint"), failed=4)
+
+
+@pytest.mark.parametrize("name", quick(REFUSED, "the bus refuses"))
+def test_what_refuses_every_photo_fails_each_until_a_replay(name, stack, faults, ledger):
+    faults.are(*REFUSED[name])
+    send(ledger)
+
+    closes(stack, ledger, Kept(faults, stack, REFUSED[name][0]["place"]), failed=6)
+
+
+class Kept:
+    """Faults that must have struck before they go: otherwise a test would prove nothing."""
+
+    def __init__(self, faults: Faults, stack: Stack, place: str) -> None:
+        self.faults, self.place = faults, place
+
+    def are(self) -> None:
+        assert self.faults.struck(self.place) > 0
+        self.faults.are()
+
+
+def test_what_the_review_queue_refuses_waits_in_the_failed_queue_and_comes_to_review(stack, faults, ledger):
+    faults.are({"place": "target:ReviewQueue"})
+    send(ledger)
+
+    closes(stack, ledger, Kept(faults, stack, "target:ReviewQueue"), failed=2)
+
+
+@pytest.mark.verify
+def test_an_upload_that_cannot_start_the_workflow_waits_in_the_failed_queue(stack, faults, ledger):
+    faults.are({"place": "target:ClassifyStateMachine"})
+    send(ledger)
+
+    closes(stack, ledger, Kept(faults, stack, "target:ClassifyStateMachine"), failed=6)
+
+
+@pytest.mark.verify
+def test_an_event_whose_answer_is_lost_is_published_again_under_the_same_id(stack, faults, ledger):
+    faults.are(service("events:putEvents", "States.Timeout", times=1, answer_lost=True))
+    ledger.send(f"{ledger.prefix}once.jpg", VEHICLE)
+
+    account = ledger.settle()
+
+    assert account.published.total() == 2
+    assert account.outcomes == {f"{ledger.prefix}once.jpg": "accepted"}
+    assert not account.failed
+
+
+@pytest.mark.parametrize("function", ["classify", pytest.param("serialize", marks=pytest.mark.verify)])
+def test_a_function_killed_half_way_is_run_again(function, stack, faults, ledger):
+    place = {"classify": "endpoint", "serialize": "s3"}[function]
+    faults.are({"place": place, "seconds": 6, "times": 1})
+    send(ledger, 1)
+    eventually(lambda: faults.struck(place))
+
+    for worker in workers(stack, function):
+        worker.kill()
+
+    closes(stack, ledger, Kept(faults, stack, place), failed=0)
+
+
+def workers(stack: Stack, function: str) -> list[psutil.Process]:
+    """The processes in which a function runs."""
+    name = stack.outputs[f"{function.capitalize()}FunctionName"]
+    emulator = server(stack, "the emulator")
+    return [child for child in emulator.children() if child.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name]
+
+
+def server(stack: Stack, name: str) -> psutil.Process:
+    (entry,) = [one for one in processes.registered(stack.home / "processes.json") if one["name"] == name]
+    return psutil.Process(entry["pid"])
+
+
+@pytest.mark.verify
+def test_slow_answers_are_waited_for_and_asked_for_again(stack, faults, ledger):
+    # One more than classify's own attempts: the state machine's second begins the last.
+    faults.are({"place": "endpoint", "seconds": 17, "times": 4})
+    ledger.send(f"{ledger.prefix}slow.jpg", VEHICLE)
+
+    closes(stack, ledger, Kept(faults, stack, "endpoint"), failed=0)
+
+
+def test_a_photo_deleted_before_it_is_read_is_missing(stack, faults, ledger):
+    key = f"{ledger.prefix}deleted.jpg"
+    faults.are({"place": "s3", "seconds": 3, "times": 1})
+    ledger.send(key, VEHICLE)
+    eventually(lambda: faults.struck("s3"))
+    s3, bucket = stack.client("s3"), stack.outputs["UploadBucketName"]
+    (version,) = s3.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
+
+    s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
+
+    assert closes(stack, ledger, Kept(faults, stack, "s3")).outcomes == {key: "rejected"}
+
+
+def test_a_photo_overwritten_before_it_is_read_has_the_later_ones_result(stack, faults, ledger):
+    key = f"{ledger.prefix}overwritten.jpg"
+    faults.are({"place": "s3", "seconds": 4, "times": 1})
+    ledger.send(key, VEHICLE)
+    eventually(lambda: faults.struck("s3"))
+
+    ledger.send(key, BAD)
+    account = ledger.settle()
+
+    assert account.outcomes == {key: "rejected"}
+    assert not account.failed
+
+
+@pytest.mark.verify
+def test_a_stream_goes_on_while_the_endpoint_is_down_for_thirty_seconds(stack, faults, ledger):
+    faults.pauses(1)
+    registry = stack.home / "processes.json"
+    stream = threading.Thread(target=trickle, args=(ledger, 60, 1.0))
+    stream.start()
+    time.sleep(5)
+
+    server(stack, "the endpoint").terminate()
+    entries = [one for one in processes.registered(registry) if one["name"] != "the endpoint"]
+    registry.write_text(json.dumps(entries))
+    time.sleep(30)
+    processes.start([stack._endpoint()], registry)
+    stream.join()
+
+    closes(stack, ledger, faults, failed=0)
+
+
+def trickle(ledger: Books, count: int, pause: float) -> None:
+    for number in range(count):
+        ledger.send(f"{ledger.prefix}{number:03}.jpg", (VEHICLE, SCONE, BAD)[number % 3])
+        time.sleep(pause)

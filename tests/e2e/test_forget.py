@@ -1,0 +1,371 @@
+"""`python -m model forget`: of a courier's photo nothing is left, of other couriers' everything."""
+
+import base64
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from functions.monitor.monitoring.captures import CaptureError
+from functions.serialize.app import serialize
+from local import demo, pictures
+from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
+from model.pipeline import stack as deployed
+from model.pipeline import traces
+from model.reviewing.desk import Desk, Photo
+from model.serving.capture import format_record
+from model.training import dataset
+from tests import permissions
+from tests.conftest import ROOT
+from tests.permissions import Permission
+
+TRAINING = "training-copies"
+KINDS = {
+    "capture",
+    "training copy",
+    "ground truth",
+    "review message",
+    "failed message",
+    "photo",
+    "delete marker",
+    "result",
+}
+
+
+def shown(photo: bytes) -> bytes:
+    """What the endpoint is shown of a photo."""
+    return base64.b64decode(serialize(io.BytesIO(photo), 224)["image_data"])
+
+
+def say_what_it_shows(stack: Stack, key: str) -> None:
+    """Leave the record that a review leaves."""
+    bucket = stack.outputs["UploadBucketName"]
+    detail = {"bucket": bucket, "key": key, "inference_id": uuid.uuid4().hex}
+    told = {"classified_at": datetime.now(UTC).isoformat(), "version_id": None}
+    session = boto3.Session(region_name=stack.region)
+    here = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
+    Desk(here, "a person")._write_truth(Photo("", detail | told), "other")
+
+
+@dataclass
+class Courier:
+    """A courier who uploaded two photos under one key, the second over the first, and deleted it."""
+
+    stack: Stack
+    name: str
+    seed: int
+    suffix: str = ".png"
+
+    @property
+    def key(self) -> str:
+        return f"uploads/{self.name}{self.suffix}"
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.stack.outputs['UploadBucketName']}/{self.key}"
+
+    @property
+    def photos(self) -> list[bytes]:
+        return [pictures.encoded(pictures.picture(pictures.scone, self.seed + n), "PNG") for n in (0, 100)]
+
+    def live(self) -> None:
+        """Leave a trace wherever one can be."""
+        s3, sqs = self.stack.client("s3"), self.stack.client("sqs")
+        for photo in self.photos:
+            (outcome,) = demo.classify(self.stack, {f"{self.name}.png": photo}, silence=60)
+            assert outcome.outcome == "needs_review"
+        event = {
+            "detail": {
+                "bucket": {"name": self.stack.outputs["UploadBucketName"]},
+                "object": {"key": self.key},
+            }
+        }
+        for body in (event, {"source": "aws.states", "detail": {"input": json.dumps(event)}}):
+            sqs.send_message(QueueUrl=self.stack.outputs["FailedQueueUrl"], MessageBody=json.dumps(body))
+        say_what_it_shows(self.stack, self.key)
+        s3.delete_object(Bucket=self.stack.outputs["UploadBucketName"], Key=self.key)
+
+    def result(self) -> dict[str, Any] | None:
+        table, photo = self.stack.outputs["ResultsTableName"], {"photo": {"S": self.address}}
+        return self.stack.client("dynamodb").get_item(TableName=table, Key=photo).get("Item")
+
+    def versions(self) -> list[dict[str, Any]]:
+        bucket = self.stack.outputs["UploadBucketName"]
+        return list(traces.versions(self.stack.client("s3"), bucket, self.key))
+
+    def captured(self) -> list[str]:
+        """The files of captures that hold one of the photos."""
+        s3, ours = self.stack.client("s3"), {base64.b64encode(shown(photo)) for photo in self.photos}
+        found = s3.list_objects_v2(Bucket=CAPTURE_BUCKET, Prefix="captures/").get("Contents", [])
+        files = {one["Key"]: s3.get_object(Bucket=CAPTURE_BUCKET, Key=one["Key"]) for one in found}
+        contents = {key: file["Body"].read() for key, file in files.items()}
+        return [key for key, content in contents.items() if any(photo in content for photo in ours)]
+
+    def said(self) -> int:
+        """How many ground-truth records there are of the photo."""
+        s3, bucket = self.stack.client("s3"), self.stack.outputs["UploadBucketName"]
+        found = s3.list_objects_v2(Bucket=bucket, Prefix="ground-truth/").get("Contents", [])
+        bodies = [s3.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in found]
+        return sum(json.loads(body)["photo"]["key"] == self.key for body in bodies)
+
+    def messages(self) -> int:
+        """How many messages about the photo are in both queues."""
+        sqs, bodies = self.stack.client("sqs"), []
+        for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
+            url = self.stack.outputs[queue]
+            held = []
+            while batch := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+                held += batch
+            bodies += [message["Body"] for message in held]
+            for message in held:
+                sqs.change_message_visibility(
+                    QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
+        return sum(self.key in body for body in bodies)
+
+
+@pytest.fixture(scope="module")
+def forgotten_and_other(stack) -> tuple[Courier, Courier]:
+    couriers = Courier(stack, "courier-17", 1), Courier(stack, "courier-18", 2)
+    for courier in couriers:
+        courier.live()
+    give_up_at = time.monotonic() + 60
+    while not all(len(courier.captured()) for courier in couriers) or couriers[1].messages() < 4:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.5)
+    return couriers
+
+
+@pytest.fixture(scope="module")
+def data_set(forgotten_and_other, stack, tmp_path_factory) -> Path:
+    """A data set with a photo of each courier among others, on this machine and staged in S3."""
+    home = tmp_path_factory.mktemp("data")
+    for courier in forgotten_and_other:
+        for number, photo in enumerate(courier.photos):
+            file = home / "photos" / "other" / f"{courier.name}-{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(photo)
+    for seed in range(3):
+        file = home / "photos" / "bicycle" / f"{seed}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(pictures.encoded(pictures.picture(pictures.bicycle, seed), "PNG"))
+    stack.client("s3").create_bucket(Bucket=TRAINING)
+    made = model(
+        stack,
+        *("data", "--source", str(home / "photos"), "--out", str(home / "data")),
+        *("--to", f"s3://{TRAINING}/data/today"),
+    )
+    assert made.returncode == 0, made.stderr
+    return home
+
+
+def model(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "model", *arguments],
+        cwd=ROOT,
+        env=stack._environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def forget(stack: Stack, data_set: Path, photo: str, *options: str) -> subprocess.CompletedProcess[str]:
+    places = [option for place in (str(data_set), f"s3://{TRAINING}") for option in ("--data", place)]
+    return model(stack, "forget", photo, "--stack", str(stack.description), *places, *options)
+
+
+def hashes(stack: Stack, data_set: Path) -> tuple[set[str], set[str]]:
+    """The SHA-256 of all files of the data set, on this machine and in S3."""
+    here = {hashlib.sha256(file.read_bytes()).hexdigest() for file in data_set.rglob("*.png")}
+    s3 = stack.client("s3")
+    keys = [one["Key"] for one in s3.list_objects_v2(Bucket=TRAINING)["Contents"]]
+    bodies = [s3.get_object(Bucket=TRAINING, Key=key)["Body"].read() for key in keys]
+    return here, {hashlib.sha256(body).hexdigest() for body in bodies}
+
+
+def test_a_dry_run_names_everything_and_deletes_nothing(stack, forgotten_and_other, data_set):
+    courier, _ = forgotten_and_other
+    before = courier.captured(), courier.versions(), hashes(stack, data_set)
+
+    done = forget(stack, data_set, courier.address, "--dry-run", "--json")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {one["kind"] for one in told["deleted"]} == KINDS
+    assert told["dry_run"]
+    assert (courier.captured(), courier.versions(), hashes(stack, data_set)) == before
+    assert courier.result()
+    assert courier.messages() == 4
+
+
+def test_a_photo_of_another_bucket_is_refused(stack, data_set):
+    done = forget(stack, data_set, "s3://nobodys/uploads/photo.jpg")
+
+    assert done.returncode == 2
+    assert "s3://nobodys/uploads/photo.jpg is no photo of stack" in done.stderr
+
+
+def test_nothing_is_left_of_the_photo_and_all_of_the_others(stack, forgotten_and_other, data_set):
+    courier, other = forgotten_and_other
+    of_other = other.result(), other.versions(), len(other.captured())
+    execution = courier.result()["execution"]["S"]
+
+    done = forget(stack, data_set, courier.key, "--json")
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert {one["kind"] for one in told["deleted"]} == KINDS
+    assert told["left"] == []
+    stays = {one["kind"]: one["where"] for one in told["goes_by_itself"]}
+    assert stays["execution history"] == execution
+    assert courier.result() is None
+    assert courier.versions() == []
+    assert courier.captured() == []
+    assert courier.messages() == 0
+    assert (courier.said(), other.said()) == (0, 1)
+    assert (other.result(), other.versions(), len(other.captured())) == of_other
+    assert other.messages() == 4
+    for there in hashes(stack, data_set):
+        assert not there & {hashlib.sha256(photo).hexdigest() for photo in courier.photos}
+        assert there >= {hashlib.sha256(photo).hexdigest() for photo in other.photos}
+
+
+def test_the_data_set_is_still_one(stack, forgotten_and_other, data_set):
+    training, testing = (dataset.read(data_set / "data", split) for split in dataset.SPLITS)
+
+    manifest = json.loads((data_set / "data" / "manifest.json").read_text())
+    assert len(training.paths) + len(testing.paths) == 5 == len(manifest["sha256"])
+    assert sum(sum(labels.values()) for labels in manifest["counts"].values()) == 5
+    staged = stack.client("s3").get_object(Bucket=TRAINING, Key="data/today/manifest.json")["Body"].read()
+    assert staged == (data_set / "data" / "manifest.json").read_bytes()
+
+
+def test_forgetting_again_finds_nothing(stack, forgotten_and_other, data_set):
+    courier, _ = forgotten_and_other
+
+    done = forget(stack, data_set, courier.address)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Nothing is left of {courier.address}.\n"
+
+
+def test_what_somebody_else_holds_is_named_and_the_command_fails(stack, data_set):
+    sqs, url = stack.client("sqs"), stack.outputs["ReviewQueueUrl"]
+    (held,) = sqs.receive_message(QueueUrl=url, VisibilityTimeout=60)["Messages"]
+    try:
+        done = forget(stack, data_set, "uploads/nobodys.png", "--json")
+    finally:
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=held["ReceiptHandle"], VisibilityTimeout=0)
+
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert told["left"] == [f"1 messages of {url}, which others hold at the moment"]
+    assert "is gone, call again" in done.stderr
+
+
+class Forgetter:
+    """A person who may do what the stack's ForgetPolicy allows, and no more."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.iam = stack.client("iam")
+        arn = stack.outputs["ForgetPolicyArn"]
+        version = self.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        described = self.iam.get_policy_version(PolicyArn=arn, VersionId=version)
+        self.policy = described["PolicyVersion"]["Document"]
+        self.name = f"forgetter-{uuid.uuid4().hex[:8]}"
+        self.iam.create_user(UserName=self.name)
+        key = self.iam.create_access_key(UserName=self.name)["AccessKey"]
+        session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=stack.region)
+        self.stack = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
+
+    def may(self, policy: dict[str, Any]) -> None:
+        self.iam.put_user_policy(UserName=self.name, PolicyName="forget", PolicyDocument=json.dumps(policy))
+
+    def forget(self, key: str) -> set[str]:
+        """Forget a photo as the command does; return the kinds of what was deleted."""
+        known = traces.know(self.stack, self.stack.output("UploadBucketName"), key)
+        found = traces.search(self.stack, known)
+        for trace in found.traces:
+            trace.delete()
+        return {trace.kind for trace in found.traces}
+
+
+@pytest.fixture(scope="module")
+def forgetter(stack) -> Forgetter:
+    return Forgetter(stack)
+
+
+def leave_traces(stack: Stack, key: str) -> None:
+    """Leave a trace of each kind, and something of others wherever there is one: what is no photo will do."""
+    address = f"s3://{stack.outputs['UploadBucketName']}/{key}"
+    (outcome,) = demo.classify(stack, {key.removeprefix("uploads/"): b"no photo"}, silence=60)
+    assert outcome.outcome == "rejected"
+    now, ours = datetime.now(UTC), uuid.uuid4().hex
+    stack.client("dynamodb").update_item(
+        TableName=stack.outputs["ResultsTableName"],
+        Key={"photo": {"S": address}},
+        UpdateExpression="SET inference_id = :id",
+        ExpressionAttributeValues={":id": {"S": ours}},
+    )
+    ours_alone = [format_record(b"photo", "image/png", "[0, 1]", ours, now)]
+    with_others = [*ours_alone, format_record(b"another", "image/png", "[0, 1]", "another", now)]
+    for lines in (ours_alone, with_others):
+        name = f"{now:%Y/%m/%d/%H/%M-%S}-000-{uuid.uuid4()}.jsonl"
+        stack.client("s3").put_object(
+            Bucket=CAPTURE_BUCKET,
+            Key=f"captures/{ENDPOINT_NAME}/AllTraffic/{name}",
+            Body="".join(lines).encode(),
+        )
+    say_what_it_shows(stack, key)
+    for photo in (address, "s3://of/another"):
+        for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
+            stack.client("sqs").send_message(
+                QueueUrl=stack.outputs[queue], MessageBody=json.dumps({"photo": photo})
+            )
+
+
+@pytest.fixture(scope="module")
+def noticed() -> Iterator[set[Permission]]:
+    found: set[Permission] = set()
+    yield found
+    permissions.tell(permissions.of("ForgetPolicy"), found)
+
+
+@pytest.mark.verify
+def test_the_policy_is_enough(stack, forgetter):
+    leave_traces(stack, "uploads/enough.txt")
+
+    forgetter.may(forgetter.policy)
+
+    kinds = forgetter.forget("uploads/enough.txt")
+    assert kinds == {"capture", "ground truth", "review message", "failed message", "photo", "result"}
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("permission", permissions.of("ForgetPolicy"), ids=" ".join)
+def test_without_a_permission_forgetting_fails(stack, forgetter, noticed, permission, monkeypatch):
+    monkeypatch.setattr(traces, "EMPTY_AFTER", 0)
+    key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
+    leave_traces(stack, key)
+
+    forgetter.may(permissions.without(forgetter.policy, permission))
+
+    with pytest.raises((ClientError, traces.TracesError, CaptureError)) as raised:
+        forgetter.forget(key)
+    assert permissions.is_missed(permission, str(raised.value))
+    # it leads to what is left, so that the next call can finish
+    assert Courier(stack, key.removeprefix("uploads/").removesuffix(".txt"), 0, ".txt").result()
+    noticed.add(permission)

@@ -1,0 +1,133 @@
+"""The whole stack with its functions in Lambda's own runtime: errors' names, timeouts, memory are AWS's."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+
+from local import Ports, demo, pictures, processes
+from local.stack import Stack
+from tests import containers, photos
+from tests.conftest import free_port
+
+MISSING = containers.missing()
+pytestmark = [
+    pytest.mark.verify,
+    pytest.mark.skipif(MISSING is not None, reason=f"functions in containers: {MISSING}"),
+]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(
+        home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()), for_containers=True
+    )
+    with stack.running(report=print):
+        yield stack
+
+
+def name_of(stack: Stack, function: str) -> str:
+    return stack.outputs[f"{function}FunctionName"]
+
+
+def invoked(stack: Stack, function: str, event: dict[str, Any]) -> dict[str, Any]:
+    answer = stack.client("lambda").invoke(FunctionName=name_of(stack, function), Payload=json.dumps(event))
+    return json.loads(answer["Payload"].read()) | {"failed": "FunctionError" in answer}
+
+
+def photo(stack: Stack, name: str, content: bytes) -> dict[str, str]:
+    """Upload a photo, and say where it is."""
+    bucket, key = stack.outputs["UploadBucketName"], f"uploads/{name}"
+    stack.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
+    return {"bucket": bucket, "key": key}
+
+
+def result(stack: Stack, key: str) -> dict[str, Any] | None:
+    table, address = stack.outputs["ResultsTableName"], f"s3://{stack.outputs['UploadBucketName']}/{key}"
+    return stack.client("dynamodb").get_item(TableName=table, Key={"photo": {"S": address}}).get("Item")
+
+
+@contextmanager
+def configured(stack: Stack, function: str, **configuration: int) -> Iterator[None]:
+    """Have a function with another timeout or memory for a while."""
+    functions, name = stack.client("lambda"), name_of(stack, function)
+    before = functions.get_function_configuration(FunctionName=name)
+    functions.update_function_configuration(FunctionName=name, **configuration)
+    try:
+        yield
+    finally:
+        functions.update_function_configuration(
+            FunctionName=name, **{setting: before[setting] for setting in configuration}
+        )
+
+
+def test_every_photo_gets_its_outcome(stack):
+    outcomes = list(demo.classify(stack, dict(pictures.demo_pictures()), silence=120))
+
+    assert Counter(one.outcome for one in outcomes) == {"accepted": 8, "needs_review": 2, "rejected": 1}
+
+
+def eventually[Found](look: Callable[[], Found], seconds: float = 90) -> Found:
+    give_up_at = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < give_up_at, f"nothing after {seconds} s"
+        time.sleep(0.5)
+    return found
+
+
+def test_an_endpoint_that_is_down_for_a_while_is_ridden_out_by_the_name_of_the_error(stack):
+    (entry,) = [one for one in processes.registered(stack._registry) if one["name"] == "the endpoint"]
+    endpoint, step_functions = psutil.Process(entry["pid"]), stack.client("stepfunctions")
+    endpoint.terminate()
+    endpoint.wait(10)
+
+    def failed_steps() -> list[str]:
+        machine = stack.outputs["StateMachineArn"]
+        running = step_functions.list_executions(stateMachineArn=machine, statusFilter="RUNNING")
+        arns = [one["executionArn"] for one in running["executions"]]
+        histories = [step_functions.get_execution_history(executionArn=arn)["events"] for arn in arns]
+        events = [event for history in histories for event in history if event["type"] == "TaskFailed"]
+        return [event["taskFailedEventDetails"]["error"] for event in events]
+
+    try:
+        photo(stack, "patient.jpg", pictures.encoded(pictures.picture(pictures.bicycle, seed=1)))
+        errors = eventually(failed_steps)
+    finally:
+        processes.start([stack._endpoint()], stack._registry)
+
+    assert set(errors) == {"EndpointUnavailableError"}
+    assert eventually(lambda: result(stack, "uploads/patient.jpg"))["outcome"]["S"] == "accepted"
+
+
+def test_a_fault_has_the_name_of_its_class(stack):
+    said = invoked(stack, "Filter", {"inferences": [0.5, 0.5]})
+
+    assert said["failed"]
+    assert said["errorType"] == "InferencesError"
+
+
+def test_a_function_that_takes_too_long_is_ended(stack):
+    large = photo(stack, "slow.jpg", photos.fifty_megapixel_jpeg(progressive=True))
+
+    with configured(stack, "Serialize", Timeout=1):
+        said = invoked(stack, "Serialize", large)
+
+    assert said["failed"]
+    assert said["errorType"] == "Sandbox.Timedout"
+
+
+def test_the_largest_photo_fits_in_the_functions_memory_and_not_in_a_quarter_of_it(stack):
+    large = photo(stack, "large.jpg", photos.fifty_megapixel_jpeg(progressive=True))
+
+    said = invoked(stack, "Serialize", large)
+    with configured(stack, "Serialize", MemorySize=128):
+        ended = invoked(stack, "Serialize", large)
+
+    assert said["width"] * said["height"] > 49e6
+    assert ended["failed"]
+    assert ended["errorType"] == "Runtime.ExitError"

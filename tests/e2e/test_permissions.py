@@ -1,0 +1,119 @@
+"""No permission is there for nothing: each action of each function's role is taken away, and something fails.
+
+A permission that is added to a role is tried here unasked: without an event that makes the function use it,
+its test fails.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from functions.monitor.monitoring.drift import Baseline
+from local import pictures
+from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
+from model.network.classifier import Classifier
+from tests import permissions
+from tests.conftest import ROOT
+from tests.permissions import RESOURCES, Permission
+
+NOT_ASKED_FOR = {
+    "logs:CreateLogStream": "the emulator writes a function's log by itself",
+    "logs:PutLogEvents": "the emulator writes a function's log by itself",
+    "xray:PutTraceSegments": "the emulator keeps no traces",
+    "xray:PutTelemetryRecords": "the emulator keeps no traces",
+}
+"""What AWS asks IAM for, and the emulator does not: why taking it away cannot be missed here."""
+
+FUNCTIONS = {
+    resource["Properties"]["Role"]["Fn::GetAtt"][0]: name
+    for name, resource in RESOURCES.items()
+    if resource["Type"] == "AWS::Serverless::Function"
+}
+"""The function that has a role."""
+PERMISSIONS = [
+    permission
+    for role in FUNCTIONS
+    for permission in permissions.of(role)
+    if permission.action not in NOT_ASKED_FOR
+]
+
+type Event = dict[str, Any]
+
+
+NOBODYS_BASELINE = Baseline("none", ["bicycle", "other"], 0.8, 1, 0.9, None, numbers={}, counts={})
+
+
+def failure(stack: Stack, function: str, event: Event) -> str | None:
+    """The error that a function ends with, or a refusal that it has logged and gone on from."""
+    pages = stack.client("lambda").get_paginator("list_functions").paginate()
+    names = [one["FunctionName"] for page in pages for one in page["Functions"]]
+    (name,) = [name for name in names if function in name]
+    answer = stack.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event), LogType="Tail")
+    if "FunctionError" in answer:
+        return str(json.loads(answer["Payload"].read())["errorMessage"])
+    written = base64.b64decode(answer["LogResult"]).decode()
+    return written if "not authorized" in written else None
+
+
+@pytest.fixture(scope="module")
+def probes(stack, tmp_path_factory) -> dict[str, list[Event]]:
+    """For each function the events that make it do all that it ever does; it does it."""
+    bucket, s3 = stack.outputs["UploadBucketName"], stack.client("s3")
+    photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+    put = s3.put_object(Bucket=bucket, Key="uploads/probe.jpg", Body=photo)
+    read = {"bucket": bucket, "key": "uploads/probe.jpg"}
+    baseline = tmp_path_factory.mktemp("baseline") / "baseline.json"
+    baseline.write_text(NOBODYS_BASELINE.text())
+    everything = {"CapturePercent": 100} | stack.place_baseline(baseline)
+    stack.deploy(parameters(Classifier.load().description) | everything)
+    now = datetime.now(UTC)
+    capture = f"captures/{ENDPOINT_NAME}/AllTraffic/{now:%Y/%m/%d/%H}/00-00-000-probe.jsonl"
+    s3.put_object(Bucket=CAPTURE_BUCKET, Key=capture, Body=b"")
+    window = {"from": f"{now - timedelta(hours=1):%FT%TZ}", "to": f"{now + timedelta(hours=1):%FT%TZ}"}
+    events = {
+        "SerializeFunction": [
+            read,
+            read | {"version_id": put["VersionId"]},
+            read | {"key": "uploads/gone.jpg"},
+        ],
+        "ClassifyFunction": [json.loads((ROOT / "events" / "classify.json").read_text())],
+        "FilterFunction": [json.loads((ROOT / "events" / "filter.json").read_text())],
+        "MonitorFunction": [window],
+    }
+    failures = [failure(stack, function, event) for function in events for event in events[function]]
+    assert [error for error in failures if error] == []
+    return events
+
+
+@pytest.fixture(scope="module")
+def noticed() -> Iterator[set[Permission]]:
+    found: set[Permission] = set()
+    yield found
+    permissions.tell(PERMISSIONS, found, NOT_ASKED_FOR)
+
+
+@pytest.mark.parametrize("permission", PERMISSIONS, ids=" ".join)
+def test_without_a_permission_a_function_fails(stack, probes, noticed, permission):
+    iam, function = stack.client("iam"), FUNCTIONS[permission.resource]
+    (role,) = [one["RoleName"] for one in iam.list_roles()["Roles"] if permission.resource in one["RoleName"]]
+    (policy,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    whole = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+
+    try:
+        poorer = json.dumps(permissions.without(whole, permission))
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=poorer)
+        failures = [failure(stack, function, event) for event in probes[function]]
+    finally:
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(whole))
+
+    assert [error for error in failures if error and permissions.is_missed(permission, error)]
+    noticed.add(permission)
+
+
+@pytest.mark.parametrize("action", NOT_ASKED_FOR)
+def test_what_the_emulator_does_not_ask_for_is_still_allowed_somewhere(action):
+    assert action in {permission.action for role in FUNCTIONS for permission in permissions.of(role)}

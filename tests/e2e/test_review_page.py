@@ -1,0 +1,179 @@
+"""The review page in a real browser, on the whole stack: two reviewers, their keys, and who else may ask."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.error import HTTPError
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
+from PIL import Image
+
+from functions.monitor.monitoring.captures import split_uri
+from local import demo, pictures
+from local.stack import CAPTURE_URI, Stack
+from model.__main__ import cli
+from model.pipeline import stack as pipeline
+from model.reviewing.desk import Desk, Outcome
+from tests.browser import CHROMIUM, Browser, Tab
+from tests.conftest import ROOT
+
+PHOTOS = {
+    "review-1.jpg": pictures.encoded(
+        Image.blend(pictures.picture(pictures.bicycle, seed=4), pictures.FOG, 0.78)
+    ),
+    "review-2.png": pictures.encoded(pictures.picture(pictures.scone, seed=1), "PNG"),
+    "review-3.png": pictures.encoded(pictures.picture(pictures.scone, seed=2), "PNG"),
+}
+
+
+class Server(NamedTuple):
+    """A `model review` that runs."""
+
+    address: str
+    token: str
+
+    def ask(self, path: str, **headers: str) -> tuple[int, dict, dict[str, str]]:
+        """Post to it as any program on this machine can."""
+        request = urllib.request.Request(f"{self.address}{path}", b"{}", headers, method="POST")
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, json.loads(answer.read()), dict(answer.headers)
+        except HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read()), dict(error.headers)
+
+
+@pytest.fixture(scope="module")
+def waiting(stack) -> Iterator[Stack]:
+    """The stack, with three photos in its review queue and no other."""
+    stack.client("sqs").purge_queue(QueueUrl=stack.outputs["ReviewQueueUrl"])
+    outcomes = list(demo.classify(stack, PHOTOS))
+    assert {outcome.outcome for outcome in outcomes} == {"needs_review"}
+    return stack
+
+
+@pytest.fixture(scope="module")
+def server(waiting) -> Iterator[Server]:
+    command = ["-m", "model", "review", "--no-browser", "--reviewer", "ada", "--stack", waiting.description]
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        address, token = re.search(r"(http://127\.0\.0\.1:\d+/)#(\S+)", process.stderr.readline()).groups()
+        yield Server(address, token)
+        process.terminate()
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the path")
+    with Browser.running(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+def shown(tab: Tab) -> str:
+    """The photo on a page, once it can be seen."""
+    tab.until("document.querySelector('#frame img')?.naturalWidth")
+    return tab.js("document.querySelector('#photo').textContent")
+
+
+def test_two_reviewers_answer_each_their_own_photos_by_key(waiting, server, browser):
+    ada, ben = browser.tab(), browser.tab()
+    for tab in (ada, ben):
+        tab.go(f"{server.address}#{server.token}")
+    adas, bens = shown(ada), shown(ben)
+    assert adas != bens
+
+    ben.go("about:blank")  # closed half-way: its photo goes back, and ada gets it or the third
+    answers = {}
+    for _ in PHOTOS:
+        photo = shown(ada)
+        answers[photo] = "bicycle" if photo.endswith("review-1.jpg") else "other"
+        ada.press(answers[photo][0])
+        ada.until(f"document.querySelector('#photo').textContent !== {json.dumps(photo)}")
+    ada.until("document.querySelector('#guess').textContent.startsWith('Nothing waits')")
+
+    assert bens in answers
+    table, names = waiting.client("dynamodb"), waiting.outputs
+    for photo, label in answers.items():
+        item = table.get_item(TableName=names["ResultsTableName"], Key={"photo": {"S": photo}})["Item"]
+        assert (item["reviewed_label"]["S"], item["reviewer"]["S"]) == (label, "ada")
+        assert item["outcome"]["S"] == "needs_review"
+    left = waiting.client("sqs").get_queue_attributes(
+        QueueUrl=names["ReviewQueueUrl"], AttributeNames=["All"]
+    )["Attributes"]
+    assert [left[f"ApproximateNumberOfMessages{of}"] for of in ("", "NotVisible")] == ["0", "0"]
+    errors = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+    assert [event for event in browser.events if event.get("method") in errors] == []
+    asked = {
+        event["params"]["request"]["url"].split("/")[2]
+        for event in browser.events
+        if event.get("method") == "Network.requestWillBeSent"
+        and event["params"]["request"]["url"].startswith("http")
+    }
+    assert {f"http://{host}/" for host in asked} == {server.address}
+
+
+def test_a_reviewer_needs_no_more_than_the_policy_for_reviewers(waiting):
+    waiting.client("sqs").purge_queue(QueueUrl=waiting.outputs["ReviewQueueUrl"])
+    list(demo.classify(waiting, {"review-4.png": PHOTOS["review-3.png"]}))
+    iam = waiting.client("iam")
+    iam.create_user(UserName="ben")
+    iam.attach_user_policy(UserName="ben", PolicyArn=waiting.outputs["ReviewPolicyArn"])
+    key = iam.create_access_key(UserName="ben")["AccessKey"]
+    session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=waiting.region)
+    desk = Desk(pipeline.Stack(waiting.name, session, waiting.outputs, waiting.endpoint_url), reviewer="ben")
+
+    photo = desk.take(patience=10)
+
+    assert photo.uri.endswith("review-4.png")
+    assert desk.content(photo) == PHOTOS["review-3.png"]
+    assert desk.keep(photo)
+    assert desk.waiting() == 0
+    assert desk.answer(photo, "other") is Outcome.RECORDED
+    with pytest.raises(ClientError, match="AccessDenied"):
+        desk.s3.put_object(Bucket=photo.detail["bucket"], Key=photo.detail["key"], Body=b"")
+
+
+def test_monitoring_measures_by_what_people_said(waiting, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", waiting.endpoint_url)
+
+    options = ["--captures", CAPTURE_URI, "--truth", waiting.outputs["GroundTruthUri"]]
+    labels = ["--labels", waiting.outputs["ClassLabels"]]
+    bucket, prefix = split_uri(waiting.outputs["GroundTruthUri"])
+    told = waiting.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"]
+    for _ in range(20):  # the last captures take a few seconds to come
+        done = CliRunner().invoke(cli, ["monitor", *options, *labels, "--json"])
+        assert done.exit_code == 0, done.output
+        measured = json.loads(done.output)["labelled"]["accuracy"]["of"]
+        if measured == told:
+            return
+        time.sleep(1)
+    pytest.fail(f"{measured} answers were measured, not {told}")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({"X-Review-Token": "guessed"}, 403),
+        ({"X-Review-Token": "TOKEN", "Host": "evil.example"}, 421),
+        ({"X-Review-Token": "TOKEN", "Origin": "http://evil.example"}, 421),
+        ({"X-Review-Token": "TOKEN"}, 400),
+    ],
+)
+def test_nobody_else_may_ask(server, headers, status):
+    headers = {name: value.replace("TOKEN", server.token) for name, value in headers.items()}
+
+    for path in ("answer", "keep"):
+        found, answer, told = server.ask(path, **headers)
+        assert (found, told["cache-control"]) == (status, "no-store")
+        assert set(answer) == {"error"}

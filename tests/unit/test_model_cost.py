@@ -1,0 +1,116 @@
+"""What a month costs: small sums by hand, and what has to be true of all of them."""
+
+import json
+import math
+
+import pytest
+from click.testing import CliRunner
+
+from model.__main__ import cli
+from model.cost import BEGIN, END, SCALES, bills, table
+from model.costs import bill, usage
+from model.costs.bill import SETTINGS, Setting, original, project, recommended
+from tests.conftest import ROOT
+
+PAGE = ROOT / "docs" / "costs.md"
+
+
+def test_every_price_has_a_page_and_a_date():
+    listed = json.loads(bill.PRICES.read_bytes())["prices"]
+
+    assert all(one["page"].startswith("https://aws.amazon.com/") and one["date"] for one in listed.values())
+
+
+def test_transitions_are_the_states_that_a_photo_enters():
+    definition = {
+        "StartAt": "a",
+        "States": {
+            "a": {"Type": "Task", "Next": "good?", "Catch": [{"Next": "broken"}]},
+            "good?": {"Type": "Choice", "Choices": [{"Next": "yes"}], "Default": "no"},
+            "yes": {"Type": "Pass", "Next": "told"},
+            "told": {"Type": "Task", "End": True},
+            "no": {"Type": "Succeed"},
+            "broken": {"Type": "Fail"},
+        },
+    }
+
+    assert usage.transitions(definition, "yes") == 4
+    assert usage.transitions(definition, "no") == 3
+    with pytest.raises(ValueError, match="broken"):
+        usage.transitions(definition, "broken")
+
+
+def test_standard_charges_for_each_transition_of_the_deployed_definition():
+    steps = sum(share * usage.photo_transitions(outcome) for outcome, share in bill.OUTCOMES.items())
+
+    assert project(Setting(), 1000).lines["Step Functions"] == pytest.approx(steps * 0.025)
+
+
+def test_the_original_by_hand():
+    lines = original(1_000_000).lines
+
+    assert lines["Step Functions"] == pytest.approx(75)
+    assert original(0.0).idle_month == pytest.approx(730 * 0.23)
+    assert lines["SageMaker"] > 730 * 0.23
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_a_month_costs_what_it_costs_idle_and_more_with_each_photo(setting):
+    months = [project(setting, photos).month for photos in (1, 1_000, 1_000_000)]
+
+    assert project(setting, 1).idle_month < months[0] < months[1] < months[2]
+    assert math.isclose(project(setting, 1_000_000).per_million, months[2])
+
+
+def test_a_serverless_endpoint_costs_nothing_when_idle():
+    assert project(Setting(endpoint="serverless"), 1).idle["SageMaker"] == 0
+    assert project(Setting(), 1).idle["SageMaker"] == pytest.approx(730 * 0.115)
+
+
+def test_instances_follow_the_busiest_hour():
+    full = usage.UTILIZATION * usage.photos_per_second() * bill.SECONDS / bill.PEAK
+
+    assert [bill.instances(Setting(), photos) for photos in (0, full * 0.99, full * 1.01, full * 2.5)] == [
+        *(1, 1, 2, 3)
+    ]
+
+
+def test_no_more_is_captured_than_tells_of_a_day():
+    assert [bill.capture_share(photos) for photos in (0, 150_000, 300_000, 10**9)] == [1, 1, 0.5, 0.01]
+
+
+@pytest.mark.parametrize("photos", SCALES)
+def test_what_is_recommended_costs_less_than_the_original(photos):
+    assert recommended(photos).month < original(photos).month / 3
+    assert recommended(photos).idle_month < original(photos).idle_month / 3
+
+
+def test_the_page_shows_what_the_command_computes():
+    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip()
+
+    assert shown == table(bills(SCALES, "small"), "small"), "python -m model cost --update docs/costs.md"
+
+
+def test_as_json_and_into_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+
+    done = CliRunner().invoke(cli, ["cost", "--photos", "5000", "--json", "--update", str(page)])
+
+    found = json.loads(done.output)
+    assert [one["design"] for one in found] == ["the original", *map(str, SETTINGS)]
+    assert sum(one["recommended"] for one in found) == 1
+    assert all(math.isclose(sum(one["services"].values()), one["month"], abs_tol=1e-3) for one in found)
+    assert page.read_text().startswith(f"before\n{BEGIN}\n\n| photos a month")
+    assert (tmp_path / "costs.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_page_without_the_marks_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
+
+    done = CliRunner().invoke(cli, ["cost", "--update", str(page)])
+
+    assert done.exit_code == 1
+    assert BEGIN in done.output
+    assert page.read_text() == "nothing\n"
