@@ -231,7 +231,7 @@ def with_segments(segment: bytes, times: int = 1) -> bytes:
 def foreign() -> Files:
     """Every other image format that Pillow writes, and what else people upload as a photo."""
     Image.init()
-    for kind in sorted(set(Image.SAVE) - {"JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "MPO"}):
+    for kind in sorted(set(Image.SAVE) - {"JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "IM", "MPO"}):
         for mode in ("RGB", "L", "1", "P"):
             with_pillow = io.BytesIO()
             try:
