@@ -64,7 +64,7 @@ def test_any_fault_that_stays_keeps_the_input_for_a_replay(machine, state):
     tested = machine(state, {}, errorOutput={"error": "AccessDeniedException", "cause": "not authorized"})
 
     assert tested["status"] == "CAUGHT_ERROR"
-    assert tested["nextState"] == "Keep input"
+    assert tested["nextState"] == "Notify"
 
 
 def test_a_result_that_stands_already_is_no_fault(machine):
