@@ -8,7 +8,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from statistics import NormalDist
 from typing import Any, Literal, Self
 
 from .intervals import Interval, estimated_accuracy
@@ -205,9 +204,7 @@ def kolmogorov_smirnov(a: Sequence[float], b: Sequence[float]) -> tuple[float, f
 def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
     """Return the p-value of Pearson's chi-squared test that two samples have the same shares.
 
-    Exact for two categories; for more by Wilson and Hilferty's approximation ("The distribution of
-    chi-square", Proceedings of the National Academy of Sciences 17, 1931). Categories that neither has are
-    left out.
+    Categories that neither has are left out.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x + y]
     of_a, of_b, freedom = sum(a), sum(b), len(pairs) - 1
@@ -221,10 +218,22 @@ def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
             (y, (x + y) * of_b / (of_a + of_b)),
         )
     )
-    if freedom == 1:
-        return 2 * NormalDist().cdf(-math.sqrt(statistic))
-    spread = 2 / (9 * freedom)
-    return 1 - NormalDist(1 - spread, math.sqrt(spread)).cdf((statistic / freedom) ** (1 / 3))
+    return chi_squared_tail(statistic, freedom)
+
+
+def chi_squared_tail(statistic: float, freedom: int) -> float:
+    """Return the probability that chi-squared of so many degrees of freedom is above a value.
+
+    M. Abramowitz, I. Stegun, "Handbook of mathematical functions" (1964), 26.4.4 and 26.4.5: with h half the
+    value, the sum of h^e exp(-h) / Gamma(e + 1) over e = 0, 1, … below freedom / 2, and of an odd freedom
+    over e = 1/2, 3/2, … with erfc(sqrt(h)) before it.
+    """
+    half = statistic / 2
+    if half == 0:
+        return 1.0
+    first, lowest = (math.erfc(math.sqrt(half)), 0.5) if freedom % 2 else (0.0, 0.0)
+    exponents = (lowest + step for step in range(freedom // 2))
+    return first + math.fsum(math.exp(e * math.log(half) - half - math.lgamma(e + 1)) for e in exponents)
 
 
 def population_stability_index(counts: Sequence[int], reference: Sequence[int]) -> float:
