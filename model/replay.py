@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -11,15 +11,12 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.progress import Progress
 
+from model.pipeline import queue
 from model.pipeline.stack import Stack, find, stack_option
 from model.sagemaker.account import refusals_explained
 
-BATCH = 10
-"""Messages that SQS gives at once (API Reference, ReceiveMessage)."""
 HIDDEN = 900
 """Seconds for which a message taken is nobody else's: more than replaying a long queue takes."""
-EMPTY_AFTER = 2
-"""Seconds of waiting after which the queue has no more: a long poll asks all of SQS's servers."""
 
 
 class Work(NamedTuple):
@@ -130,10 +127,10 @@ def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> Replay
         through is back in the queue.
     """
     sqs, url, account = stack.client("sqs"), stack.output("FailedQueueUrl"), Replayed()
-    bar = progress.add_task("Replaying", total=waiting(sqs, url))
+    bar = progress.add_task("Replaying", total=queue.waiting(sqs, url))
     hidden: list[str] = []
     try:
-        for messages in taken(sqs, url):
+        for messages in queue.taken(sqs, url, HIDDEN):
             hidden += [message["ReceiptHandle"] for message in messages]
             for message in messages:
                 todo = work(message)
@@ -148,24 +145,6 @@ def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> Replay
         for handle in hidden:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
     return account
-
-
-def waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
-    """Return about how many messages wait in a queue."""
-    count = "ApproximateNumberOfMessages"
-    return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[count])["Attributes"][count])
-
-
-def taken(sqs: Any, url: str) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  as above
-    """Take messages, ten at most at a time, until there are no more; the queue hides them for now."""
-    while messages := sqs.receive_message(
-        QueueUrl=url,
-        MaxNumberOfMessages=BATCH,
-        MessageAttributeNames=["All"],
-        VisibilityTimeout=HIDDEN,
-        WaitTimeSeconds=EMPTY_AFTER,
-    ).get("Messages"):
-        yield messages
 
 
 def put_through(stack: Stack, todo: Work | None, account: Replayed, *, dry_run: bool) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from model.pipeline.queue import BATCH
 from model.pipeline.stack import Stack, StackError
 from model.sagemaker.account import PROJECT, unless_gone
 
@@ -14,8 +15,6 @@ PROBE = "scones.subscription"
 """The source of the events by which a subscription knows that its rules are at work."""
 LISTENING_WITHIN = 120.0
 """Seconds that rules are given to begin; EventBridge says 'a short period of time', mostly one or two."""
-BATCH = 10
-"""Messages that SQS gives at once (API Reference, ReceiveMessage)."""
 POLL = 1
 """Seconds that a look into the queue waits for something."""
 

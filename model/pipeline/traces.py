@@ -18,16 +18,13 @@ from typing import Any, NamedTuple
 
 from functions.monitor.monitoring import captures
 from functions.monitor.monitoring.captures import PayloadError, Record, Tally, TimeWindow
+from model.pipeline import queue
 from model.pipeline.stack import Stack
 from model.sagemaker.account import ROLES_STACK, described, outputs_of
 from model.training import dataset
 
-MESSAGES = 10
-"""Messages that SQS gives at once (API Reference, ReceiveMessage)."""
 HIDDEN = 300
 """Seconds for which the messages looked through are hidden from others."""
-EMPTY_AFTER = 2
-"""Seconds of waiting after which a queue has no more: a long poll asks all of SQS's servers."""
 UNDER_WAY = timedelta(hours=1)
 """How long an execution may take, which is how far an answer may be from the upload and from the result."""
 HISTORY = timedelta(days=90)
@@ -304,9 +301,9 @@ def _in_data(files: "Files", known: Known, place: str) -> Iterator[Trace]:
 def _look_through(stack: Stack, url: str, kind: str, known: Known, found: Found) -> None:
     """Look through a queue, and put back what is not about the photo; what is stays hidden for a while."""
     sqs = stack.client("sqs")
-    held_by_others = _attribute(sqs, url, "ApproximateNumberOfMessagesNotVisible")
+    held = queue.held_by_others(sqs, url)
     others = []
-    for message in _taken(sqs, url):
+    for message in itertools.chain.from_iterable(queue.taken(sqs, url, HIDDEN)):
         receipt = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
         put_back = partial(sqs.change_message_visibility, **receipt, VisibilityTimeout=0)
         if _is_about(message["Body"], known):
@@ -316,19 +313,8 @@ def _look_through(stack: Stack, url: str, kind: str, known: Known, found: Found)
             others.append(put_back)
     for put_back in others:
         put_back()
-    if held_by_others:
-        found.unseen.append(f"{held_by_others} messages of {url}, which others hold at the moment")
-
-
-def _attribute(sqs: Any, url: str, name: str) -> int:  # noqa: ANN401  boto3's client
-    return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
-
-
-def _taken(sqs: Any, url: str) -> Iterator[dict[str, Any]]:  # noqa: ANN401  as above
-    while messages := sqs.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=MESSAGES, VisibilityTimeout=HIDDEN, WaitTimeSeconds=EMPTY_AFTER
-    ).get("Messages"):
-        yield from messages
+    if held:
+        found.unseen.append(f"{held} messages of {url}, which others hold at the moment")
 
 
 def _is_about(body: str, known: Known) -> bool:

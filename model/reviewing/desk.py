@@ -18,6 +18,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from functions.monitor.monitoring.captures import SUFFIX, split_uri
+from model.pipeline import queue
 from model.pipeline.stack import Stack
 
 HIDDEN = 60
@@ -103,9 +104,7 @@ class Desk:
 
     def waiting(self) -> int:
         """Return about how many photos wait, without those at somebody's desk."""
-        name = "ApproximateNumberOfMessages"
-        found = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=[name])
-        return int(found["Attributes"][name])
+        return queue.waiting(self.sqs, self.queue)
 
     def take(self, patience: float = 0) -> Photo | None:
         """Take a photo that nobody else has, and that still waits for an answer.
