@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from model.pipeline.stack import Stack, StackError, find, stack_option
 from model.sagemaker.account import refusals_explained
+from model.terminal.progress import counting
 
 POLL = 1.0
 """Seconds between two looks at how far it is."""
@@ -107,12 +107,10 @@ def command(
       2    the command was called wrongly
       130  stopped by Ctrl-C; call again to go on
     """  # noqa: D301  click reads \b as a character
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with refusals_explained():
         target = find(stack)
         execution = running(target, prefix) or start(target, prefix, concurrency, tolerate)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        with counting() as progress:
             try:
                 follow(target, execution, progress)
                 stopped = False
@@ -201,12 +199,18 @@ def described(stack: Stack, execution: str) -> Mapping[str, Any]:
 
 def counts_of(stack: Stack, execution: str) -> Mapping[str, int]:
     """Return how many photos of a backfill are where; nothing before it has found them."""
-    step_functions = stack.client("stepfunctions")
-    runs = step_functions.list_map_runs(executionArn=execution)["mapRuns"]
-    if not runs:
+    map_run = map_run_of(stack, execution)
+    if map_run is None:
         return {}
-    counts: Mapping[str, int] = step_functions.describe_map_run(mapRunArn=runs[0]["mapRunArn"])["itemCounts"]
+    described_run = stack.client("stepfunctions").describe_map_run(mapRunArn=map_run)
+    counts: Mapping[str, int] = described_run["itemCounts"]
     return counts
+
+
+def map_run_of(stack: Stack, execution: str) -> str | None:
+    """Return the ARN of a backfill's map run; ``None`` until it has begun."""
+    runs = stack.client("stepfunctions").list_map_runs(executionArn=execution)["mapRuns"]
+    return str(runs[0]["mapRunArn"]) if runs else None
 
 
 def account(stack: Stack, execution: str) -> tuple[Report, str | None]:
@@ -232,10 +236,10 @@ def account(stack: Stack, execution: str) -> tuple[Report, str | None]:
 
 def manifest_of(stack: Stack, execution: str) -> str | None:
     """Return the key of a backfill's manifest; ``None`` where none was written."""
-    runs = stack.client("stepfunctions").list_map_runs(executionArn=execution)["mapRuns"]
-    if not runs:
+    map_run = map_run_of(stack, execution)
+    if map_run is None:
         return None
-    key = f"backfills/{runs[0]['mapRunArn'].rpartition(':')[2]}/manifest.json"
+    key = f"backfills/{map_run.rpartition(':')[2]}/manifest.json"
     found = stack.client("s3").list_objects_v2(Bucket=stack.output("UploadBucketName"), Prefix=key)
     return key if found["KeyCount"] else None
 

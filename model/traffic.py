@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from model.pipeline.stack import Stack, find, stack_option
 from model.pipeline.subscription import PROBE, Subscription, subscribed
 from model.sagemaker.account import refusals_explained
+from model.terminal.progress import counting
 
 PREFIX = "uploads/traffic/"
 """Under which the photos of each run go, in a folder of their own."""
@@ -174,12 +174,7 @@ def command(
     """  # noqa: D301  click reads \b as a character
     if bad + other > 1:
         raise click.UsageError("--bad and --other are shares of the same photos: together at most 1")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        refusals_explained(),
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
+    with refusals_explained(), counting() as progress:
         target = find(stack)
         prefix = f"{PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{random.randbytes(3).hex()}/"  # noqa: S311  a name
         sent = planned(prefix, burst, photos, bad=bad, other=other, duplicates=duplicates)
@@ -499,13 +494,10 @@ def outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
 
 def delete(stack: Stack, prefix: str, keys: Iterable[str]) -> None:
     """Delete photos, in all their versions, and their results."""
+    from model.sagemaker.inventory import empty  # noqa: PLC0415  it knows all of SageMaker
+
     s3, dynamodb = stack.client("s3"), stack.client("dynamodb")
     bucket, table = stack.output("UploadBucketName"), stack.output("ResultsTableName")
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
-        versions = [
-            {"Key": version["Key"], "VersionId": version["VersionId"]} for version in page.get("Versions", [])
-        ]
-        if versions:
-            s3.delete_objects(Bucket=bucket, Delete={"Objects": versions, "Quiet": True})
+    empty(s3, bucket, prefix)
     for key in keys:
         dynamodb.delete_item(TableName=table, Key={"photo": {"S": f"s3://{bucket}/{key}"}})

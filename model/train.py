@@ -5,15 +5,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from model.sagemaker.launch import launch, launch_options
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 
 JOB = Path("/opt/ml")
 """Where SageMaker puts what a training job reads and collects what it leaves: SageMaker Developer Guide, "How
@@ -163,10 +159,11 @@ def train(places: Places, precision: float, most: int, name: str) -> None:
     ArtifactError
         The result cannot be written.
     """
-    from model.training import dataset, fitting, steps  # noqa: PLC0415  --help should not wait for them
+    from model.terminal.progress import counting  # noqa: PLC0415  --help should not wait for any of this
+    from model.training import dataset, fitting, steps  # noqa: PLC0415
 
     photos = steps.Photos.of(dataset.read(places.data), most)
-    with _progress() as progress:
+    with counting() as progress:
         looking = progress.add_task("Looking at the photos", total=len(photos.paths))
         seen = steps.look(photos, advance=lambda: progress.advance(looking))
         fitting_task = progress.add_task(
@@ -179,12 +176,3 @@ def train(places: Places, precision: float, most: int, name: str) -> None:
         click.echo(f"{figure}={value:.4f}")
     click.echo(f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}")
     click.echo(f"accepts from {result.threshold.value} on, {result.threshold_reason}")
-
-
-def _progress() -> "Progress":
-    from rich.console import Console  # noqa: PLC0415  as above
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import batched
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 from rich.console import Console
@@ -25,6 +25,9 @@ from model.sagemaker.account import (
     unless_gone,
 )
 from model.sagemaker.deployment import FILE, Deployment, DeploymentError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 console = Console(stderr=True)
 
@@ -277,7 +280,7 @@ def delete_stack(account: Account, stack: Any) -> None:  # noqa: ANN401  as Clou
     """
     outputs = outputs_of(stack)
     for bucket in (outputs[key] for key in BUCKETS if key in outputs):
-        empty(account, bucket)
+        empty(account.s3, bucket)
     if "StudioDomainId" in outputs:
         delete_domain(account, outputs["StudioDomainId"])
     stack_id = stack["StackId"]
@@ -292,15 +295,15 @@ def delete_stack(account: Account, stack: Any) -> None:  # noqa: ANN401  as Clou
             time.sleep(STACK_POLL)
 
 
-def empty(account: Account, bucket: str) -> None:
-    """Delete every version of every object in a bucket; that there is no such bucket is fine."""
+def empty(s3: "S3Client", bucket: str, prefix: str = "") -> None:
+    """Delete every version of every object under a prefix; that there is no such bucket is fine."""
     try:
-        pages = account.s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
+        pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             versions: Iterable[Any] = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
             for batch in batched(versions, BATCH, strict=False):
                 objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in batch]
-                answer = account.s3.delete_objects(
+                answer = s3.delete_objects(
                     Bucket=bucket,
                     Delete={"Objects": objects, "Quiet": True},  # type: ignore[typeddict-item]
                 )
