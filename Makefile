@@ -62,12 +62,16 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 	@$(BIN)/python -m model train --data .local/data --out .local/model
 	@$(BIN)/python -m model evaluate --model .local/model --data .local/data --out .local/evaluation
 
-# A process for each ring: what one leaves in memory is no other's.
+# A process for each ring: what one leaves in memory is no other's. The first starts nothing: it may
+# use all cores.
+rings = $(BIN)/python -m pytest -n logical $(1) tests/unit \
+  && for ring in integration e2e; do $(BIN)/python -m pytest $(1) tests/$$ring || exit; done
+
 test: setup  ## all tests: unit, integration, end to end
-	@$(BIN)/python -m pytest -n logical tests/unit && for ring in integration e2e; do $(BIN)/python -m pytest tests/$$ring || exit; done
+	@$(call rings)
 
 verify: setup  ## all tests, the long ones too (half an hour)
-	@$(BIN)/python -m pytest -n logical -m "" tests/unit && for ring in integration e2e; do $(BIN)/python -m pytest -m "" tests/$$ring || exit; done
+	@$(call rings,-m "")
 
 lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
