@@ -96,11 +96,6 @@ def within_memory(parse: Callable[[str], dict[str, Any]]) -> Callable[[str], dic
     return lambda flags: parse(flags.format(memory=memory.get()))
 
 
-lambda_svc._spawn_lambda_container_impl = knowing_its_memory(lambda_svc._spawn_lambda_container_impl)  # noqa: SLF001
-lambda_svc._parse_docker_flags = within_memory(lambda_svc._parse_docker_flags)  # noqa: SLF001
-s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001  there is no hook
-
-
 RAISED, NAMED = '"error": str(e), "trace"', '"error": type(e).__name__ + chr(0) + str(e), "trace"'
 """What a function's process answers for an exception, and what it has to for `named` to know its class."""
 
@@ -158,7 +153,10 @@ def naming_version(dispatch: Callable[..., None]) -> Callable[..., None]:
 assert RAISED in lambda_runtime._PYTHON_WORKER_SCRIPT  # noqa: S101, SLF001  another ministack, another mend
 lambda_runtime._PYTHON_WORKER_SCRIPT = lambda_runtime._PYTHON_WORKER_SCRIPT.replace(RAISED, NAMED)  # noqa: SLF001
 lambda_svc._execute_function_warm = named(lambda_svc._execute_function_warm)  # noqa: SLF001
+lambda_svc._spawn_lambda_container_impl = knowing_its_memory(lambda_svc._spawn_lambda_container_impl)  # noqa: SLF001
+lambda_svc._parse_docker_flags = within_memory(lambda_svc._parse_docker_flags)  # noqa: SLF001
 stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa: SLF001  there is no hook
+s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001
 s3._fire_s3_event = remembering_version(s3._fire_s3_event)  # noqa: SLF001
 eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noqa: SLF001
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001

@@ -22,8 +22,9 @@ from functions.monitor.monitoring.captures import CaptureError
 from functions.serialize.app import serialize
 from local import demo, pictures
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
+from model.pipeline import queue as queues
 from model.pipeline import stack as deployed
-from model.pipeline import queue, traces
+from model.pipeline import traces
 from model.reviewing.desk import Desk, Photo
 from model.serving.capture import format_record
 from model.training import dataset
@@ -357,7 +358,7 @@ def test_the_policy_is_enough(stack, forgetter):
 @pytest.mark.verify
 @pytest.mark.parametrize("permission", permissions.of("ForgetPolicy"), ids=" ".join)
 def test_without_a_permission_forgetting_fails(stack, forgetter, noticed, permission, monkeypatch):
-    monkeypatch.setattr(queue, "EMPTY_AFTER", 0)
+    monkeypatch.setattr(queues, "EMPTY_AFTER", 0)
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
     leave_traces(stack, key)
 
