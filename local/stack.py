@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import boto3
 import psutil
-from botocore.config import Config
 
 from local import HOME, LocalError, Ports, pictures, processes
 from model.network.artifact import Description
 from model.network.classifier import Classifier
+from model.pipeline.stack import AT_AN_ADDRESS, CREDENTIALS, local_session
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +27,6 @@ CAPTURE_BUCKET = "scones-unlimited-captures"
 CAPTURE_URI = f"s3://{CAPTURE_BUCKET}/captures"
 BASELINE = "baseline.json"
 DOCKER_BRIDGE = "docker0"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 Report = Callable[[str], None]
 """Is told each step as it begins."""
@@ -107,14 +105,8 @@ class Stack:
 
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 names its clients' types at run time
         """Return boto3's client of an AWS service, on this stack."""
-        session = boto3.Session(
-            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            region_name=self.region,
-        )
-        # Some APIs put a prefix before the host's name, which here is an address.
-        config = Config(inject_host_prefix=False)
-        return session.client(service, endpoint_url=self.endpoint_url, config=config)  # type: ignore[call-overload]
+        session = local_session(self.region)
+        return session.client(service, endpoint_url=self.endpoint_url, config=AT_AN_ADDRESS)  # type: ignore[call-overload]
 
     @contextmanager
     def running(self, report: Report) -> Iterator[None]:

@@ -46,6 +46,16 @@ class FaultyStack(Stack):
         return replace(server, command=[*server.command[:-1], "tests.faults:app"])
 
 
+@pytest.fixture(scope="module")
+def stack_for_containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that containers can reach, and whose functions run in them."""
+    stack = Stack(
+        home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()), for_containers=True
+    )
+    with stack.running(report=print):
+        yield stack
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole stack on this machine, beside whatever `make up` runs."""

@@ -14,8 +14,10 @@ from model.sagemaker.account import PATIENT, connect, described, outputs_of
 
 DESCRIPTION = Path(__file__).parents[2] / ".local" / "stack.json"
 """What `make up` writes: where the local stack is, and its outputs."""
-CREDENTIALS = ("test", "test")
-"""The local stack's access key and its secret."""
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+"""The local stack's, as they stand in an environment."""
+AT_AN_ADDRESS = Config(inject_host_prefix=False)
+"""Some APIs put a prefix before the host's name, which of a local stack is an address."""
 
 
 class StackError(Exception):
@@ -47,8 +49,7 @@ class Stack:
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 names its clients' types at run time
         """Return boto3's client of a service."""
         if service not in self._clients:
-            # Some APIs put a prefix before the host's name, which of a local stack is an address.
-            config = PATIENT.merge(Config(inject_host_prefix=False)) if self.endpoint_url else PATIENT
+            config = PATIENT.merge(AT_AN_ADDRESS) if self.endpoint_url else PATIENT
             self._clients[service] = self.session.client(  # type: ignore[call-overload]
                 service, endpoint_url=self.endpoint_url, config=config
             )
@@ -104,11 +105,16 @@ def find(name: str | None) -> Stack:
     return Stack(name, account.session, outputs)
 
 
+def local_session(region: str) -> boto3.Session:
+    """Return a session with the local stack's credentials."""
+    access_key, secret = CREDENTIALS.values()
+    return boto3.Session(access_key, secret, region_name=region)
+
+
 def _local(file: Path) -> Stack:
     try:
         told = json.loads(file.read_bytes())
-        session = boto3.Session(*CREDENTIALS, region_name=told["region"])
-        return Stack(told["stack_name"], session, told["outputs"], told["endpoint_url"])
+        return Stack(told["stack_name"], local_session(told["region"]), told["outputs"], told["endpoint_url"])
     except FileNotFoundError:
         raise StackError(
             "no local stack is up: `make up` first, or name one in AWS with --stack"

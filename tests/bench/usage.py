@@ -27,8 +27,9 @@ from botocore.config import Config
 from PIL import Image
 
 from local import Ports, demo, pictures
-from local.stack import CREDENTIALS, ENDPOINT_NAME, Stack
+from local.stack import ENDPOINT_NAME, Stack
 from model.costs import usage
+from model.pipeline.stack import CREDENTIALS
 from tests.conftest import ROOT, free_port
 
 PHOTOS = {"small": (960, 720, 8), "phone": (4032, 3024, 8)}

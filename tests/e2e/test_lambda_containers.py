@@ -10,10 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from local import Ports, demo, pictures, processes
+from local import demo, pictures, processes
 from local.stack import Stack
 from tests import containers, photos
-from tests.conftest import free_port
 
 MISSING = containers.missing()
 pytestmark = [
@@ -23,12 +22,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(
-        home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()), for_containers=True
-    )
-    with stack.running(report=print):
-        yield stack
+def stack(stack_for_containers: Stack) -> Stack:
+    return stack_for_containers
 
 
 def name_of(stack: Stack, function: str) -> str:

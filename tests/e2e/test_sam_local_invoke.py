@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,18 @@ import pytest
 from PIL import Image
 from samcli.yamlhelper import yaml_parse
 
-from local import Ports, pictures
+from local import pictures
 from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Stack
 from tests import containers
-from tests.conftest import ROOT, free_port
+from tests.conftest import ROOT
 
 MISSING = containers.missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"sam local invoke: {MISSING}")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that containers can reach."""
-    stack = Stack(
-        home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()), for_containers=True
-    )
-    with stack.running(report=print):
-        yield stack
+def stack(stack_for_containers: Stack) -> Stack:
+    return stack_for_containers
 
 
 def invoked(stack: Stack, function: str, event: Path) -> dict[str, Any]:
