@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 import httpx
 from ministack.app import app as ministack
-from ministack.core import iam_evaluator, lambda_runtime
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.iam_actions import access_denied_response
 from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pin_signed_request
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
@@ -75,6 +75,18 @@ def hide_from_strangers(get: GetObject) -> GetObject:
         return denied
 
     return get_object
+
+
+def with_all_slashes(resource_of: Callable[..., str]) -> Callable[..., str]:
+    """Judge a request for an S3 object by its whole key; ministack leaves its empty parts out."""
+
+    def resource_arn(service: str, method: str, path: str, *rest: object) -> str:
+        bucket, _, key = path.removeprefix("/").partition("/")
+        if service == "s3" and key:
+            return f"arn:aws:s3:::{bucket}/{key}"
+        return resource_of(service, method, path, *rest)
+
+    return resource_arn
 
 
 memory = contextvars.ContextVar[int]("memory")
@@ -159,6 +171,7 @@ stepfunctions._run_execution = run_in_turn(stepfunctions._run_execution)  # noqa
 s3._get_object = hide_from_strangers(s3._get_object)  # noqa: SLF001
 s3._fire_s3_event = remembering_version(s3._fire_s3_event)  # noqa: SLF001
 eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noqa: SLF001
+iam_actions.extract_resource_arn = with_all_slashes(iam_actions.extract_resource_arn)
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
 map_runs.install()
 metrics.install()
