@@ -13,6 +13,8 @@ from boto3.dynamodb.types import TypeDeserializer
 
 from local import demo, pictures
 from local.stack import Stack
+from model.pipeline.stack import find
+from model.pipeline.subscription import PROBE, Subscription, subscribed
 from tests import photos
 
 Result = dict[str, Any]
@@ -81,32 +83,16 @@ def run(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
 class Subscriber:
     """Another team: a queue behind a rule of its own on the results bus."""
 
-    def __init__(self, stack: Stack) -> None:
-        self.sqs, events = stack.client("sqs"), stack.client("events")
-        self.url = self.sqs.create_queue(QueueName=f"routing-{time.time_ns()}")["QueueUrl"]
-        arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"][
-            "QueueArn"
-        ]
-        bus, rule = stack.outputs["ResultsBusName"], f"routing-{time.time_ns()}"
-        pattern = {"source": ["scones.vehicle-classifier"]}
-        rule_arn = events.put_rule(Name=rule, EventBusName=bus, EventPattern=json.dumps(pattern))["RuleArn"]
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "events.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": arn,
-            "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
-        }
-        policy = {"Version": "2012-10-17", "Statement": [statement]}
-        self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"Policy": json.dumps(policy)})
-        events.put_targets(Rule=rule, EventBusName=bus, Targets=[{"Id": "queue", "Arn": arn}])
+    def __init__(self, subscription: Subscription) -> None:
+        self.subscription = subscription
 
     def events(self, about: set[str]) -> list[dict[str, Any]]:
         """The events received about these keys, once there is one for each."""
         received: list[dict[str, Any]] = []
 
         def look() -> bool:
-            received.extend(json.loads(message["Body"]) for message in messages(self.sqs, self.url))
+            while events := list(self.subscription.received()):
+                received.extend(events)
             return about <= {event["detail"]["key"] for event in received}
 
         eventually(look)
@@ -126,8 +112,14 @@ def messages(sqs: Any, url: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def routing(stack) -> Subscriber:
-    return Subscriber(stack)
+def routing(stack) -> Iterator[Subscriber]:
+    bus = stack.outputs["ResultsBusName"]
+    pattern = {"source": ["scones.vehicle-classifier", PROBE]}
+    with subscribed(
+        find(str(stack.description)), f"routing-{time.time_ns()}", {bus: pattern}
+    ) as subscription:
+        subscription.wait_until_heard({bus: {}})
+        yield Subscriber(subscription)
 
 
 def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person_looks(stack, routing):
