@@ -138,7 +138,7 @@ class Courier:
 
 
 @pytest.fixture(scope="module")
-def forgotten_and_other(stack) -> tuple[Courier, Courier]:
+def forgotten_and_other(stack) -> Iterator[tuple[Courier, Courier]]:
     couriers = Courier(stack, "courier-17", 1), Courier(stack, "courier-18", 2)
     for courier in couriers:
         courier.live()
@@ -146,7 +146,10 @@ def forgotten_and_other(stack) -> tuple[Courier, Courier]:
     while not all(len(courier.captured()) for courier in couriers) or couriers[1].messages() < 4:
         assert time.monotonic() < give_up_at
         time.sleep(0.5)
-    return couriers
+    yield couriers
+    for courier in couriers:
+        done = model(stack, "forget", courier.address, "--stack", str(stack.description))
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
