@@ -16,6 +16,7 @@ from rich.text import Text
 
 from local import LocalError, pictures
 from local.stack import Stack
+from model.pipeline.stack import lists_executions
 
 AT_ONCE = os.process_cpu_count() or 1
 """Photos on their way at a time: as many workers of each function are started, each a second of work."""
@@ -134,6 +135,8 @@ def seconds_between(uploaded_at: datetime, classified_at: str) -> float:
 def failures(stack: Stack, out: Mapping[str, Photo]) -> Iterator[Outcome]:
     """Yield the photos out whose executions failed, with the cause."""
     step_functions = stack.client("stepfunctions")
+    if not lists_executions(step_functions, stack.outputs["StateMachineArn"]):
+        return
     pages = step_functions.get_paginator("list_executions").paginate(
         stateMachineArn=stack.outputs["StateMachineArn"], statusFilter="FAILED"
     )

@@ -1,4 +1,4 @@
-"""The emulator: ministack, mended, and with what it lacks: SageMaker's runtime, metrics, whole map runs.
+"""The emulator: ministack, mended, with what it lacks: SageMaker's runtime, metrics, whole map runs, Express.
 
 Run as ``hypercorn local.emulator:app``, with the address of the model's server in ``MODEL_URL``.
 """
@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from local import map_runs, metrics
+from local import express, map_runs, metrics
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 
@@ -174,6 +174,7 @@ eventbridge._dispatch_event = naming_version(eventbridge._dispatch_event)  # noq
 iam_actions.extract_resource_arn = with_all_slashes(iam_actions.extract_resource_arn)
 iam_evaluator._fnmatch_compile = wildcards  # noqa: SLF001
 map_runs.install()
+express.install()
 metrics.install()
 
 

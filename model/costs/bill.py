@@ -234,6 +234,7 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
         + (watch.alarms + of_endpoint) * price["alarm_month"]
         + watch.dashboards * price["dashboard_month"]
     )
+    line["KMS"] = watch.keys * price["kms_key_month"]
     line["X-Ray"] = _traces(photos) * price["xray_trace"]
     return dict(line)
 

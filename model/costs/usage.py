@@ -30,10 +30,13 @@ class Watch:
         Alarms, each counted once for every metric that it reads.
     dashboards
         Dashboards.
+    keys
+        KMS keys, for what alarms say.
     """
 
     alarms: int
     dashboards: int
+    keys: int
 
 
 @cache
@@ -114,6 +117,7 @@ def watch() -> Watch:
     return Watch(
         alarms=sum(map(_metrics, alarms)),
         dashboards=sum(one["Type"] == "AWS::CloudWatch::Dashboard" for one in resources),
+        keys=sum(one["Type"] == "AWS::KMS::Key" for one in resources),
     )
 
 

@@ -69,6 +69,11 @@ class Stack:
             raise StackError(f"stack {self.name} has no output {name}: deploy it again") from None
 
 
+def lists_executions(step_functions: Any, state_machine: str) -> bool:  # noqa: ANN401  as `Stack.client`
+    """Tell whether a state machine's executions can be listed: an Express one's are in its log alone."""
+    return bool(step_functions.describe_state_machine(stateMachineArn=state_machine)["type"] == "STANDARD")
+
+
 stack_option = click.option(
     "--stack",
     metavar="NAME",

@@ -7,6 +7,7 @@ captures.
 import json
 import random
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,12 @@ class Serverless(Stack):
         super().deploy({**parameters, **cheapest})
 
 
+def role_of(stack: Stack, function: str) -> str:
+    roles = [role["RoleName"] for role in stack.client("iam").list_roles()["Roles"]]
+    (role,) = [name for name in roles if f"{function}FunctionRole" in name]
+    return role
+
+
 def done(*arguments: object) -> str:
     result = CliRunner().invoke(cli, [str(one) for one in arguments])
     assert result.exit_code == 0, result.output
@@ -133,14 +140,57 @@ def test_what_classify_captured_is_read_as_an_endpoints_captures_are(five, monke
 
 
 def test_the_role_may_write_captures_of_this_endpoint_and_nothing_else(five):
-    roles = [role["RoleName"] for role in five.client("iam").list_roles()["Roles"]]
-    (role,) = [name for name in roles if "ClassifyFunctionRole" in name]
-    policy = five.client("iam").get_role_policy(RoleName=role, PolicyName="classify")["PolicyDocument"]
+    policy = five.client("iam").get_role_policy(RoleName=role_of(five, "Classify"), PolicyName="classify")
 
-    (allowed,) = [one for one in policy["Statement"] if "s3:PutObject" in one["Action"]]
+    statements = policy["PolicyDocument"]["Statement"]
+    (allowed,) = [one for one in statements if "s3:PutObject" in one["Action"]]
 
     assert allowed["Action"] == "s3:PutObject"
     assert allowed["Resource"] == f"arn:aws:s3:::{CAPTURE_BUCKET}/of-classify/{ENDPOINT_NAME}/*"
+
+
+@contextmanager
+def without_permissions(stack: Stack, function: str) -> Iterator[None]:
+    """Take away all that a function may do, for a while."""
+    iam, role = stack.client("iam"), role_of(stack, function)
+    policy = iam.get_role_policy(RoleName=role, PolicyName=function.lower())["PolicyDocument"]
+    iam.delete_role_policy(RoleName=role, PolicyName=function.lower())
+    try:
+        yield
+    finally:
+        iam.put_role_policy(RoleName=role, PolicyName=function.lower(), PolicyDocument=json.dumps(policy))
+
+
+def test_executions_of_an_express_workflow_are_in_its_log_alone_as_in_aws(five):
+    step_functions = five.client("stepfunctions")
+
+    with pytest.raises(step_functions.exceptions.StateMachineTypeNotSupported):
+        step_functions.list_executions(stateMachineArn=five.outputs["StateMachineArn"])
+
+
+def test_express_workflows_are_backfilled_too_and_their_failures_are_failures(five):
+    for name in ("a.jpg", "b.jpg"):
+        five.client("s3").put_object(
+            Bucket=five.outputs["UploadBucketName"], Key=f"archive/{name}", Body=photo(pictures.bicycle, 100)
+        )
+    asked = ["backfill", "archive/", "--stack", str(five.description), "--tolerate", "100", "--json"]
+
+    with without_permissions(five, "Classify"):
+        failed = CliRunner().invoke(cli, asked)
+    then = json.loads(done(*asked))
+
+    report = json.loads(failed.stdout.splitlines()[0])
+    assert (failed.exit_code, report["failed"], report["done"]) == (1, 2, 0)
+    assert (then["failed"], then["done"], then["already"], then["accepted"]) == (0, 2, 0, 2)
+    assert json.loads(done(*asked))["already"] == 2
+
+
+def test_traffic_through_express_workflows_is_accounted_for(five):
+    sent = json.loads(
+        done("traffic", "--burst", 6, "--duplicates", 0.3, "--stack", five.description, "--json")
+    )
+
+    assert (sent["sent"], sent["failed"], sent["missing"], sent["double"]) == (6, 0, 0, 0)
 
 
 def test_the_review_page_has_a_key_for_each_class(five):

@@ -150,6 +150,7 @@ ACTIONS = {
     "arn:aws:states:::sqs:sendMessage": "sqs:SendMessage",
     "arn:aws:states:::sns:publish": "sns:Publish",
     "arn:aws:states:::states:startExecution.sync:2": "states:StartExecution",
+    "arn:aws:states:::aws-sdk:sfn:startSyncExecution": "states:StartSyncExecution",
     "arn:aws:states:::s3:listObjectsV2": "s3:ListBucket",
 }
 EXECUTIONS = "arn:states:execution:{}:*"
@@ -228,8 +229,8 @@ def allowed(role: str) -> Iterator[tuple[str, str]]:
         if resource["Type"] == "AWS::IAM::Policy" and {"Ref": role} in resource["Properties"]["Roles"]
     ]
     for policy in [*TEMPLATE["Resources"][role]["Properties"]["Policies"], *apart]:
-        for statement in policy["PolicyDocument"]["Statement"]:
-            for action in aslist(statement["Action"]):
+        for statement in either(policy["PolicyDocument"]["Statement"]):
+            for action in either(aslist(statement["Action"])):
                 for resource in aslist(statement["Resource"]):
                     if resource != "*":
                         yield action, arn(resource)
@@ -241,6 +242,15 @@ def arn(resource: dict) -> str:
         text = re.sub(r":\$\{AWS::\w+\}", "", resource["Fn::Sub"])
         return re.sub(r"\$\{(\w+)\.\w+\}", r"\1", text)
     return resource.get("Ref") or resource["Fn::GetAtt"][0]
+
+
+def either(values: list) -> Iterator[Any]:
+    """Each value, of a condition those of both its ways."""
+    for value in values:
+        if isinstance(value, dict) and "Fn::If" in value:
+            yield from either(value["Fn::If"][1:])
+        elif value != {"Ref": "AWS::NoValue"}:
+            yield value
 
 
 def aslist(value: Any) -> list:
