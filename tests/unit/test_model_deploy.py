@@ -510,7 +510,7 @@ def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, mo
         patch.setattr(endpoint, "wait", interrupt)
         result = run("deploy", "--model", model)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     said = " ".join(result.stderr.split())
     for what in ("model", "endpoint configuration", "endpoint"):
         assert f"{what} scones-unlimited-dev-" in said
