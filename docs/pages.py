@@ -22,6 +22,8 @@ PROGRAMS = {"python -m model": model.__main__.cli, "python -m local": local.__ma
 WIDTH = 100
 """Columns of the help, as on a wide terminal."""
 
+COMPACT = '%%{init: {"flowchart": {"rankSpacing": 22, "nodeSpacing": 18, "padding": 7}}}%%'
+"""Mermaid's distances in pixels, so that the picture fits a page without shrinking."""
 SERVICES = {"lambda": "Lambda", "dynamodb": "DynamoDB", "events": "EventBridge", "sns": "SNS", "sqs": "SQS"}
 """What the services that a state can call are known as."""
 SHAPES = {
@@ -37,7 +39,7 @@ def contents() -> dict[Path, tuple[str, str]]:
     """Return what belongs into which page: the page, by what its place is called, and the text there."""
     return {
         ROOT / "README.md": ("state machine", machine(json.loads((ROOT / MACHINE).read_text()))),
-        ROOT / "docs" / "commands.md": ("help", "\n".join(helps())),
+        ROOT / "docs" / "commands.md": ("help", "\n".join(helps()).rstrip()),
     }
 
 
@@ -48,7 +50,7 @@ def machine(definition: Mapping[str, Any]) -> str:
     help, come in from the side, since an arrow from each task would hide everything else.
     """
     states: Mapping[str, Any] = definition["States"]
-    lines = ['%%{init: {"flowchart": {"rankSpacing": 22, "nodeSpacing": 18, "padding": 7}}}%%', "flowchart LR"]
+    lines = [COMPACT, "flowchart LR"]
     lines += [
         f"    {node_id(name)}{SHAPES[state['Type']].format(label(name, state))}"
         for name, state in states.items()
@@ -112,7 +114,8 @@ def section(heading: str, program: str, group: click.Group, arguments: list[str]
     """Yield a heading, and what ``--help`` prints."""
     asked = [*arguments, "--help"]
     shown = CliRunner().invoke(group, asked, prog_name=program, terminal_width=WIDTH, catch_exceptions=False)
-    yield from (heading, "", "```text", *(line.rstrip() for line in shown.output.rstrip().splitlines()), "```", "")
+    lines = [line.rstrip() for line in shown.output.rstrip().splitlines()]
+    yield from (heading, "", "```text", *lines, "```", "")
 
 
 if __name__ == "__main__":

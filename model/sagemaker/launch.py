@@ -128,7 +128,8 @@ def launch(
 def told(plan: Mapping[str, Any]) -> str:
     """Tell in words what a training on SageMaker would do."""
     machine = f"{plan['instance_type']}, spare capacity," if plan["spot"] else plan["instance_type"]
+    labels = ", ".join(plan["labels"])
     return (
-        f"Would train {plan['image']} on {plan['photos']} photos ({', '.join(plan['labels'])}; {plan['data']}), "
+        f"Would train {plan['image']} on {plan['photos']} photos ({labels}; {plan['data']}) "
         f"on {machine} for {plan['hours']:g} hours at most; account {plan['account']}, {plan['region']}."
     )
