@@ -51,9 +51,10 @@ def clone(tmp_path_factory) -> Clone:
     home = tmp_path_factory.mktemp("home")
     for subject in (pictures.bicycle, pictures.motorcycle):
         for seed in range(24):
-            folder = home / "Pictures" / ("ours" if seed else "couriers") / subject.__name__
+            folder = home / "Pictures" / (f"ours/{subject.__name__}" if seed else "couriers")
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{seed}.jpg").write_bytes(pictures.encoded(pictures.picture(subject, seed)))
+            photo = pictures.encoded(pictures.picture(subject, seed))
+            (folder / f"{subject.__name__}-{seed}.jpg").write_bytes(photo)
     parent = home / "my projects"
     parent.mkdir()
     cloning = readme.CLONE.replace("<this repository>", str(ROOT))
@@ -75,8 +76,9 @@ def install(folder: Path) -> None:
 
 
 @pytest.fixture
-def account() -> Iterator[dict[str, str]]:
+def account(clone, monkeypatch) -> Iterator[dict[str, str]]:
     """An account with the role and the image, and nothing of stage dev: the environment that leads to it."""
+    monkeypatch.setattr(image, "ROOT", clone.folder)
     server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
