@@ -5,6 +5,7 @@ day, and the review page of a photo in a review queue, on another. The evaluatio
 says nothing about photos; of a folder of photos with `python -m docs.pictures --photos folder`.
 """
 
+import io
 import json
 import re
 import subprocess
@@ -66,7 +67,7 @@ def demo_table() -> None:
         for one in json.loads(ran.stdout)
     ]
     for scheme, theme in THEMES.items():
-        console = Console(record=True, width=88, file=sys.stderr)
+        console = Console(record=True, width=88, file=io.StringIO())
         console.print(demo.table(outcomes))
         svg = console.export_svg(title="make demo", theme=theme, unique_id=f"demo-{scheme}")
         # the fonts it would fetch from elsewhere: what the reader has will do
@@ -115,7 +116,7 @@ def served(stack: Stack) -> Iterator[str]:
     ) as process:
         try:
             said = process.stderr.readline() if process.stderr else ""
-            yield said[said.index("http://") :].strip()
+            yield said[said.index("http://") :].split()[0]
         finally:
             process.terminate()
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from local import HOME, LocalError, Ports
 from model.terminal.failures import INTERRUPTED, told
+from model.terminal.progress import counted
 
 if TYPE_CHECKING:
-    from local.demo import Outcome
     from local.stack import Stack
 
 TRAINED = HOME / "model"
@@ -202,7 +201,7 @@ def show(
         with Steps(console) as report, stack.running(report):
             report(f"Classifying {len(content)} photos")
             report.status.stop()
-            outcomes = list(following(demo.classify(stack, content), len(content), console))
+            outcomes = list(counted(demo.classify(stack, content), len(content), "Classifying", console))
         outcomes.sort(key=lambda outcome: outcome.photo.uploaded_at)
         if as_json:
             click.echo(json.dumps([asdict(outcome) | {"photo": outcome.photo.name} for outcome in outcomes]))
@@ -270,13 +269,6 @@ def drift(*, model: Path | None, as_json: bool) -> None:
         console.print(f"\nThe report: {rehearsed.page}", highlight=False, soft_wrap=True)
         if not rehearsed.found.drifted:
             raise LocalError(f"the drift went unnoticed (more: {HOME / 'logs'})")
-
-
-def following(outcomes: Iterator["Outcome"], total: int, console: Console) -> Iterator["Outcome"]:
-    """Pass outcomes on, with a progress bar on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(outcomes, total, description="Classifying")
 
 
 @contextmanager

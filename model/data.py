@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import platformdirs
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from functions.filter.app import OTHER
 from model.network.photo import PhotoError, read_pixels
+from model.terminal.progress import counted
 from model.training import cifar, dataset
 from model.training.download import Checksum, download
 
@@ -374,18 +373,9 @@ def read_folder(folder: Path, label_of: Mapping[str, str], *, skip_unreadable: b
             return None
         return photo(label, file.name, file)
 
-    console = Console(stderr=True)
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
         looked_at = pool.map(look_at, *zip(*files, strict=True)) if files else iter(())
-        shown = track(
-            looked_at,
-            "Reading photos",
-            len(files),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        readable = [found for found in shown if found]
+        readable = [found for found in counted(looked_at, len(files), "Reading photos") if found]
     if unreadable and not skip_unreadable:
         raise DataError(
             f"{len(unreadable)} of {len(files)} photos cannot be read: {name_some(sorted(unreadable))}; "
