@@ -19,7 +19,11 @@ from model.sagemaker.deployment import Deployment
 from tests import readme
 from tests.conftest import ROOT, free_port
 
-pytestmark = pytest.mark.verify
+pytestmark = [
+    pytest.mark.verify,
+    # moto leaves the bucket's policy out
+    pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy"),
+]
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,9 @@ def install(folder: Path) -> None:
         (folder / ".local" / "uv").symlink_to(ROOT / ".local" / "uv")
 
 
-@pytest.fixture
-def account(clone, monkeypatch) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def account(clone) -> Iterator[dict[str, str]]:
     """An account with the role and the image, and nothing of stage dev: the environment that leads to it."""
-    monkeypatch.setattr(image, "ROOT", clone.folder)
     server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
@@ -90,11 +93,10 @@ def account(clone, monkeypatch) -> Iterator[dict[str, str]]:
     ecr = boto3.client("ecr", endpoint_url=url)
     ecr.create_repository(repositoryName=image.REPOSITORY)
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
-    ecr.put_image(
-        repositoryName=image.REPOSITORY,
-        imageManifest=json.dumps(manifest),
-        imageTag=image.tag("linux/amd64"),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image, "ROOT", clone.folder)
+        tag = image.tag("linux/amd64")
+    ecr.put_image(repositoryName=image.REPOSITORY, imageManifest=json.dumps(manifest), imageTag=tag)
     yield {"AWS_ENDPOINT_URL": url}
     server.stop()
 
