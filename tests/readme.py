@@ -27,6 +27,6 @@ IMAGE, MODEL = ".venv/bin/python -m model image --push", ".venv/bin/python -m mo
 UPLOAD = "aws s3 cp photo.jpg s3://<UploadBucketName>/uploads/"
 """Not run: the AWS CLI is not the project's. The photo is put there all the same."""
 DESTROY = "make destroy STAGE=dev"
-"""Run as it stands, but on moto, where there is nothing of a stage dev."""
+"""What it calls is run on moto, where there is nothing of a stage dev."""
 
 KNOWN = (CLONE, *DEMOS, TRAIN, UP, DRIFT, DOWN, ROLES, IMAGE, MODEL, DEPLOY, UPLOAD, DESTROY)

@@ -2,28 +2,28 @@
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from click.testing import CliRunner
+from moto import mock_aws
 
 from local import pictures
 from local.stack import ENDPOINT_NAME, Stack
 from model import image
+from model.__main__ import cli
+from model.sagemaker.account import Account, connect
 from model.sagemaker.deployment import Deployment
-from tests import readme
+from tests import moto_gaps, readme
 from tests.conftest import ROOT, free_port
 
-pytestmark = [
-    pytest.mark.verify,
-    # moto leaves the bucket's policy out
-    pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy"),
-]
+# moto leaves the bucket's policy out
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
 
 @dataclass(frozen=True)
@@ -79,28 +79,20 @@ def install(folder: Path) -> None:
         (folder / ".local" / "uv").symlink_to(ROOT / ".local" / "uv")
 
 
-@pytest.fixture(scope="module")
-def account(clone) -> Iterator[dict[str, str]]:
-    """An account with the role and the image, and nothing of stage dev: the environment that leads to it."""
-    server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    boto3.client("cloudformation", endpoint_url=url).create_stack(
-        StackName="scones-unlimited-roles",
-        TemplateBody=(ROOT / "model" / "roles.yaml").read_text(),
-        Capabilities=["CAPABILITY_IAM"],
-    )
-    ecr = boto3.client("ecr", endpoint_url=url)
-    ecr.create_repository(repositoryName=image.REPOSITORY)
-    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(image, "ROOT", clone.folder)
-        tag = image.tag("linux/amd64")
-    ecr.put_image(repositoryName=image.REPOSITORY, imageManifest=json.dumps(manifest), imageTag=tag)
-    yield {"AWS_ENDPOINT_URL": url}
-    server.stop()
+@pytest.fixture
+def account() -> Iterator[Account]:
+    """An account with the role, and nothing of stage dev."""
+    with moto_gaps.filled(), mock_aws():
+        account = connect()
+        account.cloudformation.create_stack(
+            StackName="scones-unlimited-roles",
+            TemplateBody=(ROOT / "model" / "roles.yaml").read_text(),
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        yield account
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("command", readme.DEMOS)
 def test_the_demo_and_ones_own_photos(clone, command):
     shown = clone.run(command)
@@ -109,6 +101,7 @@ def test_the_demo_and_ones_own_photos(clone, command):
     assert "motorcycle" in shown
 
 
+@pytest.mark.verify
 def test_a_model_of_ones_own_and_a_stack_that_stays_up(clone):
     clone.run(readme.TRAIN)
     assert (clone.folder / ".local" / "evaluation" / "report.html").is_file()
@@ -120,6 +113,7 @@ def test_a_model_of_ones_own_and_a_stack_that_stays_up(clone):
     assert ended == "Ended the endpoint and the emulator.\n"
 
 
+@pytest.mark.verify
 def test_a_photo_is_classified_by_what_is_deployed(clone):
     clone.run(readme.UP)
     try:
@@ -168,10 +162,37 @@ def outcome_of_a_photo(stack: Stack, name: str) -> str:
     return "missing"
 
 
-def test_the_container_and_the_endpoint_can_be_tried_first(clone, account):
-    assert "is there." in clone.run(f"{readme.IMAGE} --dry-run", **account)
-    assert "Would create an endpoint" in clone.run(f"{readme.MODEL} --dry-run", **account)
+def ask(command: str, *more: str) -> str:
+    """Have this process do what a command line calls `python -m model` for."""
+    arguments = shlex.split(command.partition("-m model ")[2])
+    done = CliRunner(mix_stderr=False).invoke(cli, [*arguments, *more])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
 
 
-def test_where_nothing_is_there_is_nothing_to_destroy(clone, account):
-    assert clone.run(readme.DESTROY, **account) == "There is nothing of stage dev to delete.\n"
+def test_the_container_and_the_endpoint_can_be_tried_first(account):
+    address = image.uri(account, "linux/amd64")
+    assert f"push it as {address}" in ask(readme.IMAGE, "--dry-run")
+    image.make_repository(account)
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
+    account.ecr.put_image(
+        repositoryName=image.REPOSITORY,
+        imageManifest=json.dumps(manifest),
+        imageTag=image.tag("linux/amd64"),
+    )
+
+    assert ask(readme.IMAGE, "--dry-run") == f"{address} is there.\n"
+    assert ask(readme.MODEL, "--dry-run").startswith("Would create an endpoint (account 123456789012")
+
+
+def test_where_nothing_is_there_is_nothing_to_destroy(account, monkeypatch):
+    monkeypatch.setattr(image, "local_images", list)
+    recipe = subprocess.run(
+        ["make", "--dry-run", *readme.DESTROY.split()[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()[-1]
+
+    assert ask(recipe) == "There is nothing of stage dev to delete.\n"
