@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test verify lint audit format build sagemaker roles deploy destroy bench
+.PHONY: help setup demo up down drift traffic replay backfill train test verify lint audit format build sagemaker roles deploy destroy bench docs pictures
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -113,3 +113,9 @@ destroy: setup  ## all that was made in AWS for a stage, photos included, after 
 
 bench: setup  ## measure, and write down what was found [BENCH="name --options"]
 	@$(BIN)/python -m tests.bench $(or $(BENCH),--help)
+
+docs: setup  ## what the pages take from the code: the state machine's picture, the commands' help
+	@$(BIN)/python -m docs.pages
+
+pictures: setup  ## the pictures in docs/, by running everything and looking at it in Chromium
+	@$(BIN)/python -m docs.pictures

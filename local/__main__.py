@@ -1,31 +1,30 @@
 """``python -m local``: up, down, demo and drift."""
 
+import json
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from local import HOME, LocalError, Ports
-from model.network.artifact import ArtifactError
+from model.terminal.failures import INTERRUPTED, told
+from model.terminal.progress import counted
 
 if TYPE_CHECKING:
-    from local.demo import Outcome
     from local.stack import Stack
 
 TRAINED = HOME / "model"
 """Where `make train` leaves its model."""
 WIDE = 110
 """Columns where no terminal says how many it has."""
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
 
 class Steps:
@@ -64,12 +63,29 @@ class Steps:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def local() -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
+def local(*, debug: bool) -> None:
     """AWS on this machine: the whole stack, without an account and without Docker.
 
-    Exit codes: 0 all went well, 1 something to put right (one line says what), 2 wrong usage,
-    130 interrupted. Whatever the code, `demo` leaves nothing running.
-    """
+    Whatever its exit code, `demo` leaves nothing running.
+
+    \b
+    Examples:
+      python -m local demo --photos ~/Pictures/couriers
+      python -m local up && python -m local drift; python -m local down
+
+    \b
+    Exit codes:
+      0    done
+      1    something failed; one line on stderr says what
+      2    the command was called wrongly
+      130  stopped by Ctrl-C
+    """  # noqa: D301  click reads \b as a character
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print it as JSON; all else goes to stderr."
+)
 
 
 def with_stack(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,19 +117,31 @@ def with_stack(command: Callable[..., None]) -> Callable[..., None]:
     is_flag=True,
     help="Run the functions in Lambda's images, and answer on Docker's bridge too, for `sam local invoke`.",
 )
+@json_option
 @with_stack
-def up(*, for_containers: bool, model: Path | None, emulator_port: int, endpoint_port: int) -> None:
+def up(
+    *, for_containers: bool, model: Path | None, emulator_port: int, endpoint_port: int, as_json: bool
+) -> None:
     """Start everything, deploy the stack, and leave it running.
 
     Writes .local/stack.json, which says where everything is.
-    """
-    console = Console()
+
+    \b
+    Examples:
+      python -m local up
+      python -m local up --json | jq -r .outputs.UploadBucketName
+      python -m local up --model trained/ --for-containers
+    """  # noqa: D301  click reads \b as a character
+    console = Console(stderr=as_json)
     with failing_in_one_line(), Steps(console) as report:
         from local.stack import Stack  # noqa: PLC0415  --help should not wait for it
 
         ports = Ports(emulator_port, endpoint_port)
         stack = Stack(ports=ports, model=model, for_containers=for_containers)
         stack.up(report)
+    if as_json:
+        click.echo(json.dumps(json.loads(Path(stack.description).read_text())))
+        return
     console.print(
         f"\nThe stack is up. In your shell:\n\n"
         f"  export AWS_ENDPOINT_URL={stack.container_url if for_containers else stack.endpoint_url}\n"
@@ -129,7 +157,12 @@ def up(*, for_containers: bool, model: Path | None, emulator_port: int, endpoint
 
 @local.command()
 def down() -> None:
-    """End what `up` left running; fine to call when nothing is."""
+    """End what `up` left running; fine to call when nothing is.
+
+    \b
+    Examples:
+      python -m local down
+    """  # noqa: D301  click reads \b as a character
     with failing_in_one_line():
         from local.stack import Stack  # noqa: PLC0415  as above
 
@@ -141,13 +174,22 @@ def down() -> None:
 @click.option(
     "--photos", type=click.Path(path_type=Path), help="A folder of your own photos, instead of drawn ones."
 )
+@json_option
 @with_stack
-def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_port: int) -> None:
+def show(
+    *, photos: Path | None, model: Path | None, emulator_port: int, endpoint_port: int, as_json: bool
+) -> None:
     """Send photos through the whole stack, and show what became of them.
 
     Takes it all down again, come what may.
-    """
-    console = Console()
+
+    \b
+    Examples:
+      python -m local demo
+      python -m local demo --photos ~/Pictures/couriers --model trained/
+      python -m local demo --json | jq '.[] | select(.outcome == "needs_review")'
+    """  # noqa: D301  click reads \b as a character
+    console = Console(stderr=as_json)
     if not console.is_terminal:
         console.width = max(console.width, WIDE)
     with failing_in_one_line():
@@ -159,8 +201,10 @@ def show(photos: Path | None, model: Path | None, emulator_port: int, endpoint_p
         with Steps(console) as report, stack.running(report):
             report(f"Classifying {len(content)} photos")
             report.status.stop()
-            outcomes = list(following(demo.classify(stack, content), len(content), console))
+            outcomes = list(counted(demo.classify(stack, content), len(content), "Classifying", console))
         outcomes.sort(key=lambda outcome: outcome.photo.uploaded_at)
+        if as_json:
+            click.echo(json.dumps([asdict(outcome) | {"photo": outcome.photo.name} for outcome in outcomes]))
         console.print("", demo.table(outcomes))
         counts = Counter(outcome.outcome for outcome in outcomes)
         console.print(
@@ -195,35 +239,36 @@ def report_of(stack: "Stack") -> Path:
     default=TRAINED if TRAINED.exists() else None,
     help="The model that the stack asks, as for `up`.",
 )
-def drift(model: Path | None) -> None:
+@json_option
+def drift(*, model: Path | None, as_json: bool) -> None:
     """Rehearse: send the running stack a day in a minute that goes wrong half-way, and see it found.
 
     Yesterday, a good day, becomes the stack's baseline. `make up` first; what it left stays up.
-    """
+
+    \b
+    Examples:
+      python -m local up && python -m local drift
+    """  # noqa: D301  click reads \b as a character
     from local import watch  # noqa: PLC0415  plots take a second to import
     from local.stack import Stack  # noqa: PLC0415  as above
     from model.network.classifier import Classifier  # noqa: PLC0415
 
-    console = Console()
+    console = Console(stderr=as_json)
     if not console.is_terminal:
         console.width = max(console.width, WIDE)
     with failing_in_one_line():
         stack = Stack.find(model=model)
         with Steps(console) as tell:
             rehearsed = watch.rehearse(stack, Classifier.load(model).description, tell)
+        if as_json:
+            drifted = {name: at.isoformat() for name, at in rehearsed.found.since.items()}
+            click.echo(json.dumps({"drifted_since": drifted, "page": str(rehearsed.page)}))
         console.print("\nWhat CloudWatch was told:", watch.table(rehearsed.told))
         for name, since in sorted(rehearsed.found.since.items(), key=lambda pair: pair[1]):
             console.print(f"{name} drifted from {since:%H:%M:%S} on", highlight=False)
         console.print(f"\nThe report: {rehearsed.page}", highlight=False, soft_wrap=True)
         if not rehearsed.found.drifted:
             raise LocalError(f"the drift went unnoticed (more: {HOME / 'logs'})")
-
-
-def following(outcomes: Iterator["Outcome"], total: int, console: Console) -> Iterator["Outcome"]:
-    """Pass outcomes on, with a progress bar on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(outcomes, total, description="Classifying")
 
 
 @contextmanager
@@ -234,12 +279,14 @@ def failing_in_one_line() -> Iterator[None]:
         signal.signal(signal.SIGHUP, interrupt)
     try:
         yield
-    except (LocalError, ArtifactError) as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         click.echo("Interrupted; nothing is left running.", err=True)
         raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        ctx = click.get_current_context()
+        if ctx.find_root().params["debug"]:
+            raise
+        raise click.ClickException(told(error, f"python -m local --debug {ctx.info_name}")) from error
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,8 @@ from typing import cast
 
 import click
 
+from model.terminal.failures import in_one_line
+
 # What --help says, so that it need not import a command (and with it half a scientific library) to say it.
 COMMANDS = {
     "data": "Make a data set of labelled photos: from CIFAR-100, or from a folder of your own.",
@@ -48,15 +50,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; what goes wrong ends in one line, exit code 1."""
-        try:
+        with in_one_line(ctx):
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
-        except Exception as error:
-            if ctx.params["debug"]:
-                raise
-            reason = str(error).replace("\n", " ") or type(error).__name__
-            raise click.ClickException(reason) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -73,9 +68,10 @@ def cli(*, debug: bool) -> None:
 
     \b
     Exit codes:
-      0  everything was answered
-      1  something failed; one line on stderr says what
-      2  the command was called wrongly
+      0    done
+      1    something failed; one line on stderr says what
+      2    the command was called wrongly
+      130  stopped by Ctrl-C
     """  # noqa: D301  click reads \b as a character
 
 

@@ -12,12 +12,11 @@ from rich.progress import Progress
 
 from model.pipeline.stack import Stack, StackError, find, stack_option
 from model.sagemaker.account import refusals_explained
+from model.terminal.failures import INTERRUPTED
 from model.terminal.progress import counting
 
 POLL = 1.0
 """Seconds between two looks at how far it is."""
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,16 @@ class Report:
     type=click.FloatRange(0, 100),
     help="Give up when more than this have failed.  [default: the stack's BackfillToleratedFailures]",
 )
+@click.option("--dry-run", is_flag=True, help="Say how many photos there are, and put none through.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
 def command(
-    *, prefix: str, stack: str | None, concurrency: int | None, tolerate: float | None, as_json: bool
+    *,
+    prefix: str,
+    stack: str | None,
+    concurrency: int | None,
+    tolerate: float | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Put the photos under a prefix of the upload bucket through the pipeline.
 
@@ -97,7 +103,7 @@ def command(
 
     \b
     Examples:
-      python -m model backfill archive/2025/
+      python -m model backfill archive/2025/ --dry-run
       python -m model backfill uploads/ --stack scones-unlimited-dev --concurrency 4 --json
 
     \b
@@ -109,6 +115,10 @@ def command(
     """  # noqa: D301  click reads \b as a character
     with refusals_explained():
         target = find(stack)
+        if dry_run:
+            found = {"photos": photos_under(target, prefix), "already_running": running(target, prefix)}
+            click.echo(json.dumps(found) if as_json else foreseen(found))
+            return
         execution = running(target, prefix) or start(target, prefix, concurrency, tolerate)
         with counting() as progress:
             try:
@@ -129,6 +139,21 @@ def command(
     if failure or report.failed:
         where = f": {report.manifest}" if report.manifest else ""
         raise click.ClickException(failure or f"{report.failed} photos failed{where}")
+
+
+def photos_under(stack: Stack, prefix: str) -> int:
+    """Count what a backfill of a prefix would look at: every object there, with a result or without."""
+    pages = stack.client("s3").get_paginator("list_objects_v2")
+    return sum(
+        page["KeyCount"] for page in pages.paginate(Bucket=stack.output("UploadBucketName"), Prefix=prefix)
+    )
+
+
+def foreseen(found: Mapping[str, Any]) -> str:
+    """Tell what a backfill would do."""
+    if found["already_running"]:
+        return f"Would follow the backfill that runs: {found['already_running']}"
+    return f"Would put {found['photos']} photos through, but for those that have a result."
 
 
 def running(stack: Stack, prefix: str) -> str | None:

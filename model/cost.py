@@ -64,7 +64,7 @@ def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path 
     if update:
         from model.costs import plot  # noqa: PLC0415  Matplotlib takes a second to import
 
-        rewrite(update, table(found, photo))
+        put_between(update, BEGIN, table(found, photo))
         update.with_name(PLOT).write_bytes(plot.draw(photo, scales))
     if as_json:
         click.echo(json.dumps([plain(bill, photo) for bill in found], indent=2))
@@ -129,16 +129,16 @@ def plain(one: Bill, photo: str) -> dict[str, Any]:
     }
 
 
-def rewrite(page: Path, text: str) -> None:
-    """Put a text between the marks in a page.
+def put_between(page: Path, begin: str, text: str) -> None:
+    """Put a text between a mark in a page and `END`.
 
     Raises
     ------
     click.ClickException
         They are not there.
     """
-    before, begin, rest = page.read_text().partition(BEGIN)
+    before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise click.ClickException(f"{page} has no lines {BEGIN} and {END} to put the table between")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    if not found or not end:
+        raise click.ClickException(f"{page} has no lines {begin} and {END} to put the text between")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{END}{after}")

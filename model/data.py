@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import io
+import json
 import os
 import re
 import tempfile
@@ -17,16 +18,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import platformdirs
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from functions.filter.app import OTHER
 from model.network.photo import PhotoError, read_pixels
+from model.terminal.progress import counted
 from model.training import cifar, dataset
 from model.training.download import Checksum, download
 
 if TYPE_CHECKING:
     from model.training.reviewed import Reviewed
+    from model.training.staging import Staged
 
 CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 CIFAR_100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
@@ -121,6 +122,8 @@ class Collection(NamedTuple):
 )
 @click.option("--skip-unreadable", is_flag=True, help="Leave photos out that cannot be read, and name them.")
 @click.option("--sha256", help="What the archive's SHA-256 has to be.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written and staged, and do neither.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 def command(
     *,
     source: str,
@@ -132,6 +135,8 @@ def command(
     test_share: float,
     skip_unreadable: bool,
     sha256: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Make a data set of labelled photos: from CIFAR-100, or from a folder of your own.
 
@@ -146,7 +151,7 @@ def command(
     Examples:
       python -m model data --out data
       python -m model data --classes bus,train,tractor --other all --out data
-      python -m model data --source ~/Pictures/couriers --out data --to s3://my-bucket/data
+      python -m model data --source ~/Pictures/couriers --out data --to s3://my-bucket/data --dry-run
       python -m model data --reviewed s3://my-uploads/ground-truth --out data
 
     \b
@@ -170,19 +175,33 @@ def command(
         copies = len(collection.photos) - len(photos)
         collection = collection._replace(photos=photos)
         counts = count(collection)
-        write(out, collection, source if "://" in source else folder.resolve().name)
+        if not dry_run:
+            write(out, collection, source if "://" in source else folder.resolve().name)
     for note in collection.left_out:
         click.echo(f"left out: {note}", err=True)
     if copies:
         click.echo(f"left out: {copies:,} copies of others", err=True)
-    click.echo(f"{out}: {describe(counts['train'])} to train with, {describe(counts['test'])} to test with")
-    if to:
-        from model.training.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
-
-        staged = stage(out, to)
+    staged = None if dry_run or not to else staged_at(out, to)
+    if as_json:
+        told = {"out": str(out), "to": to, "dry_run": dry_run, "photos": counts, "copies_left_out": copies}
+        click.echo(json.dumps(told | {"staged": staged and staged._asdict()}))
+        return
+    would = "would be written: " if dry_run else ""
+    test = describe(counts["test"])
+    click.echo(f"{out}: {would}{describe(counts['train'])} to train with, {test} to test with")
+    if staged:
         click.echo(
             f"{to}: {staged.uploaded} uploaded, {staged.unchanged} unchanged, {staged.deleted} deleted"
         )
+    elif to:
+        click.echo(f"{to}: would be made the same as {out}")
+
+
+def staged_at(out: Path, to: str) -> "Staged":
+    """Make what is in S3 the same as the data set."""
+    from model.training.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
+
+    return stage(out, to)
 
 
 @contextmanager
@@ -354,18 +373,9 @@ def read_folder(folder: Path, label_of: Mapping[str, str], *, skip_unreadable: b
             return None
         return photo(label, file.name, file)
 
-    console = Console(stderr=True)
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
         looked_at = pool.map(look_at, *zip(*files, strict=True)) if files else iter(())
-        shown = track(
-            looked_at,
-            "Reading photos",
-            len(files),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        readable = [found for found in shown if found]
+        readable = [found for found in counted(looked_at, len(files), "Reading photos") if found]
     if unreadable and not skip_unreadable:
         raise DataError(
             f"{len(unreadable)} of {len(files)} photos cannot be read: {name_some(sorted(unreadable))}; "

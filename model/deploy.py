@@ -1,8 +1,9 @@
 """``python -m model deploy``: a model behind an endpoint, the first time or in place of the one before."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
 @click.option("--threshold", type=click.FloatRange(0, 1), help="The least confidence to accept, ditto.")
 @click.option("--image", "image_uri", help="A container in ECR.  [default: that of the code you have]")
 @click.option("--require-approval", is_flag=True, help="Only register the model until somebody approves it.")
+@click.option("--dry-run", is_flag=True, help="Check what can be, say what would be done, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what deployment.json holds.")
 def command(
     *,
     model: str | None,
@@ -94,6 +97,8 @@ def command(
     threshold: float | None,
     image_uri: str | None,
     require_approval: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Deploy a model behind a SageMaker endpoint, or update the one that is there.
 
@@ -106,6 +111,7 @@ def command(
 
     \b
     Examples:
+      python -m model deploy --model .local/model --dry-run
       python -m model deploy --model .local/model
       python -m model deploy --training-job scones-unlimited-20261125101500 --stage prod --require-approval
       python -m model deploy --instance-type ml.c7g.large
@@ -133,6 +139,10 @@ def command(
     with refusals_explained(), chosen(account, model, training_job, image_uri, hosting) as (found, uri):
         candidate = completed(found, labels, threshold)
         image.require(account, uri)
+        if dry_run:
+            plan = foreseen(account, stage, candidate, uri, hosting)
+            click.echo(json.dumps(plan) if as_json else told(plan))
+            return
         package, status = registry.register(account, candidate, uri, approved=not require_approval)
         require_approved(package, status)
         serving = Release(account, stage, candidate, package, hosting, bake_seconds).deploy()
@@ -151,10 +161,45 @@ def command(
         deployed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
     deployed.write()
+    if as_json:
+        click.echo(json.dumps(asdict(deployed)))
+        return
     click.echo(
         f"{serving} serves {candidate.name} ({package.rpartition('/')[2]}); written to {FILE}.\n"
         f"Next: make deploy STAGE={stage}"
     )
+
+
+def foreseen(
+    account: Account, stage: str, candidate: registry.Candidate, uri: str, hosting: Hosting
+) -> dict[str, str | None]:
+    """Say what deploying a model would do, having checked what can be without doing it.
+
+    Raises
+    ------
+    EndpointError
+        The stage's endpoint could not be updated.
+    """
+    there = endpoint.find(account, stage)
+    if there:
+        check_replaceable(account, stage, there, hosting)
+    return {
+        "action": "update" if there else "create",
+        "endpoint_name": there.name if there else None,
+        "stage": stage,
+        "account": account.id,
+        "region": account.region,
+        "model": candidate.name,
+        "image": uri,
+        "on": hosting.instance_type or f"serverless, {hosting.serverless_memory} MB",
+    }
+
+
+def told(plan: dict[str, str | None]) -> str:
+    """Tell in words what deploying would do."""
+    what = f"Would update {plan['endpoint_name']}" if plan["endpoint_name"] else "Would create an endpoint"
+    where = f"account {plan['account']}, {plan['region']}, stage {plan['stage']}"
+    return f"{what} ({where}): {plan['model']} in {plan['image']} on {plan['on']}."
 
 
 @contextmanager
@@ -264,25 +309,11 @@ class Release:
         if there is None:
             with endpoint.undone_on_failure() as undo:
                 return self._create(undo)
-        self._check_replaceable(there)
+        check_replaceable(self.account, self.stage, there, self.hosting)
         with endpoint.undone_on_failure() as undo:
             self._update(there, undo)
         _clear_away(self.account, self.stage, keep=there.config)
         return there.name
-
-    def _check_replaceable(self, there: Endpoint) -> None:
-        if there.status != "InService":
-            reason = f" ({there.failure})" if there.failure else ""
-            raise EndpointError(
-                f"{there.name} is {there.status}{reason}: wait, or "
-                f"python -m model destroy --stage {self.stage}"
-            )
-        serving = self.account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
-        if is_serverless(serving) != self.hosting.serverless:
-            raise EndpointError(
-                f"{there.name} {'is' if is_serverless(serving) else 'is not'} serverless, which is not to be "
-                f"changed: use another --stage, or python -m model destroy --stage {self.stage} first"
-            )
 
     def _create(self, undo: Undo) -> str:
         account, name = self.account, endpoint.unique_name(self.stage)
@@ -336,6 +367,27 @@ class Release:
 
     def _smoke_test(self, name: str) -> None:
         endpoint.smoke_test(self.account, name, len(self.candidate.labels), _right_answer(self.candidate))
+
+
+def check_replaceable(account: Account, stage: str, there: Endpoint, hosting: Hosting) -> None:
+    """Make sure that an endpoint can be updated to run on something.
+
+    Raises
+    ------
+    EndpointError
+        It is not in service, or would have to become serverless, or cease to be.
+    """
+    if there.status != "InService":
+        reason = f" ({there.failure})" if there.failure else ""
+        raise EndpointError(
+            f"{there.name} is {there.status}{reason}: wait, or python -m model destroy --stage {stage}"
+        )
+    serving = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
+    if is_serverless(serving) != hosting.serverless:
+        raise EndpointError(
+            f"{there.name} {'is' if is_serverless(serving) else 'is not'} serverless, which is not to be "
+            f"changed: use another --stage, or python -m model destroy --stage {stage} first"
+        )
 
 
 def is_serverless(config: "DescribeEndpointConfigOutputTypeDef") -> bool:

@@ -1,5 +1,7 @@
 """``python -m model destroy``: back to nothing, in AWS and on this machine."""
 
+import json
+
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -26,7 +28,8 @@ def _check(ctx: click.Context, option: click.Parameter, stage: str | None) -> st
 @click.option("--stack", help="Only the stack of this name, e.g. scones-unlimited-dev.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run or --yes: print it as one JSON object.")
+def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete what this project made, in AWS and on this machine, the photos included.
 
     Endpoints with their autoscaling and alarms, endpoint configurations, models, registered versions,
@@ -49,9 +52,22 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool) -
     """  # noqa: D301  click reads \b as a character
     if stage and stack:
         raise click.UsageError("--stage or --stack, not both")
+    if as_json and not (dry_run or yes):
+        raise click.UsageError("--json asks nobody: with --dry-run or --yes")
     account = connect()
     with refusals_explained():
         found = of_stack(account, stack) if stack else inventory.take(account, stage)
+    if as_json:
+        failed = [] if dry_run else [one for one in found if not deleted(one, quiet=True)]
+        told = {
+            "found": [str(one) for one in found],
+            "left": [str(one) for one in failed],
+            "dry_run": dry_run,
+        }
+        click.echo(json.dumps(told))
+        if failed:
+            raise click.exceptions.Exit(1)
+        return
     if not found:
         whose = f"stack {stack}" if stack else f"of stage {stage}" if stage else "of this project"
         click.echo(
@@ -87,13 +103,14 @@ def of_stack(account: Account, name: str) -> list[Found]:
     return [Found("stack", shown, None, lambda: inventory.delete_stack(account, stack))]
 
 
-def deleted(found: Found) -> bool:
-    """Delete something, saying so; return whether it is gone."""
+def deleted(found: Found, *, quiet: bool = False) -> bool:
+    """Delete something, saying so unless it is to be quiet; return whether it is gone."""
     try:
         found.delete()
     except (BotoCoreError, ClientError, DeletionError, EndpointError) as error:
         reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
         click.echo(f"Not deleted: {found}: {reason}", err=True)
         return False
-    click.echo(f"Deleted {found}.")
+    if not quiet:
+        click.echo(f"Deleted {found}.")
     return True

@@ -13,12 +13,12 @@ import click
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from functions.filter.app import OTHER
 from model.evaluation.figures import Answers, Evaluation, evaluate
 from model.network.photo import PhotoError
+from model.terminal.progress import counted
 from model.training import dataset
 from model.training.dataset import Dataset
 
@@ -234,10 +234,8 @@ def ask(subject: Subject, photos: Dataset, folder: Path) -> Answers:
     EvaluationError
         A photo cannot be read, or an answer has not one number for each label.
     """
-    console = Console(stderr=True)
     answers, seconds = [], []
-    hidden = not console.is_terminal
-    for path in track(photos.paths, "Asking", console=console, transient=True, disable=hidden):
+    for path in counted(photos.paths, len(photos.paths), "Asking"):
         photo = _read(path)
         started = time.perf_counter()
         try:

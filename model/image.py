@@ -37,7 +37,8 @@ class ImageError(Exception):
     help="For which processor; linux/arm64 is Graviton.",
 )
 @click.option("--push", is_flag=True, help="Push it to ECR, to a repository that is made if need be.")
-def command(*, platform: str, push: bool) -> None:
+@click.option("--dry-run", is_flag=True, help="Say what would be built and pushed, and do neither.")
+def command(*, platform: str, push: bool, dry_run: bool) -> None:
     """Build the container that SageMaker trains and serves in, and push it to ECR when asked.
 
     It is tagged with a hash of what is in it, so that `deploy` and `train` use the image of the code that
@@ -47,7 +48,7 @@ def command(*, platform: str, push: bool) -> None:
     Examples:
       python -m model image
       docker run --rm -p 8080:8080 "$(python -m model image)" serve
-      python -m model image --platform linux/arm64 --push
+      python -m model image --platform linux/arm64 --push --dry-run
 
     \b
     Exit codes:
@@ -56,9 +57,14 @@ def command(*, platform: str, push: bool) -> None:
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
     if not push:
-        click.echo(build(platform))
+        click.echo(f"Would build {local_name(platform)}." if dry_run else build(platform))
         return
     account = connect()
+    if dry_run:
+        with refusals_explained():
+            there = is_pushed(account, uri(account, platform))
+        click.echo(f"{uri(account, platform)} is there." if there else foreseen(account, platform))
+        return
     with refusals_explained():
         # built anew it would be another image, and a tag of ours names but one
         if not is_pushed(account, uri(account, platform)):
@@ -75,6 +81,16 @@ def tag(platform: str) -> str:
     return f"{content.hexdigest()[:16]}-{platform.removeprefix('linux/')}"
 
 
+def local_name(platform: str) -> str:
+    """Return what the image is called on this machine."""
+    return f"{PROJECT}:{tag(platform)}"
+
+
+def foreseen(account: Account, platform: str) -> str:
+    """Tell what pushing an image that is not in ECR would do."""
+    return f"Would build {local_name(platform)} and push it as {uri(account, platform)}."
+
+
 def build(platform: str) -> str:
     """Build the image; what has not changed since the last time is taken from there.
 
@@ -88,7 +104,7 @@ def build(platform: str) -> str:
     ImageError
         There is no Docker, or the build fails.
     """
-    name = f"{PROJECT}:{tag(platform)}"
+    name = local_name(platform)
     # Unless the platform is named only where it is not this machine's, an engine without BuildKit refuses.
     foreign = () if platform == native_platform() else (f"--platform={platform}",)
     docker("build", *foreign, "--file", str(ROOT / DOCKERFILE), "--tag", name, str(ROOT))

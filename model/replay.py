@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import click
 from botocore.exceptions import ClientError
-from rich.console import Console
 from rich.progress import Progress
 
 from model.pipeline import queue
 from model.pipeline.stack import Stack, find, stack_option
 from model.sagemaker.account import refusals_explained
+from model.terminal.progress import counting
 
 HIDDEN = 900
 """Seconds for which a message taken is nobody else's: more than replaying a long queue takes."""
@@ -88,11 +88,7 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
       1  a message is no input of this pipeline and stays in the queue, or a failure
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    console = Console(stderr=True)
-    with (
-        refusals_explained(),
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
+    with refusals_explained(), counting() as progress:
         pipeline = find(stack)
         account = replay(pipeline, progress, dry_run=dry_run)
     if as_json:

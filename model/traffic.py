@@ -139,6 +139,7 @@ class Course:
     help="After so long without any news, what is still out is missing.",
 )
 @click.option("--clean", is_flag=True, help="Delete the photos and their results afterwards.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent where, and send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
 def command(
     *,
@@ -151,6 +152,7 @@ def command(
     stack: str | None,
     patience: float,
     clean: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Send photos through a stack, and account for every one of them.
@@ -164,7 +166,7 @@ def command(
     Examples:
       python -m model traffic --burst 1000 --bad .1 --duplicates .05 --json
       python -m model traffic --burst 600 --rate 10 --photos ~/Pictures/couriers
-      python -m model traffic --stack scones-unlimited-dev --burst 50 --clean
+      python -m model traffic --stack scones-unlimited-dev --burst 50 --clean --dry-run
 
     \b
     Exit codes:
@@ -178,6 +180,15 @@ def command(
         target = find(stack)
         prefix = f"{PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{random.randbytes(3).hex()}/"  # noqa: S311  a name
         sent = planned(prefix, burst, photos, bad=bad, other=other, duplicates=duplicates)
+        if dry_run:
+            plan = {
+                "photos": len(sent),
+                "twice": sum(photo.twice for photo in sent),
+                "bytes": sum(len(photo.read()) for photo in sent),
+                "to": f"s3://{target.output('UploadBucketName')}/{PREFIX}",
+            }
+            click.echo(json.dumps(plan) if as_json else foreseen(plan))
+            return
         traffic = Traffic(target, prefix, sent, progress, rate=rate, patience=patience)
         report = traffic.run()
         if clean:
@@ -189,6 +200,14 @@ def command(
         )
     if not report.good:
         raise click.exceptions.Exit(1)
+
+
+def foreseen(plan: Mapping[str, Any]) -> str:
+    """Tell what would be sent."""
+    return (
+        f"Would send {plan['photos']} photos ({plan['bytes'] / 1e6:.1f} MB) to {plan['to']}, the events of "
+        f"{plan['twice']} of them twice."
+    )
 
 
 def told(report: Report, prefix: str, *, clean: bool) -> str:

@@ -62,6 +62,7 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
     help="Photos of a label to use at most: beyond that they teach little and take memory (0.1 MB each).",
 )
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured as one JSON object.")
 @launch_options
 def command(
     *,
@@ -71,6 +72,8 @@ def command(
     most: int,
     name: str,
     on: str,
+    as_json: bool,
+    dry_run: bool,
     **how: Any,  # noqa: ANN401  as `launch` takes them
 ) -> None:
     """Train a model on labelled photos, and say from which confidence to accept it.
@@ -88,7 +91,7 @@ def command(
     Examples:
       python -m model train --data data --out trained
       python -m model train --data ~/Pictures/couriers --out trained --precision 0.995
-      python -m model train --data data --out trained --on sagemaker --spot
+      python -m model train --data data --out trained --on sagemaker --spot --dry-run
 
     \b
     Exit codes:
@@ -96,14 +99,17 @@ def command(
       1  something failed; one line on stderr says what
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
+    if dry_run and on != "sagemaker":
+        raise click.UsageError("--dry-run goes with --on sagemaker: here a training costs nothing")
     if on != "here":
         if not data or not out:
             raise click.UsageError("give --data and --out")
-        launch(data, out, {"precision": precision, "most": most, "name": name}, on=on, **how)
+        hyperparameters = {"precision": precision, "most": most, "name": name}
+        launch(data, out, hyperparameters, on=on, dry_run=dry_run, as_json=as_json, **how)
         return
     places = find_places(Path(data) if data else None, out)
     with telling_the_job():
-        train(places, precision, most, name)
+        train(places, precision, most, name, as_json=as_json)
 
 
 def find_places(data: Path | None, out: Path | None) -> Places:
@@ -138,7 +144,7 @@ def telling_the_job() -> Iterator[None]:
         raise
 
 
-def train(places: Places, precision: float, most: int, name: str) -> None:
+def train(places: Places, precision: float, most: int, name: str, *, as_json: bool = False) -> None:
     """Train on the training photos of a data set and write all that comes of it.
 
     Parameters
@@ -151,6 +157,8 @@ def train(places: Places, precision: float, most: int, name: str) -> None:
         How many photos of a label to use.
     name
         The model's.
+    as_json
+        Whether to print what was measured as one JSON object.
 
     Raises
     ------
@@ -172,6 +180,9 @@ def train(places: Places, precision: float, most: int, name: str) -> None:
         fit = fitting.fit(seen, photos.targets, photos.labels, lambda: progress.advance(fitting_task))
     result = steps.conclude(name, photos, fit, precision)
     steps.write(places, result, seen)
+    if as_json:
+        click.echo(json.dumps(json.loads((places.metrics / steps.METRICS).read_text())))
+        return
     for figure, value in result.metrics.items():
         click.echo(f"{figure}={value:.4f}")
     click.echo(f"{places.model}: trained on {len(photos.paths):,} photos of {', '.join(photos.labels)}")

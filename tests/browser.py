@@ -74,6 +74,7 @@ class Browser:
     def running(cls, profile: Path) -> Iterator[Self]:
         (reads, commands), (answers, writes) = os.pipe(), os.pipe()
         # it reads commands from its file 3, and answers on file 4
+        assert CHROMIUM, "no chromium on the path"
         command = ["bash", "-c", f'exec 3<&{reads} 4>&{writes}; exec "$@"', "bash", CHROMIUM, *QUIET]
         process = subprocess.Popen(
             [*command, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
@@ -101,7 +102,8 @@ class Browser:
             told = self._read()
             if told.get("id") == number:
                 assert "error" not in told, (method, told["error"])
-                return told["result"]
+                result: dict[str, Any] = told["result"]
+                return result
             self.events.append(told)
 
     def tab(self) -> Tab:
@@ -115,4 +117,5 @@ class Browser:
             assert more, "the browser has ended"
             self._rest += more
         message, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(message)
+        told: dict[str, Any] = json.loads(message)
+        return told

@@ -1,6 +1,8 @@
 """The options of ``python -m model train`` by which it runs elsewhere than in this process."""
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,11 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="When to stop the job.",
             ),
             click.option("--kms-key", help="A KMS key for the job's volume and model."),
+            click.option(
+                "--dry-run",
+                is_flag=True,
+                help="With --on sagemaker: check what can be, say what would be started, and start nothing.",
+            ),
         )
     ):
         command = option(command)
@@ -65,6 +72,8 @@ def launch(
     spot: bool,
     hours: float,
     kms_key: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Train elsewhere than in this process, and say how it ended.
 
@@ -76,8 +85,10 @@ def launch(
         The folder for what is made.
     hyperparameters
         Of ``python -m model train``.
-    on, algorithm, stage, instance_type, spot, hours, kms_key
+    on, algorithm, stage, instance_type, spot, hours, kms_key, dry_run
         As `launch_options` adds them to the command.
+    as_json
+        Whether to say it as one JSON object.
 
     Raises
     ------
@@ -96,11 +107,29 @@ def launch(
         raise click.UsageError("--on docker trains our own model, on a folder that is here")
     if on == "docker":
         training_job.train_in_docker(Path(data), out, hyperparameters)
-        click.echo(f"{out}: {ARCHIVE}, trained in the container")
+        where = f"{out}: {ARCHIVE}, trained in the container"
+        click.echo((out / training_job.METRICS_FILE).read_text().strip() if as_json else where)
         return
     job = training_job.Job(stage, algorithm, instance_type, spot, hours, kms_key)
+    if dry_run:
+        plan = training_job.foreseen(connect(), job, data)
+        click.echo(json.dumps(plan) if as_json else told(plan))
+        return
     trained = training_job.train_on_sagemaker(connect(), job, data, out, hyperparameters)
+    if as_json:
+        click.echo(json.dumps(asdict(trained) | {"metrics": dict(trained.metrics)}))
+        return
     for name, value in trained.metrics.items():
         click.echo(f"{name}={value:.4f}")
     click.echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
     click.echo(f"Next: python -m model deploy --stage {stage} --training-job {trained.name}")
+
+
+def told(plan: Mapping[str, Any]) -> str:
+    """Tell in words what a training on SageMaker would do."""
+    machine = f"{plan['instance_type']}, spare capacity," if plan["spot"] else plan["instance_type"]
+    labels = ", ".join(plan["labels"])
+    return (
+        f"Would train {plan['image']} on {plan['photos']} photos ({labels}; {plan['data']}) "
+        f"on {machine} for {plan['hours']:g} hours at most; account {plan['account']}, {plan['region']}."
+    )

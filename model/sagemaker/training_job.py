@@ -304,6 +304,35 @@ def sdk() -> Iterator[tuple[Any, Any]]:
             raise TrainingJobError(explain(error)) from error
 
 
+def foreseen(account: Account, job: Job, data: str) -> dict[str, Any]:
+    """Say what `train_on_sagemaker` would start, having checked what can be without starting it.
+
+    Raises
+    ------
+    TrainingJobError
+        There is no data set of ours there.
+    ImageError
+        Our image is not in ECR.
+    """
+    with refusals_explained():
+        url, manifest = place(account, data)
+        our_own = job.algorithm == "ours"
+        container = image.uri(account, "linux/amd64") if our_own else f"SageMaker's {BUILT_IN}"
+        if our_own:
+            image.require(account, container)
+    return {
+        "image": container,
+        "data": url,
+        "photos": len(manifest["sha256"]),
+        "labels": manifest["labels"],
+        "instance_type": job.instance,
+        "spot": job.spot,
+        "hours": job.hours,
+        "account": account.id,
+        "region": account.region,
+    }
+
+
 def stage(account: Account, data: str) -> tuple[str, dict[str, Any]]:
     """Have a data set in S3; return where it is, without a slash at the end, and its manifest.
 
@@ -312,9 +341,23 @@ def stage(account: Account, data: str) -> tuple[str, dict[str, Any]]:
     TrainingJobError
         There is no data set of ours there.
     """
+    url, manifest = place(account, data)
     if not data.startswith("s3://"):
         from model.training import staging  # noqa: PLC0415
 
+        staging.stage(Path(data), url)
+    return url, manifest
+
+
+def place(account: Account, data: str) -> tuple[str, dict[str, Any]]:
+    """Return where in S3 a data set is, or is to be, without a slash at the end, and its manifest.
+
+    Raises
+    ------
+    TrainingJobError
+        There is no data set of ours there.
+    """
+    if not data.startswith("s3://"):
         folder = Path(data)
         dataset.read(folder)
         if not (folder / dataset.MANIFEST).exists():
@@ -324,7 +367,6 @@ def stage(account: Account, data: str) -> tuple[str, dict[str, Any]]:
         content = (folder / dataset.MANIFEST).read_bytes()
         # the address holds the hash: what a job reads is never changed under it
         url = f"s3://{account.workspace.bucket}/data/{hashlib.sha256(content).hexdigest()[:16]}"
-        staging.stage(folder, url)
         return url, json.loads(content)
     url = data.rstrip("/")
     try:

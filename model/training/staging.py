@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 from pathlib import Path
@@ -13,9 +12,8 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
-from rich.progress import track
 
+from model.terminal.progress import counted
 from model.training.dataset import MANIFEST, SPLITS, index_name
 
 if TYPE_CHECKING:
@@ -99,7 +97,7 @@ def _stage(folder: Path, place: _Place) -> Staged:
 
     files = [*sorted(photos), *map(index_name, SPLITS)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        brought = list(_shown(pool.map(bring, files), len(files)))
+        brought = list(counted(pool.map(bring, files), len(files), "Staging"))
     removed = sorted((photos_before - photos) & there)
     _delete(place, removed)
     brought.append(bring(MANIFEST))
@@ -146,9 +144,3 @@ def _delete(place: _Place, names: list[str]) -> None:
             raise StagingError(
                 f"s3://{place.bucket}/{failure['Key']} cannot be deleted: {failure['Message']}"
             )
-
-
-def _shown(done: Iterator[bool], total: int) -> Iterable[bool]:
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return track(done, "Staging", total, console=console, transient=True, disable=hidden)

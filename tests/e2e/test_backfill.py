@@ -217,3 +217,17 @@ def test_stopped_half_way_and_resumed_nothing_is_missing_and_nothing_double(stac
 @pytest.mark.verify
 def test_two_thousand_stopped_half_way_and_resumed_are_all_there_once(stack):
     stopped_and_resumed(stack, 2000)
+
+
+def test_a_dry_run_counts_and_starts_nothing(stack):
+    put(stack, [f"archive/dry/{number}.jpg" for number in range(3)])
+
+    assert run(stack, "archive/dry/", "--dry-run") == {"photos": 3, "already_running": None}
+    executions = stack.client("stepfunctions").list_executions(
+        stateMachineArn=stack.outputs["BackfillStateMachineArn"]
+    )["executions"]
+    inputs = [
+        stack.client("stepfunctions").describe_execution(executionArn=one["executionArn"])["input"]
+        for one in executions
+    ]
+    assert not any("archive/dry/" in given for given in inputs)

@@ -177,3 +177,13 @@ def test_a_stack_in_aws_is_found_by_its_name(stack, monkeypatch):
 
     assert found.outputs == stack.outputs
     assert found.endpoint_url is None
+
+
+def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(stack):
+    before = stack.client("s3").list_objects_v2(Bucket=stack.outputs["UploadBucketName"])["KeyCount"]
+
+    told = json.loads(run(stack, "--burst", 20, "--duplicates", 0.1, "--dry-run", "--json").stdout)
+
+    assert (told["photos"], told["twice"]) == (20, 2)
+    assert told["to"] == f"s3://{stack.outputs['UploadBucketName']}/{traffic.PREFIX}"
+    assert stack.client("s3").list_objects_v2(Bucket=stack.outputs["UploadBucketName"])["KeyCount"] == before

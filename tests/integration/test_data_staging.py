@@ -1,6 +1,7 @@
 """`python -m model data --to s3://…` on the emulator, and its archive fetched over HTTP that breaks off."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -72,6 +73,19 @@ def test_a_data_set_is_staged_as_it_is_on_disk(stack, bucket, photos):
     for path in files:
         key = f"one/two/{path.relative_to(folder).as_posix()}"
         assert stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == path.read_bytes()
+
+
+def test_a_dry_run_writes_nothing_here_or_there(stack, bucket, photos):
+    done = data(stack, photos, "--to", f"s3://{bucket}/one", "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    assert "would be written" in done.stdout
+    assert f"s3://{bucket}/one: would be made the same" in done.stdout
+    assert not (photos.parent / "data").exists()
+    assert keys(stack) == set()
+    told = json.loads(data(stack, photos, "--to", f"s3://{bucket}/one", "--json").stdout)
+    assert told["staged"] == {"uploaded": 7, "unchanged": 0, "deleted": 0}
+    assert sum(sum(counts.values()) for counts in told["photos"].values()) == 4
 
 
 def test_only_what_changed_is_staged_again(stack, bucket, photos):

@@ -289,6 +289,69 @@ def test_rollback_returns_to_the_model_before_and_only_that_one_is_kept(asked, a
     assert routing["Type"] == "ALL_AT_ONCE"
 
 
+def changes(asked: Recorded) -> set[str]:
+    """Which requests were made that can change something."""
+    return {name for name in asked.operations() if not name.startswith(("Describe", "Get", "List"))}
+
+
+def test_a_dry_run_says_what_a_deployment_would_do_and_does_nothing(asked, aws, model, newer):
+    told = succeed("deploy", "--model", model, "--dry-run")
+
+    assert told.startswith(
+        "Would create an endpoint (account 123456789012, us-east-1, stage dev): by-colour 1"
+    )
+    assert changes(asked) == set()
+    assert not FILE.exists()
+    succeed("deploy", "--model", model)
+    before = list(asked.requests)
+    plan = json.loads(succeed("deploy", "--model", newer, "--dry-run", "--json"))
+    assert (plan["action"], plan["endpoint_name"]) == ("update", Deployment.read().endpoint_name)
+    assert (plan["model"], plan["on"]) == ("by-colour 2", "ml.m5.large")
+    asked.requests = asked.requests[len(before) :]
+    assert changes(asked) == set()
+    assert Deployment.read().model == "by-colour 1"
+
+
+def test_a_dry_run_refuses_what_could_not_be_done(asked, model, monkeypatch):
+    succeed("deploy", "--model", model)
+    assert "which is not to be changed" in fail("deploy", "--model", model, "--serverless", "--dry-run")
+    monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
+    assert "model image" in fail("deploy", "--model", model, "--dry-run")
+
+
+def test_what_was_deployed_can_be_read_by_a_program(asked, model):
+    told = json.loads(succeed("deploy", "--model", model, "--json"))
+
+    assert told == json.loads(FILE.read_text())
+    assert json.loads(succeed("parameters", "--json"))["EndpointName"] == told["endpoint_name"]
+
+
+def test_a_dry_run_of_rollback_says_to_which_model_and_stays(asked, aws, model, newer):
+    for folder in (model, newer):
+        serve(aws, folder)
+        succeed("deploy", "--model", folder)
+    asked.requests = []
+
+    told = json.loads(succeed("rollback", "--dry-run", "--json"))
+
+    assert (told["model"], told["dry_run"]) == ("by-colour 1", True)
+    assert "would serve by-colour 1 (1) again" in succeed("rollback", "--dry-run")
+    assert changes(asked) == set()
+    assert Deployment.read().model == "by-colour 2"
+
+
+def test_what_is_destroyed_can_be_read_by_a_program(asked, model):
+    succeed("deploy", "--model", model)
+
+    assert run("destroy", "--json").exit_code == 2
+    planned = json.loads(succeed("destroy", "--dry-run", "--json"))
+    gone = json.loads(succeed("destroy", "--yes", "--json"))
+
+    assert planned["found"] == gone["found"] != []
+    assert (gone["left"], gone["dry_run"], planned["dry_run"]) == ([], False, True)
+    assert json.loads(succeed("destroy", "--yes", "--json"))["found"] == []
+
+
 def test_there_is_nothing_to_roll_back_to_after_a_first_deployment(asked, model):
     assert "nothing to roll back" in fail("rollback")
     succeed("deploy", "--model", model)
@@ -510,7 +573,7 @@ def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, mo
         patch.setattr(endpoint, "wait", interrupt)
         result = run("deploy", "--model", model)
 
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     said = " ".join(result.stderr.split())
     for what in ("model", "endpoint configuration", "endpoint"):
         assert f"{what} scones-unlimited-dev-" in said

@@ -113,6 +113,19 @@ def test_what_is_in_ecr_already_is_neither_built_nor_pushed_again(calls):
         assert not image.is_pushed(account, f"{address.rpartition(':')[0]}@sha256:{'0' * 64}")
 
 
+def test_a_dry_run_says_what_would_be_built_and_pushed_and_does_neither(calls):
+    with mock_aws():
+        account = connect()
+        address = image.uri(account, "linux/amd64")
+
+        told = run("--push", "--dry-run").stdout
+
+        assert told == f"Would build {image.local_name('linux/amd64')} and push it as {address}.\n"
+        assert run("--dry-run").stdout == f"Would build {image.local_name('linux/amd64')}.\n"
+        assert not image.is_pushed(account, address)
+    assert not calls.exists()
+
+
 def test_without_docker_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import botocore.loaders
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from moto import mock_aws
 from PIL import Image
 
 from model import image
+from model.__main__ import cli
 from model.sagemaker import training_job
 from model.sagemaker.account import AccountError, connect
 from model.sagemaker.training_job import Job, TrainingJobError
@@ -221,6 +223,30 @@ def test_an_image_that_is_not_in_ecr_is_missed_before_a_job_is_made(asked, aws, 
         train(Job(), data, tmp_path / "out")
 
     assert asked.of("CreateTrainingJob") == []
+
+
+def run_dry(data: Path, *arguments: str) -> Result:
+    options = ["--data", str(data), "--out", "out", "--on", "sagemaker", "--dry-run", *arguments]
+    return CliRunner(mix_stderr=False).invoke(cli, ["train", *options])
+
+
+def test_a_dry_run_says_what_would_be_started_and_starts_nothing(asked, data):
+    told = json.loads(run_dry(data, "--spot", "--json").stdout)
+
+    assert (told["photos"], told["labels"]) == (8, ["bicycle", "motorcycle"])
+    assert (told["instance_type"], told["spot"], told["hours"]) == ("ml.m5.xlarge", True, 2)
+    assert f"on {told['photos']} photos" in run_dry(data).stdout
+    assert "ml.g4dn.xlarge" in run_dry(data, "--algorithm", "built-in").stdout
+    assert {name for name in asked.operations() if name.startswith(("Create", "Put"))} == set()
+
+
+def test_a_dry_run_misses_what_a_job_would_miss(asked, data, monkeypatch):
+    monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
+
+    done = run_dry(data)
+
+    assert done.exit_code == 1
+    assert "python -m model image" in done.stderr
 
 
 def test_a_job_that_is_not_there_is_said_so(asked):

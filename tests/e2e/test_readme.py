@@ -1,0 +1,198 @@
+"""The README by itself: each of its commands, in a clone whose path has a space in it."""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from moto import mock_aws
+
+from local import pictures
+from local.stack import ENDPOINT_NAME, Stack
+from model import image
+from model.__main__ import cli
+from model.sagemaker.account import Account, connect
+from model.sagemaker.deployment import Deployment
+from tests import moto_gaps, readme
+from tests.conftest import ROOT, free_port
+
+# moto leaves the bucket's policy out
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone of what is committed, with what is installed here, and someone's photos."""
+
+    folder: Path
+    pictures: Path
+    ports: dict[str, str]
+
+    def run(self, command: str, **env: str) -> str:
+        """Run one of the README's commands, and return what it printed."""
+        done = subprocess.run(
+            ["bash", "-c", command.replace("~/Pictures", str(self.pictures))],
+            cwd=self.folder,
+            check=False,
+            env={**os.environ, **self.ports, "COLUMNS": "120", **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Clone:
+    home = tmp_path_factory.mktemp("home")
+    for subject in (pictures.bicycle, pictures.motorcycle):
+        for seed in range(24):
+            folder = home / "Pictures" / (f"ours/{subject.__name__}" if seed else "couriers")
+            folder.mkdir(parents=True, exist_ok=True)
+            photo = pictures.encoded(pictures.picture(subject, seed))
+            (folder / f"{subject.__name__}-{seed}.jpg").write_bytes(photo)
+    parent = home / "my projects"
+    parent.mkdir()
+    cloning = readme.CLONE.replace("<this repository>", str(ROOT))
+    subprocess.run(["bash", "-c", cloning], cwd=parent, check=True, capture_output=True)
+    folder = parent / "scones-unlimited"
+    install(folder)
+    ports = {"EMULATOR_PORT": str(free_port()), "ENDPOINT_PORT": str(free_port())}
+    return Clone(folder, home / "Pictures", ports)
+
+
+def install(folder: Path) -> None:
+    """Have `make setup` find everything there: what it installs is what is installed here."""
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    for name in ("pyproject.toml", "uv.lock", ".python-version"):
+        os.utime(folder / name, (0, 0))
+    if (ROOT / ".local" / "uv").exists():
+        (folder / ".local").mkdir()
+        (folder / ".local" / "uv").symlink_to(ROOT / ".local" / "uv")
+
+
+@pytest.fixture
+def account() -> Iterator[Account]:
+    """An account with the role, and nothing of stage dev."""
+    with moto_gaps.filled(), mock_aws():
+        account = connect()
+        account.cloudformation.create_stack(
+            StackName="scones-unlimited-roles",
+            TemplateBody=(ROOT / "model" / "roles.yaml").read_text(),
+            Capabilities=["CAPABILITY_IAM"],
+        )
+        yield account
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("command", readme.DEMOS)
+def test_the_demo_and_ones_own_photos(clone, command):
+    shown = clone.run(command)
+
+    assert "accepted" in shown
+    assert "motorcycle" in shown
+
+
+@pytest.mark.verify
+def test_a_model_of_ones_own_and_a_stack_that_stays_up(clone):
+    clone.run(readme.TRAIN)
+    assert (clone.folder / ".local" / "evaluation" / "report.html").is_file()
+    assert readme.DOWN in clone.run(readme.UP)
+    try:
+        assert "drifted from" in clone.run(readme.DRIFT)
+    finally:
+        ended = clone.run(readme.DOWN)
+    assert ended == "Ended the endpoint and the emulator.\n"
+
+
+@pytest.mark.verify
+def test_a_photo_is_classified_by_what_is_deployed(clone):
+    clone.run(readme.UP)
+    try:
+        stack = Stack.find(home=clone.folder / ".local")
+        aws = {"AWS_ENDPOINT_URL": stack.endpoint_url}
+        clone.run(readme.ROLES, **aws)
+        deployment().write(clone.folder / "deployment.json")
+        clone.run(f"{readme.DEPLOY} ARCHITECTURE=x86_64", **aws)
+        assert outcome_of_a_photo(stack, "scones-unlimited-dev") == "accepted"
+    finally:
+        clone.run(readme.DOWN)
+        (clone.folder / "deployment.json").unlink(missing_ok=True)
+
+
+def deployment() -> Deployment:
+    """What `model deploy` leaves, of the local stack's endpoint."""
+    return Deployment(
+        stage="dev",
+        region="us-east-1",
+        account="000000000000",
+        endpoint_name=ENDPOINT_NAME,
+        class_labels=("bicycle", "motorcycle", "other"),
+        confidence_threshold=0.8,
+        image_size=224,
+        capture_uri=None,
+        model="zero-shot 1",
+        model_package="arn:aws:sagemaker:us-east-1:000000000000:model-package/scones-unlimited/1",
+        deployed_at="2026-03-04T18:39:41Z",
+    )
+
+
+def outcome_of_a_photo(stack: Stack, name: str) -> str:
+    """Upload a photo to a stack, and wait for its outcome."""
+    (described,) = stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
+    bucket, key = outputs["UploadBucketName"], "uploads/photo.jpg"
+    photo = pictures.encoded(pictures.picture(pictures.bicycle, 1))
+    stack.client("s3").put_object(Bucket=bucket, Key=key, Body=photo)
+    wanted = {"photo": {"S": f"s3://{bucket}/{key}"}}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = stack.client("dynamodb").get_item(TableName=outputs["ResultsTableName"], Key=wanted)
+        if item := answer.get("Item"):
+            return str(item["outcome"]["S"])
+        time.sleep(0.5)
+    return "missing"
+
+
+def ask(command: str, *more: str) -> str:
+    """Have this process do what a command line calls `python -m model` for."""
+    arguments = shlex.split(command.partition("-m model ")[2])
+    done = CliRunner(mix_stderr=False).invoke(cli, [*arguments, *more])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_the_container_and_the_endpoint_can_be_tried_first(account):
+    address = image.uri(account, "linux/amd64")
+    assert f"push it as {address}" in ask(readme.IMAGE, "--dry-run")
+    image.make_repository(account)
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
+    account.ecr.put_image(
+        repositoryName=image.REPOSITORY,
+        imageManifest=json.dumps(manifest),
+        imageTag=image.tag("linux/amd64"),
+    )
+
+    assert ask(readme.IMAGE, "--dry-run") == f"{address} is there.\n"
+    assert ask(readme.MODEL, "--dry-run").startswith("Would create an endpoint (account 123456789012")
+
+
+def test_where_nothing_is_there_is_nothing_to_destroy(account, monkeypatch):
+    monkeypatch.setattr(image, "local_images", list)
+    recipe = subprocess.run(
+        ["make", "--dry-run", *readme.DESTROY.split()[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()[-1]
+
+    assert ask(recipe) == "There is nothing of stage dev to delete.\n"
