@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,16 @@ def wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 def stop_all(registry: Path) -> list[str]:
     """End every registered server and all that it started; return the names of those that still ran."""
-    found = {entry["name"]: process for entry in registered(registry) if (process := alive(entry))}
+    stopped = stop([entry["name"] for entry in registered(registry)], registry)
+    registry.unlink(missing_ok=True)
+    return stopped
+
+
+def stop(names: Collection[str], registry: Path) -> list[str]:
+    """End the registered servers of these names, as `stop_all` does."""
+    entries = registered(registry)
+    ending = [entry for entry in entries if entry["name"] in names]
+    found = {entry["name"]: process for entry in ending if (process := alive(entry))}
     family = [member for process in found.values() for member in [process, *process.children(recursive=True)]]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -118,7 +127,8 @@ def stop_all(registry: Path) -> list[str]:
             member.kill()
     psutil.wait_procs(stubborn, timeout=STOPPED_WITHIN)
     _children[:] = [child for child in _children if child.poll() is None]
-    registry.unlink(missing_ok=True)
+    if entries:
+        registry.write_text(json.dumps([entry for entry in entries if entry not in ending], indent=2))
     return list(found)
 
 
