@@ -199,7 +199,7 @@ class Stack:
         processes.stop([ENDPOINT], self._registry)
         processes.start([self._endpoint()], self._registry)
         # said even when there is none: a stack that is updated keeps what it was told before
-        self.deploy(parameters(described) | {"BaselineUri": ""} | self.place_baseline(self.model))
+        self.deploy(parameters(described) | {"BaselineUri": '""'} | self.place_baseline(self.model))
 
     def place_baseline(self, source: Path | None) -> dict[str, object]:
         """Put a baseline, a file or in a model's folder, where monitoring finds it; return its parameter."""

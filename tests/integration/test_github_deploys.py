@@ -1,7 +1,7 @@
 """A review's stack as GitHub makes and deletes it, with what the deploying role of .github/oidc.yaml may do.
 
-That this is enough is seen as far as the emulator asks: it asks for no iam:PassRole, and takes no notice of the
-role under which CloudFormation works, whose permissions tests/unit/test_github.py looks at.
+That this is enough is seen as far as the emulator asks: it asks for no iam:PassRole, and takes no notice of
+the role under which CloudFormation works, whose permissions tests/unit/test_github.py looks at.
 """
 
 import json
