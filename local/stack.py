@@ -165,7 +165,14 @@ class Stack:
     def build(self, template: Path = ROOT / "template.yaml") -> None:
         """Build the functions as Lambda gets them."""
         cache = HOME / "build-cache"
+        # sam uses what it has built before only where its notes of that are, beside what it builds.
+        notes, kept = self._built.with_name("build.toml"), cache / "build.toml"
+        if kept.exists() and not notes.exists():
+            shutil.copy(kept, notes)
         self._sam("build", f"--template={template}", f"--build-dir={self._built}", f"--cache-dir={cache}")
+        draft = kept.with_name(f"{os.getpid()}.toml")
+        shutil.copy(notes, draft)
+        draft.replace(kept)
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         """Deploy what was built, or bring what is deployed up to it."""

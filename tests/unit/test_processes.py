@@ -47,3 +47,21 @@ def test_one_server_is_ended_and_the_others_stay(tmp_path):
         for process in started.values():
             process.kill()
             process.wait()
+
+
+def test_a_server_that_another_process_started_has_ended_when_it_is_a_zombie(tmp_path, monkeypatch):
+    """Whoever started it asks about it later, or never."""
+    started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    created = psutil.Process(started.pid).create_time()
+    registry = tmp_path / "processes.json"
+    registry.write_text(json.dumps([{"name": "one", "pid": started.pid, "created": created}]))
+    monkeypatch.setattr(psutil, "wait_procs", lambda *_, **__: None)  # as one that is not its parent waits
+    killed = []
+    monkeypatch.setattr(psutil.Process, "kill", lambda process: killed.append(process.pid))
+    try:
+        assert processes.stop(["one"], registry) == ["one"]
+        assert killed == []
+        assert not processes.lives(psutil.Process(started.pid))
+    finally:
+        started.kill()
+        started.wait()
