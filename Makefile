@@ -14,7 +14,8 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test verify lint audit format build sagemaker roles deploy destroy bench docs pictures
+.PHONY: help setup demo up down drift traffic replay backfill train test unit verify lint audit format build \
+  sagemaker roles github deploy destroy bench docs pictures
 
 help:  ## list these
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -70,6 +71,9 @@ rings = $(BIN)/python -m pytest -n logical $(1) tests/unit \
 test: setup  ## all tests: unit, integration, end to end
 	@$(call rings)
 
+unit: setup  ## the unit tests alone
+	@$(BIN)/python -m pytest -n logical tests/unit
+
 verify: setup  ## all tests, the long ones too (half an hour)
 	@$(call rings,-m "")
 
@@ -77,13 +81,14 @@ lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/cfn-lint template.yaml model/roles.yaml events/subscriber.yaml
+	@$(BIN)/cfn-lint template.yaml model/roles.yaml events/subscriber.yaml .github/oidc.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 # Each in an environment of its own, as checkov pins half of ours to other versions.
-audit: setup  ## security: the code, the templates, known vulnerabilities of what is locked
+audit: setup  ## security: the code, the templates, the workflows, known vulnerabilities of what is locked
 	@$(UV) tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive functions model local
 	@$(UV) tool run --quiet checkov@3.3.30 --config-file .checkov.yaml
+	@$(UV) tool run --quiet zizmor@1.32.0 --quiet --offline --min-severity medium .github
 	@found=$$($(UV) audit --locked 2>&1) && echo "$$found" || { echo "$$found" >&2; \
 	  [[ $$found == *"error sending request"* ]] && echo "Vulnerabilities were not looked up: osv.dev is out of reach." >&2; }
 
@@ -91,7 +96,9 @@ format: setup  ## bring the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-SAM_BUILD = $(BIN)/sam build --config-env $(STAGE) --parameter-overrides Architecture=$(ARCHITECTURE)
+# Any other stage's stack is as a review's in samconfig.toml, with a name and a tag of its own.
+SAM_STAGE = --config-env $(or $(filter dev prod,$(STAGE)),review)
+SAM_BUILD = $(BIN)/sam build $(SAM_STAGE) --parameter-overrides Architecture=$(ARCHITECTURE)
 
 build: setup  ## the functions, as Lambda gets them [ARCHITECTURE=arm64|x86_64]
 	@$(SAM_BUILD)
@@ -100,11 +107,17 @@ roles: setup  ## once an account: the role, the policy and the bucket for SageMa
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
 	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
-deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
+github: setup  ## once a stage: the roles with which GitHub deploys it, REPOSITORY=owner/name [STAGE=dev|prod|review] [PROVIDER=arn:…]
+	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \
+	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
+
+deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
 	@asked=$$($(BIN)/python -m model parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
 	  && mapfile -t parameters <<< "$$asked" \
 	  && $(SAM_BUILD) \
-	  && $(BIN)/sam deploy --config-env $(STAGE) \
+	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name scones-unlimited-$(STAGE) \
+	       --tags "project=scones-unlimited stage=$(STAGE)" $(if $(CI),--no-confirm-changeset) \
+	       $(if $(CLOUDFORMATION_ROLE),--role-arn $(CLOUDFORMATION_ROLE)) \
 	       --parameter-overrides Architecture=$(ARCHITECTURE) "$${parameters[@]}" \
 	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $(PARAMETERS)
 

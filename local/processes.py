@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,19 +107,46 @@ def wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 def stop_all(registry: Path) -> list[str]:
     """End every registered server and all that it started; return the names of those that still ran."""
-    found = {entry["name"]: process for entry in registered(registry) if (process := alive(entry))}
+    stopped = stop([entry["name"] for entry in registered(registry)], registry)
+    registry.unlink(missing_ok=True)
+    return stopped
+
+
+def stop(names: Collection[str], registry: Path) -> list[str]:
+    """End the registered servers of these names, as `stop_all` does."""
+    entries = registered(registry)
+    ending = [entry for entry in entries if entry["name"] in names]
+    found = {entry["name"]: process for entry in ending if (process := alive(entry))}
     family = [member for process in found.values() for member in [process, *process.children(recursive=True)]]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, stubborn = psutil.wait_procs(family, timeout=STOPPED_WITHIN)
-    for member in stubborn:
+    for member in outlasting(family):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(stubborn, timeout=STOPPED_WITHIN)
+    outlasting(family)
     _children[:] = [child for child in _children if child.poll() is None]
-    registry.unlink(missing_ok=True)
+    if entries:
+        registry.write_text(json.dumps([entry for entry in entries if entry not in ending], indent=2))
     return list(found)
+
+
+def outlasting(family: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Wait for processes to end; return those that have not after `STOPPED_WITHIN`."""
+    give_up_at = time.monotonic() + STOPPED_WITHIN
+    left = [member for member in family if lives(member)]
+    while left and time.monotonic() < give_up_at:
+        psutil.wait_procs(left, timeout=0.1)
+        left = [member for member in left if lives(member)]
+    return left
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process has not ended; one that its parent has not asked about yet has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def running(registry: Path) -> list[str]:
@@ -136,10 +163,10 @@ def alive(entry: Mapping[str, Any]) -> psutil.Process | None:
     """Return an entry's process, unless it has ended and its id may be another's by now."""
     try:
         process = psutil.Process(entry["pid"])
-        same = process.create_time() == entry["created"] and process.status() != psutil.STATUS_ZOMBIE
+        same = process.create_time() == entry["created"]
     except psutil.NoSuchProcess:
         return None
-    return process if same else None
+    return process if same and lives(process) else None
 
 
 def require_free(server: Server) -> None:

@@ -22,6 +22,8 @@ from model.pipeline.stack import AT_AN_ADDRESS, CREDENTIALS, local_session
 
 ROOT = Path(__file__).parents[1]
 
+ENDPOINT = "the endpoint"
+"""What the model's server is called where processes are."""
 ENDPOINT_NAME = "vehicle-classifier"
 CAPTURE_BUCKET = "scones-unlimited-captures"
 CAPTURE_URI = f"s3://{CAPTURE_BUCKET}/captures"
@@ -163,7 +165,14 @@ class Stack:
     def build(self, template: Path = ROOT / "template.yaml") -> None:
         """Build the functions as Lambda gets them."""
         cache = HOME / "build-cache"
+        # sam uses what it has built before only where its notes of that are, beside what it builds.
+        notes, kept = self._built.with_name("build.toml"), cache / "build.toml"
+        if kept.exists() and not notes.exists():
+            shutil.copy(kept, notes)
         self._sam("build", f"--template={template}", f"--build-dir={self._built}", f"--cache-dir={cache}")
+        draft = kept.with_name(f"{os.getpid()}.toml")
+        shutil.copy(notes, draft)
+        draft.replace(kept)
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         """Deploy what was built, or bring what is deployed up to it."""
@@ -181,6 +190,23 @@ class Stack:
             "outputs": self.outputs,
         }
         self.description.write_text(json.dumps(described, indent=2) + "\n")
+
+    def serve(self, model: Path | None) -> None:
+        """Have the endpoint serve another model, and the stack know its labels, threshold and baseline.
+
+        Raises
+        ------
+        ArtifactError
+            There is no such model; the endpoint serves what it did.
+        LocalError
+            It does not start, or the deployment fails.
+        """
+        described = Classifier.load(model).description
+        self.model = model.resolve() if model else None
+        processes.stop([ENDPOINT], self._registry)
+        processes.start([self._endpoint()], self._registry)
+        # said even when there is none: a stack that is updated keeps what it was told before
+        self.deploy(parameters(described) | {"BaselineUri": '""'} | self.place_baseline(self.model))
 
     def place_baseline(self, source: Path | None) -> dict[str, object]:
         """Put a baseline, a file or in a model's folder, where monitoring finds it; return its parameter."""
@@ -217,7 +243,7 @@ class Stack:
     def _endpoint(self) -> processes.Server:
         serve = [sys.executable, "-m", "model", "serve", *([f"--model={self.model}"] if self.model else [])]
         return processes.Server(
-            name="the endpoint",
+            name=ENDPOINT,
             command=[
                 *serve,
                 f"--port={self.ports.endpoint}",

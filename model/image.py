@@ -20,6 +20,8 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 
 CONTENT = ("pyproject.toml", "uv.lock", ".dockerignore", "functions/**/*.py", "model/**/*")
 """What decides what is in the image."""
+LEFT_OUT = {"__pycache__", ".ipynb_checkpoints"}
+"""Folders that come and go with use, as what a notebook shows does; .dockerignore leaves them out, too."""
 KEPT = 10
 """Images of a repository; older ones are deleted by its lifecycle policy."""
 
@@ -76,7 +78,7 @@ def tag(platform: str) -> str:
     """Return the image's tag: what is in it, hashed, and the processor."""
     content = hashlib.sha256()
     for path in sorted({path for pattern in CONTENT for path in ROOT.glob(pattern)}):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.is_file() and path.suffix != ".ipynb" and not LEFT_OUT.intersection(path.parts):
             content.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{content.hexdigest()[:16]}-{platform.removeprefix('linux/')}"
 

@@ -7,7 +7,7 @@ from model.network.classifier import Classifier
 def test_a_dirty_lens_and_night_are_found_and_told_when(stack, monkeypatch):
     monkeypatch.setattr(watch, "YESTERDAY", 80)
     monkeypatch.setattr(watch, "TODAY", 160)
-    monkeypatch.setattr(watch, "DAY", 30.0)
+    monkeypatch.setattr(watch, "DAY", 15.0)
     monkeypatch.setattr(watch, "PARTS", 2)
 
     rehearsed = watch.rehearse(stack, Classifier.load().description, print)

@@ -5,22 +5,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import boto3
+import nbformat
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 from PIL import Image
 
+import local.stack
 from local import demo, pictures
 from local.stack import Stack
 from model import image
 from model.__main__ import cli
 from model.sagemaker import endpoint, inventory
 from model.sagemaker.account import connect
-from model.sagemaker.deployment import Deployment
+from model.sagemaker.deployment import FILE, Deployment
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, recording
 from tests.conftest import ROOT
@@ -175,6 +179,49 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
     assert left_at_moto() == {}
     assert not Path("deployment.json").exists()
     assert run("destroy", "--yes") == "There is nothing of this project to delete.\n"
+
+
+@pytest.mark.verify
+def test_the_notebook_goes_through_it_all_by_the_same_cells(stack, asked, aws, monkeypatch, tmp_path):
+    """tests/e2e/test_walkthrough.py has them run on a local stack; here the endpoint is SageMaker's."""
+    if (ROOT / FILE).exists():
+        pytest.skip(f"there is a {FILE}, which the notebook would write anew and delete")
+    make_roles(stack)
+    push_image()
+    workspace = f"s3://{connect().workspace.bucket}/captures"
+    monkeypatch.setenv("STACK", "scones-unlimited-dev")
+    monkeypatch.setenv("OUT", str(tmp_path / "out"))
+    monkeypatch.setenv("DESTROY", "yes")
+    monkeypatch.delenv("SOURCE", raising=False)
+    monkeypatch.chdir(ROOT / "model")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    # `make deploy`, without moto, which has only this process
+    for_make = stack._environment() | {"ARCHITECTURE": "x86_64"}
+    monkeypatch.setattr(subprocess, "run", partial(subprocess.run, env=for_make))
+    shown: list[object] = []
+    known: dict[str, Any] = {"display": shown.append}
+
+    try:
+        for cell in nbformat.read(ROOT / "model" / "walkthrough.ipynb", as_version=4).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, cell.id, "exec"), known)
+            if "train.command" in cell.source:  # what SageMaker does: serve this model, and capture
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(local.stack, "CAPTURE_URI", workspace)
+                    patch.setattr(subprocess, "run", subprocess.run.func)
+                    stack.serve(tmp_path / "out" / "model")
+    finally:
+        monkeypatch.undo()
+        stack.serve(None)
+
+    assert known["told"]["EndpointName"].startswith("scones-unlimited-dev-")
+    assert known["told"]["CaptureUri"] == workspace
+    assert {one.outcome for one in known["outcomes"]} <= {"accepted", "needs_review"}
+    assert known["tally"].records == len(known["sent"]) + 1
+    assert "sharpness" in known["report"].drifted
+    assert len(shown) == 3
+    assert left_at_moto() == {}
+    assert not (ROOT / FILE).exists()
 
 
 def leave(stack: Stack, url: str, content: bytes) -> None:

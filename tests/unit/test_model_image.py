@@ -69,6 +69,24 @@ def test_the_tag_changes_with_what_is_in_it_and_the_processor(monkeypatch, tmp_p
     assert image.tag("linux/amd64") != one
 
 
+def test_the_tag_stays_when_the_notebook_is_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(image, "ROOT", tmp_path)
+    (tmp_path / "model" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "model" / "serve.py").write_text("one")
+    one = image.tag("linux/amd64")
+
+    (tmp_path / "model" / "walkthrough.ipynb").write_text("what it showed")
+    (tmp_path / "model" / ".ipynb_checkpoints" / "serve-checkpoint.py").write_text("one")
+
+    assert image.tag("linux/amd64") == one
+
+
+def test_what_does_not_count_is_not_sent_to_docker_either():
+    ignored = (image.ROOT / ".dockerignore").read_text().splitlines()
+
+    assert {f"**/{name}" for name in (*image.LEFT_OUT, "*.ipynb")} <= set(ignored)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_pushing_makes_the_repository_and_leaves_no_password_behind(calls, monkeypatch, fails):
     monkeypatch.setenv("PUSH_FAILS", "1" if fails else "0")

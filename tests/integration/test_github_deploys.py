@@ -1,0 +1,96 @@
+"""A review's stack as GitHub makes and deletes it, with what the deploying role of .github/oidc.yaml may do.
+
+That this is enough is seen as far as the emulator asks: it asks for no iam:PassRole, and takes no notice of
+the role under which CloudFormation works, whose permissions tests/unit/test_github.py looks at.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from local.stack import Stack
+from tests.conftest import ROOT
+
+STAGE = "review7"
+NAME = f"scones-unlimited-{STAGE}"
+PROVIDER = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
+
+
+def done(stack: Stack, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, env=stack._environment() | env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def roles(stack: Stack) -> Iterator[Mapping[str, str]]:
+    """The outputs of what `make github` makes for reviews."""
+    made = done(
+        stack, "make", "github", "STAGE=review", "REPOSITORY=scones/unlimited", f"PROVIDER={PROVIDER}"
+    )
+    assert made.returncode == 0, made.stderr
+    cloudformation = stack.client("cloudformation")
+    (described,) = cloudformation.describe_stacks(StackName="scones-unlimited-github-review")["Stacks"]
+    yield {one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}
+    cloudformation.delete_stack(StackName="scones-unlimited-github-review")
+
+
+@pytest.fixture(scope="module")
+def workflow(stack: Stack, roles: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The environment of a workflow: the credentials of a user who may do what the role may."""
+    iam, role = stack.client("iam"), roles["DeployRoleArn"].rpartition("/")[2]
+    document = iam.get_role_policy(RoleName=role, PolicyName="deploy")["PolicyDocument"]
+    iam.create_user(UserName="workflow")
+    iam.put_user_policy(UserName="workflow", PolicyName="deploy", PolicyDocument=json.dumps(document))
+    key = iam.create_access_key(UserName="workflow")["AccessKey"]
+    yield {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        "CI": "true",
+        "ARCHITECTURE": "x86_64",
+        "ENDPOINT": "vehicle-classifier",
+        "PARAMETERS": "",
+        "CLOUDFORMATION_ROLE": roles["CloudFormationRoleArn"],
+    }
+    iam.delete_access_key(UserName="workflow", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user_policy(UserName="workflow", PolicyName="deploy")
+    iam.delete_user(UserName="workflow")
+
+
+def test_a_review_is_deployed_and_destroyed(stack, workflow):
+    deployed = done(stack, "make", "deploy", **workflow, STAGE=STAGE)
+
+    assert deployed.returncode == 0, deployed.stderr
+    cloudformation = stack.client("cloudformation")
+    (described,) = cloudformation.describe_stacks(StackName=NAME)["Stacks"]
+    assert {tag["Key"]: tag["Value"] for tag in described["Tags"]} == {
+        "project": "scones-unlimited",
+        "stage": STAGE,
+    }
+    bucket = next(
+        one["OutputValue"] for one in described["Outputs"] if one["OutputKey"] == "UploadBucketName"
+    )
+    stack.client("s3").put_object(Bucket=bucket, Key="archive/left.jpg", Body=b"a photo that is left")
+
+    destroyed = done(stack, sys.executable, "-m", "model", "destroy", "--stack", NAME, "--yes", **workflow)
+
+    assert destroyed.returncode == 0, destroyed.stderr
+    assert NAME not in str(cloudformation.describe_stacks()["Stacks"])
+
+
+@pytest.mark.parametrize("name", ["scones-unlimited-dev", "scones-unlimited-prod", "scones-unlimited-roles"])
+def test_it_reaches_no_other_stage(stack, workflow, name):
+    keys = (workflow["AWS_ACCESS_KEY_ID"], workflow["AWS_SECRET_ACCESS_KEY"])
+    cloudformation = boto3.Session(*keys, region_name=stack.region).client(
+        "cloudformation", endpoint_url=stack.endpoint_url
+    )
+
+    with pytest.raises(ClientError, match="not authorized to perform: cloudformation:CreateChangeSet"):
+        cloudformation.create_change_set(StackName=name, ChangeSetName="one", TemplateBody="{}")
+    with pytest.raises(ClientError, match="not authorized to perform: cloudformation:DeleteStack"):
+        cloudformation.delete_stack(StackName=name)
