@@ -188,7 +188,7 @@ def test_the_container_and_the_endpoint_can_be_tried_first(account):
 def test_where_nothing_is_there_is_nothing_to_destroy(account, monkeypatch):
     monkeypatch.setattr(image, "local_images", list)
     recipe = subprocess.run(
-        ["make", "--dry-run", *readme.DESTROY.split()[1:]],
+        ["make", "--no-print-directory", "--dry-run", *readme.DESTROY.split()[1:]],
         cwd=ROOT,
         capture_output=True,
         text=True,
