@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import log_softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
@@ -24,14 +23,14 @@ COMPONENTS = 256
 """Directions in which training photos differ most; the trained expert looks at no others."""
 SPAN = 64
 """Of these, the ones that say what is usual."""
-SHRINKAGES = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""How far the covariance is drawn to the identity, 0 to 1; cross-validation chooses one."""
+PENALTIES = (3.0, 10.0, 30.0, 100.0)
+"""Inverse strengths of regularisation, of which cross-validation chooses one."""
 DETAILED_PHOTOS = 100
 """So many training photos with detail it takes to learn from them how much ImageNet's expert counts."""
-IMAGENET_COUNTS = 4.0
+IMAGENET_COUNTS = 3.0
 """Beta where the training photos cannot tell: the network was trained with smoothed labels, and is more often
 right than it says. Like the next three chosen on a few dozen photos (docs/decisions.md)."""
-COUNTED_TWICE, ASKED_BEYOND = 0.5, 2.4
+COUNTED_TWICE, ASKED_BEYOND = 0.4, 2.0
 """The e and f of the head's formulas where the training photos cannot tell."""
 VEHICLES_KEPT = 0.995
 """Of training photos of vehicles, are taken for vehicles, if none show what something else looks like."""
@@ -56,15 +55,15 @@ class Fit:
         Fitted to all photos.
     held_out
         For each photo the probabilities that a head gave which was fitted without it, float [N, labels].
-    shrinkage
-        Of the covariance, the one chosen.
+    penalty
+        The inverse strength of regularisation chosen.
     folds
         In how many parts the photos were held out.
     """
 
     head: Head
     held_out: Floats
-    shrinkage: float
+    penalty: float
     folds: int
 
 
@@ -104,41 +103,39 @@ def fit(
         raise FitError(f"photos of at least two labels are needed, to tell {labels[0]} from something")
     folds = min(FOLDS, int(counts.min()))
     shown = np.array(labels)[targets]
-    by_shrinkage, distance = _held_out_logits(seen, targets, labels, folds, advance)
-    shrinkage = min(SHRINKAGES, key=lambda one: _calibrated_loss(by_shrinkage[one], targets))
+    by_penalty, distance = _held_out_logits(seen, targets, labels, folds, advance)
+    penalty = min(PENALTIES, key=lambda one: log_loss(by_penalty[one], targets))
     complete = (*labels, *([OTHER] if OTHER not in labels else []))
-    expert = fit_experts(seen.descriptor, targets, labels, [shrinkage])[shrinkage]
+    expert = fit_experts(seen.descriptor, targets, labels, [penalty])[penalty]
     advance()
     head = Head(complete, tuple(labels), expert, UNWEIGHED)
-    witnesses = replace(head.witnesses(seen), trained=by_shrinkage[shrinkage], distance=distance)
+    witnesses = replace(head.witnesses(seen), trained=by_penalty[penalty], distance=distance)
     head = replace(head, weighing=_weigh(head, witnesses, shown))
-    return Fit(head, head.weigh(witnesses), shrinkage, folds)
+    return Fit(head, head.weigh(witnesses), penalty, folds)
 
 
 def _held_out_logits(
     seen: Seen, targets: Integers, labels: Sequence[str], folds: int, advance: Callable[[], None]
 ) -> tuple[dict[float, Floats], Floats]:
-    """Ask each photo's expert that was fitted without it: the logits for each shrinkage, and the distance."""
-    logits: dict[float, Floats] = {one: np.zeros((len(targets), len(labels))) for one in SHRINKAGES}
+    """Ask each photo's expert that was fitted without it: the logits for each penalty, and the distance."""
+    logits: dict[float, Floats] = {one: np.zeros((len(targets), len(labels))) for one in PENALTIES}
     distance: Floats = np.zeros(len(targets))
     splits = StratifiedKFold(folds, shuffle=True, random_state=SEED)
     for fitted, held_out in splits.split(targets, targets):
-        experts = fit_experts(seen.descriptor[fitted], targets[fitted], labels, SHRINKAGES)
-        for shrinkage, expert in experts.items():
-            logits[shrinkage][held_out], distance[held_out] = expert(seen.descriptor[held_out])
+        experts = fit_experts(seen.descriptor[fitted], targets[fitted], labels, PENALTIES)
+        for penalty, expert in experts.items():
+            logits[penalty][held_out], distance[held_out] = expert(seen.descriptor[held_out])
         advance()
     return logits, distance
 
 
 def fit_experts(
-    descriptor: Floats, targets: Integers, labels: Sequence[str], shrinkages: Sequence[float]
+    descriptor: Floats, targets: Integers, labels: Sequence[str], penalties: Sequence[float]
 ) -> dict[float, Expert]:
-    """Fit an expert for each shrinkage of the covariance.
+    """Fit an expert for each inverse strength of regularisation.
 
-    It is a linear discriminant analysis on the principal components of the scaled descriptors, with the
-    covariance drawn to the identity: J. H. Friedman, "Regularized discriminant analysis" (Journal of the
-    American Statistical Association 84, 1989), equation 18. It learns from all photos alike; a logistic
-    regression learns most from those on the wrong side, and about one in a hundred has a label that is wrong.
+    It is a logistic regression on the principal components of the scaled descriptors. (Without leaving
+    components out, that is the regression on the descriptors themselves, as a rotation changes nothing.)
 
     Parameters
     ----------
@@ -146,8 +143,8 @@ def fit_experts(
         Float [N, D].
     targets, labels
         As of `fit`.
-    shrinkages
-        Those wanted, 0 to 1.
+    penalties
+        The strengths wanted.
     """
     shows_vehicle = np.array([label != OTHER for label in labels])[targets]
     scale = Scale.fit(descriptor[shows_vehicle])
@@ -156,23 +153,13 @@ def fit_experts(
     span = principal_components(scaled[shows_vehicle, : features.POOLED], SPAN)
     coordinates = scaled @ components.T
     experts = {}
-    for shrinkage in shrinkages:
-        weights, bias = _discriminate(coordinates, targets, shrinkage)
-        experts[shrinkage] = Expert(scale, components.T @ weights.T, bias, span)
+    for penalty in penalties:
+        regression = LogisticRegression(C=penalty, max_iter=1000).fit(coordinates, targets)
+        weights, bias = regression.coef_, regression.intercept_
+        if len(labels) == 2:  # noqa: PLR2004  of two classes scikit-learn gives the logit of the second
+            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+        experts[penalty] = Expert(scale, components.T @ weights.T, bias, span)
     return experts
-
-
-def _discriminate(coordinates: Floats, targets: Integers, shrinkage: float) -> tuple[Floats, Floats]:
-    """Fit the analysis to float [N, C]; give the T labels' weights, float [T, C], and biases, float [T]."""
-    labels = len(np.unique(targets))
-    if len(targets) == labels:
-        # how photos of one label differ is not to be seen in one photo each: there is nothing to go by
-        return np.zeros((labels, coordinates.shape[1])), np.zeros(labels)
-    analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(coordinates, targets)
-    weights, bias = analysis.coef_, analysis.intercept_
-    if labels == 2:  # noqa: PLR2004  of two classes scikit-learn gives the logit of the second
-        return np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-    return weights, bias
 
 
 def principal_components(rows: Floats, most: int) -> Floats:
@@ -251,12 +238,6 @@ def _weigh_experts(head: Head, witnesses: Witnesses, shown: Names) -> tuple[floa
     found = minimize(unlikeliness, np.zeros(1 + heard), method="Nelder-Mead")
     alpha, *beta = np.exp(found.x)
     return float(alpha), float(beta[0]) if beta else IMAGENET_COUNTS
-
-
-def _calibrated_loss(logits: Floats, truth: Integers) -> float:
-    """Give the log-loss at the best temperature; what unit the logits have, their weight sets right."""
-    found = minimize_scalar(lambda scale: log_loss(np.exp(scale) * logits, truth), bounds=(-5, 3))
-    return float(found.fun)
 
 
 def log_loss(logits: Floats, truth: Integers) -> float:

@@ -287,7 +287,7 @@ def describe(result: Result, graph_sha256: str) -> Description:
             "photos": ", ".join(
                 f"{label} {int((photos.targets == k).sum())}" for k, label in enumerate(photos.labels)
             ),
-            "shrinkage": str(fit.shrinkage),
+            "penalty": str(fit.penalty),
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },

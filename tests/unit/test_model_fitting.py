@@ -39,7 +39,7 @@ def test_what_differs_is_told_apart_although_held_out(three):
     assert np.allclose(made.held_out.sum(axis=1), 1)
     assert (made.held_out.argmax(axis=1) == targets).all()
     assert (made.head.probabilities(seen).argmax(axis=1) == targets).all()
-    assert made.shrinkage in fitting.SHRINKAGES
+    assert made.penalty in fitting.PENALTIES
 
 
 def test_what_does_not_differ_is_not_told_apart_when_held_out():
@@ -74,7 +74,7 @@ def test_each_photo_is_asked_of_an_expert_fitted_without_it(three, monkeypatch):
     monkeypatch.setattr(fitting, "fit_experts", spying)
     fit(seen, targets, labels)
 
-    assert sum(count for count, _ in asked) == len(targets) * len(fitting.SHRINKAGES)
+    assert sum(count for count, _ in asked) == len(targets) * len(fitting.PENALTIES)
     assert {common for _, common in asked} == {0}
 
 

@@ -216,7 +216,7 @@ def concluded(precision: float, held_out: list[tuple[str, list[float]]] = HELD_O
     labels = ("bicycle", "other", "motorcycle")
     targets = np.array([labels.index(label) for label, _ in held_out])
     head = Head(("bicycle", "motorcycle", "other"), labels, expert=None, weighing=None)
-    fit = Fit(head, np.array([answer for _, answer in held_out]), shrinkage=0.1, folds=2)
+    fit = Fit(head, np.array([answer for _, answer in held_out]), penalty=3, folds=2)
     shown = training.Photos(labels, (Path(),) * len(held_out), targets, None)
     return training.conclude("scones", shown, fit, precision)
 
