@@ -1,0 +1,419 @@
+"""Every aim of docs/performance.md, measured in one run: ``python -m tests.bench aims``."""
+
+import io
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import click
+import numpy as np
+from botocore.config import Config
+from PIL import Image
+
+from local import Ports, pictures
+from local.stack import ENDPOINT_NAME, Stack
+from model.cost import SCALES, put_between
+from model.costs import bill
+from model.network.classifier import Classifier
+from tests.bench.serve_overhead import serving
+from tests.bench.usage import CLIENTS, histories_of, photo, serialized
+from tests.conftest import ROOT, free_port
+
+RESULTS = Path(__file__).with_name("results.json")
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN = "<!-- make bench -->"
+ORIGINAL = Path(__file__).with_name("original.yaml")
+FLOORS = {
+    "serialize": "import boto3; boto3.client('s3')",
+    "classify": "import boto3; boto3.client('sagemaker-runtime'); boto3.client('s3')",
+    "filter": "from aws_lambda_powertools import Logger; Logger()",
+}
+"""What a function does at least before its first call: make its clients, or its logger."""
+STATE_LIMIT = 256 * 1024
+"""Bytes that a state may hold (Step Functions Developer Guide, "Quotas")."""
+DEADLINE = 60
+"""Seconds after which a photo is not waited for any longer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of an aim: medians of so many runs; ``None`` where there is no such figure."""
+
+    name: str
+    unit: str
+    project: float | None
+    floor: float | None = None
+    original: float | None = None
+    runs: int = 1
+
+    def with_ratios(self) -> dict[str, Any]:
+        """Return it as it is written down."""
+        return asdict(self) | {
+            "to_floor": ratio(self.project, self.floor),
+            "to_original": ratio(self.project, self.original),
+        }
+
+
+def ratio(figure: float | None, of: float | None) -> float | None:
+    """Divide, where there is something to divide."""
+    return round(figure / of, 3) if figure is not None and of else None
+
+
+@click.command()
+@click.option("--rounds", default=30, show_default=True, help="Runs of what is measured by its median.")
+@click.option("--burst", default=1000, show_default=True, help="Photos at once.")
+@click.option(
+    "--cifar",
+    type=click.Path(exists=True, path_type=Path),
+    envvar="CIFAR",
+    help="CIFAR-100's archive, for the time that training takes.",
+)
+def bench(rounds: int, burst: int, cifar: Path | None) -> None:
+    """Measure the project, the original's design and the floor in turn; write results.json and the page."""
+    rows: list[Row] = []
+
+    def told(found: Iterator[Row]) -> None:
+        for row in found:
+            click.echo(json.dumps(row.with_ratios()), err=True)
+            rows.append(row)
+
+    told(of_serialize(rounds))
+    told(of_cold_starts(rounds))
+    told(of_zips())
+    told(of_endpoint(rounds * 10))
+    told(of_training(cifar))
+    told(of_stack(rounds, burst))
+    told(of_bills())
+    RESULTS.write_text(json.dumps([row.with_ratios() for row in rows], indent=2) + "\n")
+    put_between(PAGE, BEGIN, table(json.loads(RESULTS.read_text())))
+
+
+def in_turn(rounds: int, *calls: Callable[[], Any]) -> list[list[float]]:
+    """Take the seconds of each call, in turn, so that what disturbs one disturbs all."""
+    took: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds + 2):
+        for times, call in zip(took, calls, strict=True):
+            began = time.perf_counter()
+            call()
+            if number >= 2:  # the first ones warm caches
+                times.append(time.perf_counter() - began)
+    return took
+
+
+def ms(seconds: Sequence[float]) -> float:
+    return round(1000 * statistics.median(seconds), 2)
+
+
+def fresh(code: str, *arguments: str) -> str:
+    """Run code in a Python of its own; return what it printed last."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"AWS_DEFAULT_REGION": "us-east-1", "POWERTOOLS_SERVICE_NAME": "bench"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()[-1]
+
+
+SERIALIZE = """
+import io, json, sys, time, resource
+from pathlib import Path
+from PIL import Image
+which, rounds, content = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]).read_bytes()
+def floor():
+    photo = Image.open(io.BytesIO(content))
+    photo.draft("RGB", (448, 448))
+    photo.load()
+    photo.thumbnail((224, 224), Image.Resampling.LANCZOS)
+    photo.save(io.BytesIO(), "JPEG", quality=90)
+if which != "floor":
+    from functions.serialize.app import contained, serialize
+calls = {"floor": floor, "serialize": lambda: serialize(io.BytesIO(content), 224),
+         "contained": lambda: contained(io.BytesIO(content), 224)}
+took = {name: [] for name in which.split("+")}
+for number in range(rounds + 2):
+    for name in took:
+        began = time.perf_counter()
+        calls[name]()
+        took[name].append(time.perf_counter() - began)
+# ru_maxrss of this process would count what started it (getrusage(2)); that of its children is theirs
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+own, children = int(status["VmHWM"].split()[0]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(json.dumps({"took": {name: times[2:] for name, times in took.items()}, "peak": max(own, children) / 1024}))
+"""
+"""Serializes a photo again and again; tells the seconds, and the peak memory of a process in megabytes."""
+
+
+def of_serialize(rounds: int) -> Iterator[Row]:
+    """Time at 12 megapixels, with and without the process of its own; peak memory at 50."""
+    with tempfile.TemporaryDirectory() as folder:
+        phone = Path(folder) / "12.jpg"
+        phone.write_bytes(photo("phone"))
+        large = Path(folder) / "50.jpg"
+        Image.open(phone).resize((8192, 6144)).save(large, quality=90)
+        took = json.loads(fresh(SERIALIZE, "floor+serialize+contained", str(rounds), str(phone)))["took"]
+        yield Row("serialize, 12 megapixels", "ms", ms(took["serialize"]), ms(took["floor"]), None, rounds)
+        yield Row(
+            "serialize, 12 megapixels, decoded in a process of its own",
+            "ms",
+            ms(took["contained"]),
+            ms(took["floor"]),
+            None,
+            rounds,
+        )
+        peaks = [json.loads(fresh(SERIALIZE, one, "1", str(large)))["peak"] for one in ("contained", "floor")]
+        yield Row("serialize, peak memory at 50 megapixels", "MB", round(peaks[0]), round(peaks[1]))
+
+
+def of_cold_starts(rounds: int) -> Iterator[Row]:
+    """From starting Python to ready, in processes of their own."""
+    for name, floor in FLOORS.items():
+        ready = f"import functions.{name}.app"
+        took = in_turn(
+            max(5, rounds // 3), *(lambda code=code: fresh(f"{code}; print()") for code in (ready, floor))
+        )
+        yield Row(f"cold start of {name}", "ms", ms(took[0]), ms(took[1]), None, len(took[0]))
+
+
+def of_zips() -> Iterator[Row]:
+    """What Lambda gets of each function, zipped."""
+    with tempfile.TemporaryDirectory() as folder:
+        Stack(home=Path(folder)).build()
+        built = Path(folder) / "build"
+        for name in FLOORS:
+            packed = io.BytesIO()
+            source = built / f"{name.capitalize()}Function"
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in sorted(source.rglob("*")):
+                    archive.write(file, file.relative_to(source))
+            yield Row(f"zip of {name}", "MB", round(packed.tell() / 1e6, 2))
+
+
+def of_endpoint(requests: int) -> Iterator[Row]:
+    """A request beside the same call in process: alone, with several clients, and as many as it can."""
+    content = serialized()
+    classifier = Classifier.load()
+    with serving(None) as (ask, process):
+        asked, called = in_turn(requests, lambda: ask(content), lambda: classifier.classify(content))
+        yield Row("endpoint, one request, median", "ms", ms(asked), ms(called), None, requests)
+        port = next(one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN")
+        runtime = boto3.client(
+            "sagemaker-runtime",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(max_pool_connections=CLIENTS),
+        )
+
+        def request(_: int) -> float:
+            began = time.perf_counter()
+            runtime.invoke_endpoint(EndpointName="bench", ContentType="image/jpeg", Body=content)[
+                "Body"
+            ].read()
+            return time.perf_counter() - began
+
+        def call(_: int) -> float:
+            began = time.perf_counter()
+            classifier.classify(content)
+            return time.perf_counter() - began
+
+        served: list[list[float]] = []
+        bare: list[list[float]] = []
+        rates: list[tuple[float, float]] = []
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            for _ in range(5):
+                began = time.perf_counter()
+                served.append(list(clients.map(request, range(requests))))
+                between = time.perf_counter()
+                bare.append(list(clients.map(call, range(requests))))
+                middle = time.perf_counter()
+                for number in range(requests):
+                    call(number)
+                ended = time.perf_counter()
+                rates.append((requests / (between - began), requests / (ended - middle)))
+        p99 = [statistics.median(np.percentile(one, 99) for one in times) for times in (served, bare)]
+        yield Row("endpoint, 8 clients, 99th percentile", "ms", ms([p99[0]]), ms([p99[1]]), None, 5)
+        by_served, by_bare = (round(statistics.median(one), 1) for one in zip(*rates, strict=True))
+        yield Row("endpoint, photos a second", "1/s", by_served, by_bare, None, 5)
+
+
+def of_training(archive: Path | None) -> Iterator[Row]:
+    """What the network saw of the photos being in the cache."""
+    name = "training on CIFAR's 1,000 photos"
+    if archive is None:
+        click.echo(f"{name}: not measured, --cifar says where they are", err=True)
+        yield Row(name, "s", None)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = f"{folder}/data", f"{folder}/model"
+        run = [sys.executable, "-m", "model"]
+        classes = "--classes=bicycle,motorcycle"
+        subprocess.run([*run, "data", f"--source={archive}", classes, f"--out={data}"], cwd=ROOT, check=True)
+        took = []
+        for _ in range(4):
+            began = time.perf_counter()
+            subprocess.run([*run, "train", f"--data={data}", f"--out={out}"], cwd=ROOT, check=True)
+            took.append(time.perf_counter() - began)
+    yield Row(name, "s", round(statistics.median(took[1:]), 1), None, None, 3)
+
+
+def of_stack(rounds: int, burst: int) -> Iterator[Row]:
+    """The project and the original's design on the same local stack, one photo at a time and many."""
+    with tempfile.TemporaryDirectory() as folder:
+        stack = Stack(home=Path(folder), ports=Ports(free_port(), free_port()))
+        with stack.running(report=lambda step: click.echo(f"{step} …", err=True)):
+            ours, theirs = Project(stack), Original(stack)
+            content = {"190 KB": photo("small"), "12 megapixels": photo("phone")}
+            for name, one in content.items():
+                took = in_turn(rounds, lambda one=one: ours.one(one), lambda one=one: theirs.one(one))
+                yield Row(f"upload to result, {name}", "ms", ms(took[0]), None, ms(took[1]), rounds)
+            yield Row(
+                "state of a photo, median",
+                "bytes",
+                statistics.median(map(state_bytes, histories_of(stack))),
+                None,
+                theirs.state_bytes(content["190 KB"]),
+                rounds,
+            )
+            small = pictures.encoded(pictures.picture(pictures.bicycle, seed=2))
+            quarter = ours.burst(small, burst // 4)
+            whole = ours.burst(small, burst)
+            yield Row(f"burst of {burst:,}", "1/s", whole, quarter, theirs.burst(small, burst))
+
+
+class Design:
+    """A way from an upload to a result."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.s3, self.bucket = stack.client("s3"), stack.outputs["UploadBucketName"]
+        self.numbers = itertools.count()
+
+    def send(self, content: bytes) -> str:
+        """Upload a photo; return by what to ask for its result."""
+        raise NotImplementedError
+
+    def ended(self, sent: str) -> bool:
+        """Tell whether there is one."""
+        raise NotImplementedError
+
+    def one(self, content: bytes) -> str:
+        sent = self.send(content)
+        wait(lambda: self.ended(sent))
+        return sent
+
+    def burst(self, content: bytes, count: int) -> float:
+        """Photos a second, from the first upload to the last result."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            on_their_way = list(clients.map(self.send, [content] * count))
+        for sent in on_their_way:
+            wait(lambda sent=sent: self.ended(sent))
+        return round(count / (time.perf_counter() - began), 2)
+
+
+class Project(Design):
+    """The project's pipeline, to the item in the results table."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
+        self.table, self.results = stack.client("dynamodb"), stack.outputs["ResultsTableName"]
+
+    def send(self, content: bytes) -> str:
+        key = f"uploads/bench/{next(self.numbers)}.jpg"
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
+        return f"s3://{self.bucket}/{key}"
+
+    def ended(self, sent: str) -> bool:
+        return "Item" in self.table.get_item(TableName=self.results, Key={"photo": {"S": sent}})
+
+
+class Original(Design):
+    """The original's design, to the end of its state machine."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
+        cloudformation = stack.client("cloudformation")
+        parameters = {"UploadBucketName": self.bucket, "EndpointName": ENDPOINT_NAME}
+        cloudformation.create_stack(
+            StackName="original",
+            TemplateBody=ORIGINAL.read_text(),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[
+                {"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()
+            ],
+        )
+        created = cloudformation.get_waiter("stack_create_complete")
+        created.wait(StackName="original", WaiterConfig={"Delay": 1})
+        (described,) = cloudformation.describe_stacks(StackName="original")["Stacks"]
+        (output,) = described["Outputs"]
+        self.workflow, self.machine = output["OutputValue"], stack.client("stepfunctions")
+
+    def send(self, content: bytes) -> str:
+        key = f"original/{next(self.numbers)}.jpg"
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
+        asked = json.dumps({"s3_bucket": self.bucket, "s3_key": key})
+        return self.machine.start_execution(stateMachineArn=self.workflow, input=asked)["executionArn"]
+
+    def ended(self, sent: str) -> bool:
+        status = self.machine.describe_execution(executionArn=sent)["status"]
+        assert status in {"RUNNING", "SUCCEEDED"}, status
+        return status == "SUCCEEDED"
+
+    def state_bytes(self, content: bytes) -> int:
+        history = self.machine.get_execution_history(executionArn=self.one(content))
+        return state_bytes(history["events"])
+
+
+def wait(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not done():
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"no result in {DEADLINE} s")
+        time.sleep(0.01)
+
+
+def state_bytes(history: Sequence[dict[str, Any]]) -> int:
+    """Return the largest input or output of a state in an execution's history."""
+    details = [one for event in history for one in event.values() if isinstance(one, dict)]
+    return max(len(one.get(name) or "") for one in details for name in ("input", "output", "parameters"))
+
+
+def of_bills() -> Iterator[Row]:
+    """Dollars by the calculator: of a million photos at each scale, and of an idle month."""
+    for photos in SCALES:
+        ours, theirs = bill.recommended(photos, "small"), bill.original(photos, "small")
+        yield Row(
+            f"a million photos, at {photos:,} a month",
+            "USD",
+            round(ours.per_million, 2),
+            None,
+            round(theirs.per_million, 2),
+        )
+    yield Row("an idle month", "USD", round(ours.idle_month, 2), None, round(theirs.idle_month, 2))
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Lay the rows out in Markdown."""
+    header = ("what", "unit", "project", "floor", "original", "to floor", "to original", "runs")
+    rows = [header, ("---", "---", *["--:"] * 6)]
+    for row in found:
+        figures = ("project", "floor", "original", "to_floor", "to_original", "runs")
+        rows.append(
+            (row["name"], row["unit"], *("" if row[name] is None else f"{row[name]:,}" for name in figures))
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,179 @@
+"""Accuracy against milliseconds, by input size and precision: ``python -m tests.bench input_sizes``."""
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib as mpl
+import numpy as np
+import onnx
+import onnxruntime
+from matplotlib.figure import Figure
+from onnx import TensorProto
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from PIL import Image
+from rich.progress import track
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from functions.monitor.monitoring.intervals import wilson
+from model.costs.plot import STYLE
+from model.network import backbone, features
+from model.network.graph import Graph
+from model.training import dataset, fitting
+from tests.conftest import ROOT
+
+SIZES = (96, 128, 160, 192, 224, 256, 288)
+PENALTY = 30.0
+"""What cross-validation chooses at 224 pixels."""
+CALIBRATED_ON = 100
+"""Photos from which the ranges of the int8 network's numbers are taken."""
+COLOURS = {"fp32": "#3f8fd2", "int8": "#c98a1b"}
+PLOT = ROOT / "docs" / "input-sizes.svg"
+
+
+@click.command()
+@click.option(
+    "--cifar",
+    type=click.Path(exists=True, path_type=Path),
+    envvar="CIFAR",
+    required=True,
+    help="CIFAR-100's archive. Its training photos alone are looked at.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
+)
+def bench(cifar: Path, out: Path) -> None:
+    """Cross-validate a head on what the network sees of small pictures enlarged to each size, as fp32 and int8."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        run = [sys.executable, "-m", "model", "data", f"--source={cifar}", f"--out={data}"]
+        subprocess.run(
+            [*run, "--classes=bicycle,motorcycle"], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
+        )
+        photos = dataset.read(data)
+        pictures = [np.asarray(Image.open(path).convert("RGB")) for path in photos.paths]
+        found = []
+        for size in track(SIZES, "Sizes"):
+            seen = [enlarged(picture, size) for picture in pictures]
+            for precision, network in networks(size, seen, Path(folder)).items():
+                found.append(
+                    {"size": size, "precision": precision, **measured(network, seen, photos.targets)}
+                )
+                click.echo(json.dumps(found[-1]), err=True)
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    PLOT.write_bytes(draw(found))
+
+
+def enlarged(picture: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def networks(size: int, seen: Sequence[np.ndarray], folder: Path) -> dict[str, Path]:
+    """What a photo is described by at this size, as it is and with its convolutions in 8 bits."""
+    plain, quantized = folder / "fp32.onnx", folder / "int8.onnx"
+    onnx.save(describing(size), plain)
+    quantize_static(plain, quantized, Some(seen), per_channel=True, op_types_to_quantize=["Conv"])
+    return {"fp32": plain, "int8": quantized}
+
+
+def describing(size: int) -> onnx.ModelProto:
+    graph = Graph("describing")
+    image = graph.input("image", ["N", size, size, 3], TensorProto.UINT8)
+    backbone.add_network(graph, backbone.read_weights(), image, prefix="views.")
+    pooled = [part for tap in backbone.MAPS for part in features._moments(graph, f"views.{tap}")]
+    pairs = features._pairs(graph, "views.block14")
+    graph.add("Concat", *pooled, "views.features", pairs, axis=1, output="descriptor")
+    return graph.model({"descriptor": ["N", features.OUTPUTS["descriptor"]]})
+
+
+class Some(CalibrationDataReader):
+    """Some of the photos, evenly spread."""
+
+    def __init__(self, seen: Sequence[np.ndarray]) -> None:
+        self.rest: Iterator[np.ndarray] = iter(seen[:: len(seen) // CALIBRATED_ON])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return {"image": one[None]} if (one := next(self.rest, None)) is not None else None
+
+
+def measured(network: Path, seen: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, Any]:
+    """The milliseconds that a view takes, and how often a head is right about photos held out."""
+    alone = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    took = []
+    for one in seen[:60]:
+        began = time.perf_counter()
+        alone.run(None, {"image": one[None]})
+        took.append(time.perf_counter() - began)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+
+    def describe(one: np.ndarray) -> np.ndarray:
+        views = [session.run(None, {"image": view[None]})[0][0] for view in (one, one[:, ::-1].copy())]
+        return np.mean(views, axis=0)
+
+    with ThreadPoolExecutor(os.process_cpu_count()) as pool:
+        described = np.stack(list(pool.map(describe, seen)))
+    right = held_out(described, targets)
+    interval = wilson(right, len(targets))
+    return {
+        "milliseconds": round(1000 * statistics.median(took[10:]), 2),
+        "photos": len(targets),
+        "right": right,
+        "accuracy": round(right / len(targets), 4),
+        "interval": [round(bound, 4) for bound in interval],
+    }
+
+
+@threadpool_limits.wrap(limits=1)
+def held_out(described: np.ndarray, targets: np.ndarray) -> int:
+    right = 0
+    for fitted, asked in StratifiedKFold(fitting.FOLDS, shuffle=True, random_state=0).split(targets, targets):
+        experts = fitting.fit_experts(
+            described[fitted], targets[fitted], ["bicycle", "motorcycle"], [PENALTY]
+        )
+        logits, _ = experts[PENALTY](described[asked])
+        right += int((logits.argmax(axis=1) == targets[asked]).sum())
+    return right
+
+
+def draw(found: Sequence[dict[str, Any]]) -> bytes:
+    """Draw the curve of each precision, its points named by their size, as SVG."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 4.0))
+        axes = figure.add_subplot()
+        for precision, colour in COLOURS.items():
+            rows = [row for row in found if row["precision"] == precision]
+            x, y = [row["milliseconds"] for row in rows], [100 * row["accuracy"] for row in rows]
+            low, high = (np.array([100 * row["interval"][end] for row in rows]) for end in (0, 1))
+            axes.errorbar(
+                x,
+                y,
+                yerr=[y - low, high - y],
+                color=colour,
+                marker="o",
+                capsize=3,
+                elinewidth=0.8,
+                label=precision,
+            )
+            for row, across, up in zip(rows, x, y, strict=True):
+                axes.annotate(
+                    str(row["size"]), (across, up), (5, 5), textcoords="offset points", color=colour
+                )
+        axes.set_xlabel("milliseconds a view")
+        axes.set_ylabel("% right of 1,000 held out")
+        axes.legend(frameon=False, loc="lower right")
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
