@@ -153,7 +153,8 @@ for number in range(rounds + 2):
 # ru_maxrss of this process would count what started it (getrusage(2)); that of its children is theirs
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 own, children = int(status["VmHWM"].split()[0]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps({"took": {name: times[2:] for name, times in took.items()}, "peak": max(own, children) / 1024}))
+took = {name: times[2:] for name, times in took.items()}
+print(json.dumps({"took": took, "peak": max(own, children) / 1024}))
 """
 """Serializes a photo again and again; tells the seconds, and the peak memory of a process in megabytes."""
 

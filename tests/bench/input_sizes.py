@@ -54,7 +54,7 @@ PLOT = ROOT / "docs" / "input-sizes.svg"
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(cifar: Path, out: Path) -> None:
-    """Cross-validate a head on what the network sees of small pictures enlarged to each size, as fp32 and int8."""
+    """Cross-validate a head on what the network sees of pictures enlarged to each size, as fp32 and int8."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         run = [sys.executable, "-m", "model", "data", f"--source={cifar}", f"--out={data}"]
@@ -132,7 +132,7 @@ def measured(network: Path, seen: Sequence[np.ndarray], targets: np.ndarray) -> 
         "photos": len(targets),
         "right": right,
         "accuracy": round(right / len(targets), 4),
-        "interval": [round(bound, 4) for bound in interval],
+        "interval": [round(interval.low, 4), round(interval.high, 4)],
     }
 
 
