@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test unit verify lint audit format build \
+.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz lint audit format build \
   sagemaker roles github deploy destroy bench docs pictures
 
 help:  ## list these
@@ -74,8 +74,14 @@ test: setup  ## all tests: unit, integration, end to end
 unit: setup  ## the unit tests alone
 	@$(BIN)/python -m pytest -n logical tests/unit
 
-verify: setup  ## all tests, the long ones too (half an hour)
+verify: setup  ## all tests, the long ones too (half an hour), and docs/reliability.md from what they counted
+	@rm -rf .local/reliability
 	@$(call rings,-m "")
+	@$(MAKE) --no-print-directory fuzz
+	@$(BIN)/python -m docs.reliability
+
+fuzz: setup  ## search for files that serialize has no answer to, led by the code that they reach [RUNS=50000]
+	@$(UV) run --quiet --no-sync --with atheris==3.1.0 python -m tests.fuzz $(or $(RUNS),50000)
 
 lint: setup  ## style, types, template
 	@$(BIN)/ruff check .
@@ -124,8 +130,8 @@ deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of 
 destroy: setup  ## all that was made in AWS for a stage, photos included, after asking [STAGE=dev|prod]
 	@$(BIN)/python -m model destroy --stage $(STAGE)
 
-bench: setup  ## measure, and write down what was found [BENCH="name --options"]
-	@$(BIN)/python -m tests.bench $(or $(BENCH),--help)
+bench: setup  ## the project, the original's design and the floor, measured in one run [BENCH="name --options": another]
+	@$(BIN)/python -m tests.bench $(or $(BENCH),aims)
 
 docs: setup  ## what the pages take from the code: the state machine's picture, the commands' help
 	@$(BIN)/python -m docs.pages

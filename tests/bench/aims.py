@@ -18,14 +18,18 @@ from typing import Any
 
 import boto3
 import click
+import matplotlib as mpl
 import numpy as np
 from botocore.config import Config
+from matplotlib.figure import Figure
 from PIL import Image
 
 from local import Ports, pictures
 from local.stack import ENDPOINT_NAME, Stack
 from model.cost import SCALES, put_between
-from model.costs import bill
+from model.costs import bill, usage
+from model.costs.plot import INK, STYLE
+from model.network import features
 from model.network.classifier import Classifier
 from tests.bench.serve_overhead import serving
 from tests.bench.usage import CLIENTS, histories_of, photo, serialized
@@ -33,7 +37,10 @@ from tests.conftest import ROOT, free_port
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = ROOT / "docs" / "performance.md"
+INPUT_SIZES = RESULTS.with_name("input_sizes.json")
+PLOT = PAGE.with_suffix(".svg")
 BEGIN = "<!-- make bench -->"
+HELD, NOT_HELD = "#27a08f", "#d0574c"
 ORIGINAL = Path(__file__).with_name("original.yaml")
 FLOORS = {
     "serialize": "import boto3; boto3.client('s3')",
@@ -41,8 +48,35 @@ FLOORS = {
     "filter": "from aws_lambda_powertools import Logger; Logger()",
 }
 """What a function does at least before its first call: make its clients, or its logger."""
-STATE_LIMIT = 256 * 1024
-"""Bytes that a state may hold (Step Functions Developer Guide, "Quotas")."""
+AIMS = {
+    "serialize, 12 megapixels": ("to_floor", "at most", 1.25),
+    "serialize, 12 megapixels, decoded in a process of its own": ("to_floor", "at most", 1.25),
+    "serialize, peak memory at 50 megapixels": ("project", "at most", 200),
+    "cold start of serialize": ("to_floor", "at most", 1.3),
+    "cold start of classify": ("to_floor", "at most", 1.3),
+    "cold start of filter": ("to_floor", "at most", 1.3),
+    "zip of serialize": ("project", "at most", 16),
+    "zip of classify": ("project", "at most", 3),
+    "zip of filter": ("project", "at most", 3),
+    "arm64 in the cloud, x86-64 on the emulator": ("project", "at least", 1),
+    "accuracy at the input size chosen, and at the best": ("to_floor", "at least", 0.995),
+    "endpoint, one request, median": ("to_floor", "at most", 1.15),
+    "endpoint, 8 clients, 99th percentile": ("to_floor", "at most", 1.5),
+    "endpoint, photos a second": ("to_floor", "at least", 0.9),
+    "training on CIFAR's 1,000 photos": ("project", "at most", 60),
+    "upload to result, 190 KB": ("to_original", "at most", 1),
+    "upload to result, 12 megapixels": ("to_original", "at most", 1),
+    "state of a photo, median": ("project", "at most", 16_384),
+    "burst of 1,000": ("to_original", "at least", 1),
+    "a million photos, at 1,000 a month": ("to_original", "at most", 0.333),
+    "a million photos, at 100,000 a month": ("to_original", "at most", 0.333),
+    "a million photos, at 10,000,000 a month": ("to_original", "at most", 0.333),
+    "an idle month": ("to_original", "at most", 0.333),
+}
+"""Of each row the figure that counts, and its bound."""
+FIGURES = {
+    name: name.replace("_", " ") for name in ("project", "floor", "original", "to_floor", "to_original")
+}
 DEADLINE = 60
 """Seconds after which a photo is not waited for any longer."""
 
@@ -92,12 +126,21 @@ def bench(rounds: int, burst: int, cifar: Path | None) -> None:
     told(of_serialize(rounds))
     told(of_cold_starts(rounds))
     told(of_zips())
+    told(of_architecture())
+    told(of_input_sizes())
     told(of_endpoint(rounds * 10))
     told(of_training(cifar))
     told(of_stack(rounds, burst))
     told(of_bills())
     RESULTS.write_text(json.dumps([row.with_ratios() for row in rows], indent=2) + "\n")
-    put_between(PAGE, BEGIN, table(json.loads(RESULTS.read_text())))
+    show()
+
+
+def show() -> None:
+    """Put what is written down into the page."""
+    found = json.loads(RESULTS.read_text())
+    put_between(PAGE, BEGIN, table(found))
+    PLOT.write_bytes(draw(found))
 
 
 def in_turn(rounds: int, *calls: Callable[[], Any]) -> list[list[float]]:
@@ -202,6 +245,25 @@ def of_zips() -> Iterator[Row]:
                 for file in sorted(source.rglob("*")):
                     archive.write(file, file.relative_to(source))
             yield Row(f"zip of {name}", "MB", round(packed.tell() / 1e6, 2))
+
+
+def of_architecture() -> Iterator[Row]:
+    """Whether `make` builds for arm64 in the cloud, and the template without it for x86-64: 1 if so."""
+    made = subprocess.run(
+        ["make", "--dry-run", "build"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    default = usage.template()["Parameters"]["Architecture"]["Default"]
+    right = "Architecture=arm64" in made.stdout and default == "x86_64"
+    yield Row("arm64 in the cloud, x86-64 on the emulator", "1 is yes", float(right))
+
+
+def of_input_sizes() -> Iterator[Row]:
+    """What the other bench found: the choice beside the most accurate of all."""
+    found = json.loads(INPUT_SIZES.read_text())
+    (chosen,) = (one for one in found if (one["size"], one["precision"]) == (features.SIZE, "fp32"))
+    best = max(one["accuracy"] for one in found)
+    name = "accuracy at the input size chosen, and at the best"
+    yield Row(name, "share", chosen["accuracy"], best, None, chosen["photos"])
 
 
 def of_endpoint(requests: int) -> Iterator[Row]:
@@ -408,13 +470,43 @@ def of_bills() -> Iterator[Row]:
     yield Row("an idle month", "USD", round(ours.idle_month, 2), None, round(theirs.idle_month, 2))
 
 
+def holds(row: dict[str, Any]) -> bool:
+    """Tell whether a row's aim was reached."""
+    figure, bound, limit = AIMS[row["name"]]
+    found = row[figure]
+    return found is not None and (found <= limit if bound == "at most" else found >= limit)
+
+
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Lay the rows out in Markdown."""
-    header = ("what", "unit", "project", "floor", "original", "to floor", "to original", "runs")
-    rows = [header, ("---", "---", *["--:"] * 6)]
+    lines = [
+        "| what | unit | " + " | ".join(FIGURES.values()) + " | aim | |",
+        f"|---|---|{'--:|' * 5}---|---|",
+    ]
     for row in found:
-        figures = ("project", "floor", "original", "to_floor", "to_original", "runs")
-        rows.append(
-            (row["name"], row["unit"], *("" if row[name] is None else f"{row[name]:,}" for name in figures))
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        figures = ("" if row[name] is None else f"{row[name]:,}" for name in FIGURES)
+        figure, bound, limit = AIMS[row["name"]]
+        aim = f"{FIGURES[figure]} {bound} {limit:,}"
+        held = "held" if holds(row) else "**not held**"
+        lines.append(f"| {row['name']} | {row['unit']} | {' | '.join(figures)} | {aim} | {held} |")
+    return "\n".join(lines)
+
+
+def draw(found: Sequence[dict[str, Any]]) -> bytes:
+    """Draw how near each figure comes to its aim, which is 1, as SVG: what is to the left of it is better."""
+    rows = [row for row in reversed(found) if row[AIMS[row["name"]][0]] is not None]
+    shares = []
+    for row in rows:
+        figure, bound, limit = AIMS[row["name"]]
+        shares.append(row[figure] / limit if bound == "at most" else limit / row[figure])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 0.3 * len(rows) + 0.9))
+        axes = figure.add_subplot()
+        colours = [HELD if holds(row) else NOT_HELD for row in rows]
+        axes.barh([row["name"] for row in rows], shares, color=colours, height=0.6)
+        axes.axvline(1, color=INK, ls="--")
+        axes.set_xlabel("of what was aimed at; less is better")
+        axes.grid(visible=False, axis="y")
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
