@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 COUNTED = ROOT / ".local" / "reliability"
 BEGIN = "<!-- make verify -->"
 ROWS = {
-    "bad_files": "bad files uploaded, each different",
+    "bad_files": "bad files uploaded",
     "odd_names": "names that are hard to pass on",
     "fuzzed_files": "files made by the fuzzer, in search of new ways through the code",
     "faults_injected": "faults injected, each followed by a replay",

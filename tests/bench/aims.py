@@ -31,6 +31,8 @@ from model.costs import bill, usage
 from model.costs.plot import INK, STYLE
 from model.network import features
 from model.network.classifier import Classifier
+from tests import containers
+from tests.bench.memory_sizes import STARTS, of_start
 from tests.bench.serve_overhead import serving
 from tests.bench.usage import CLIENTS, histories_of, photo, serialized
 from tests.conftest import ROOT, free_port
@@ -42,12 +44,6 @@ PLOT = PAGE.with_suffix(".svg")
 BEGIN = "<!-- make bench -->"
 HELD, NOT_HELD = "#27a08f", "#d0574c"
 ORIGINAL = Path(__file__).with_name("original.yaml")
-FLOORS = {
-    "serialize": "import boto3; boto3.client('s3')",
-    "classify": "import boto3; boto3.client('sagemaker-runtime'); boto3.client('s3')",
-    "filter": "from aws_lambda_powertools import Logger; Logger()",
-}
-"""What a function does at least before its first call: make its clients, or its logger."""
 AIMS = {
     "serialize, 12 megapixels": ("to_floor", "at most", 1.25),
     "serialize, 12 megapixels, decoded in a process of its own": ("to_floor", "at most", 1.25),
@@ -224,13 +220,18 @@ def of_serialize(rounds: int) -> Iterator[Row]:
 
 
 def of_cold_starts(rounds: int) -> Iterator[Row]:
-    """From starting Python to ready, in processes of their own."""
-    for name, floor in FLOORS.items():
-        ready = f"import functions.{name}.app"
-        took = in_turn(
-            max(5, rounds // 3), *(lambda code=code: fresh(f"{code}; print()") for code in (ready, floor))
-        )
-        yield Row(f"cold start of {name}", "ms", ms(took[0]), ms(took[1]), None, len(took[0]))
+    """Until a function is ready, in Lambda's own image and with its share of a processor at 512 MB."""
+    if reason := containers.missing():
+        click.echo(f"cold starts: not measured, {reason}", err=True)
+        yield from (Row(f"cold start of {name}", "ms", None) for name in STARTS)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Stack(home=Path(folder)).build()
+        for name in STARTS:
+            found = of_start(Path(folder), name, max(5, rounds // 3))
+            yield Row(
+                f"cold start of {name}", "ms", found["project_ms"], found["floor_ms"], None, found["runs"]
+            )
 
 
 def of_zips() -> Iterator[Row]:
@@ -238,7 +239,7 @@ def of_zips() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         Stack(home=Path(folder)).build()
         built = Path(folder) / "build"
-        for name in FLOORS:
+        for name in STARTS:
             packed = io.BytesIO()
             source = built / f"{name.capitalize()}Function"
             with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -223,7 +223,8 @@ def workers(stack: Stack, function: str) -> list[psutil.Process]:
     """The processes in which a function runs."""
     name = stack.outputs[f"{function.capitalize()}FunctionName"]
     emulator = server(stack, "the emulator")
-    return [child for child in emulator.children() if child.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name]
+    alive = [child for child in emulator.children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if child.environ().get("AWS_LAMBDA_FUNCTION_NAME") == name]
 
 
 def server(stack: Stack, name: str) -> psutil.Process:

@@ -1,0 +1,147 @@
+"""Memory against duration, in Lambda's own image: ``python -m tests.bench memory_sizes``."""
+
+import io
+import json
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from local.stack import Stack
+from model.costs.bill import FULL_CORE, prices
+from model.costs.plot import INK, STYLE
+from tests.bench.usage import photo
+from tests.conftest import ROOT
+
+IMAGE = "public.ecr.aws/lambda/python:3.13"
+MEMORIES = (256, 384, 512, 768, 1024, 1769, 3008)
+"""MB. A function has the share of a processor that its memory is of `FULL_CORE`."""
+STARTED_AT = 512
+"""MB at which cold starts are compared."""
+PLOT = ROOT / "docs" / "memory-sizes.svg"
+
+SERIALIZE = """
+import io, json, time
+began = time.perf_counter()
+import app
+ready = time.perf_counter()
+content = open("/home/photo.jpg", "rb").read()
+took = []
+for _ in range(6):
+    start = time.perf_counter()
+    app.contained(io.BytesIO(content), 224)
+    took.append(time.perf_counter() - start)
+print(json.dumps({"ready": ready - began, "took": took[1:]}))
+"""
+READY = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
+STARTS = {
+    "serialize": ("import app", "import boto3; boto3.client('s3')"),
+    "classify": ("import app", "import boto3; boto3.client('sagemaker-runtime'); boto3.client('s3')"),
+    "filter": ("import app", "from aws_lambda_powertools import Logger; Logger()"),
+}
+"""What a function does before its first call, and what it does at least."""
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, help="Containers of each kind.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
+)
+def bench(rounds: int, out: Path) -> None:
+    """Serialize a phone's photo, and start each function, in containers with Lambda's limits."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        Stack(home=home).build()
+        (home / "photo.jpg").write_bytes(photo("phone"))
+        sizes = [of_memory(home, memory, rounds) for memory in track(MEMORIES, "Memory")]
+        starts = [of_start(home, name, rounds) for name in track(STARTS, "Starts")]
+    found = {"serialize": sizes, "starts": starts}
+    out.write_text(json.dumps(found, indent=2) + "\n")
+    PLOT.write_bytes(draw(sizes))
+    click.echo(json.dumps(found, indent=2))
+
+
+def run(home: Path, function: str, memory: int, code: str) -> str:
+    """Run code beside a function as built, in Lambda's image, with what such a function gets of a machine."""
+    done = subprocess.run(
+        [
+            *("docker", "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"),
+            f"--memory={memory}m",
+            f"--memory-swap={memory}m",
+            f"--cpus={min(memory / FULL_CORE, 2):.3f}",
+            f"--volume={home}/build/{function.capitalize()}Function:/var/task:ro",
+            f"--volume={home}:/home:ro",
+            *("--env=AWS_DEFAULT_REGION=us-east-1", "--env=IMAGE_SIZE=224", "--env=ENDPOINT_NAME=bench"),
+            *("--env=AWS_ACCESS_KEY_ID=test", "--env=AWS_SECRET_ACCESS_KEY=test"),
+            *("--env=POWERTOOLS_SERVICE_NAME=bench", "--env=POWERTOOLS_METRICS_NAMESPACE=bench"),
+            *("--env=PYTHONPATH=/var/task:/var/runtime", "--workdir=/var/task"),
+            *("--entrypoint=python3.13", IMAGE, "-c", code),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException(f"docker run ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout.splitlines()[-1]
+
+
+def of_memory(home: Path, memory: int, rounds: int) -> dict[str, Any]:
+    """Median milliseconds to get ready and to serialize 12 megapixels, and what the latter costs."""
+    runs = [json.loads(run(home, "serialize", memory, SERIALIZE)) for _ in range(rounds)]
+    took = statistics.median(one for each in runs for one in each["took"])
+    second = prices()["lambda_gb_second_arm64"]
+    return {
+        "memory": memory,
+        "ready_ms": round(1000 * statistics.median(one["ready"] for one in runs)),
+        "photo_ms": round(1000 * took),
+        "dollars_per_million": round(1e6 * took * memory / 1024 * second, 2),
+    }
+
+
+def of_start(home: Path, name: str, rounds: int) -> dict[str, Any]:
+    """Median milliseconds until a function is ready, and until its floor is, in turn."""
+    ours, floor = [], []
+    for _ in range(rounds):
+        for took, code in zip((ours, floor), STARTS[name], strict=True):
+            took.append(float(run(home, name, STARTED_AT, READY.format(code))))
+    project, least = (round(1000 * statistics.median(took), 1) for took in (ours, floor))
+    return {"function": name, "project_ms": project, "floor_ms": least, "runs": rounds}
+
+
+def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
+    """Draw the milliseconds and the dollars by memory, as SVG."""
+    memories = [one["memory"] for one in sizes]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 3.8))
+        axes = figure.add_subplot()
+        axes.plot(
+            memories, [one["photo_ms"] for one in sizes], color="#3f8fd2", marker="o", label="a photo, ms"
+        )
+        axes.plot(
+            memories, [one["ready_ms"] for one in sizes], color="#27a08f", marker="o", label="cold start, ms"
+        )
+        axes.set_xscale("log")
+        axes.set_xticks(memories, [str(one) for one in memories])
+        axes.minorticks_off()
+        axes.set_xlabel("MB")
+        axes.set_ylabel("milliseconds")
+        axes.set_ylim(bottom=0)
+        money = axes.twinx()
+        dollars = [one["dollars_per_million"] for one in sizes]
+        money.plot(memories, dollars, color="#c98a1b", marker="o", ls="--", label="a million photos, USD")
+        money.set_ylim(bottom=0)
+        money.spines["right"].set_visible(True)
+        money.grid(visible=False)
+        money.set_ylabel("dollars")
+        figure.legend(frameon=False, loc="upper center", ncols=3, labelcolor=INK)
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
