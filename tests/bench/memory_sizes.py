@@ -141,7 +141,7 @@ def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
         money.spines["right"].set_visible(True)
         money.grid(visible=False)
         money.set_ylabel("dollars")
-        figure.legend(frameon=False, loc="upper center", ncols=3, labelcolor=INK)
+        figure.legend(frameon=False, loc="outside upper center", ncols=3, labelcolor=INK)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
