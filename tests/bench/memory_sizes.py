@@ -4,7 +4,6 @@ import io
 import json
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from local.stack import Stack
 from model.costs.bill import FULL_CORE, prices
 from model.costs.plot import INK, STYLE
 from tests.bench.usage import photo
@@ -25,14 +23,15 @@ MEMORIES = (256, 384, 512, 768, 1024, 1769, 3008)
 """MB. A function has the share of a processor that its memory is of `FULL_CORE`."""
 STARTED_AT = 512
 """MB at which cold starts are compared."""
+BUILT = ROOT / ".aws-sam" / "build"
 PLOT = ROOT / "docs" / "memory-sizes.svg"
 
 SERIALIZE = """
-import io, json, time
+import io, json, sys, time
 began = time.perf_counter()
 import app
 ready = time.perf_counter()
-content = open("/home/photo.jpg", "rb").read()
+content = sys.stdin.buffer.read()
 took = []
 for _ in range(6):
     start = time.perf_counter()
@@ -56,46 +55,50 @@ STARTS = {
 )
 def bench(rounds: int, out: Path) -> None:
     """Serialize a phone's photo, and start each function, in containers with Lambda's limits."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        Stack(home=home).build()
-        (home / "photo.jpg").write_bytes(photo("phone"))
-        sizes = [of_memory(home, memory, rounds) for memory in track(MEMORIES, "Memory")]
-        starts = [of_start(home, name, rounds) for name in track(STARTS, "Starts")]
+    build("x86_64")
+    sizes = [of_memory(memory, rounds) for memory in track(MEMORIES, "Memory")]
+    starts = [of_start(name, rounds) for name in track(STARTS, "Starts")]
     found = {"serialize": sizes, "starts": starts}
     out.write_text(json.dumps(found, indent=2) + "\n")
     PLOT.write_bytes(draw(sizes))
     click.echo(json.dumps(found, indent=2))
 
 
-def run(home: Path, function: str, memory: int, code: str) -> str:
+def build(architecture: str) -> None:
+    """Build the functions as `make deploy` does."""
+    command = ["make", "build", f"ARCHITECTURE={architecture}"]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+
+
+def run(function: str, memory: int, code: str, stdin: bytes = b"") -> str:
     """Run code beside a function as built, in Lambda's image, with what such a function gets of a machine."""
     done = subprocess.run(
         [
-            *("docker", "run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"),
+            *("docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--tmpfs=/tmp"),
             f"--memory={memory}m",
             f"--memory-swap={memory}m",
             f"--cpus={min(memory / FULL_CORE, 2):.3f}",
-            f"--volume={home}/build/{function.capitalize()}Function:/var/task:ro",
-            f"--volume={home}:/home:ro",
+            f"--volume={BUILT}/{function.capitalize()}Function:/var/task:ro",
             *("--env=AWS_DEFAULT_REGION=us-east-1", "--env=IMAGE_SIZE=224", "--env=ENDPOINT_NAME=bench"),
             *("--env=AWS_ACCESS_KEY_ID=test", "--env=AWS_SECRET_ACCESS_KEY=test"),
             *("--env=POWERTOOLS_SERVICE_NAME=bench", "--env=POWERTOOLS_METRICS_NAMESPACE=bench"),
             *("--env=PYTHONPATH=/var/task:/var/runtime", "--workdir=/var/task"),
             *("--entrypoint=python3.13", IMAGE, "-c", code),
         ],
+        input=stdin,
         capture_output=True,
-        text=True,
         check=False,
     )
     if done.returncode:
-        raise click.ClickException(f"docker run ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    return done.stdout.splitlines()[-1]
+        reason = done.stderr.decode().strip()[-500:]
+        raise click.ClickException(f"docker run ended with {done.returncode}: {reason}")
+    return done.stdout.decode().splitlines()[-1]
 
 
-def of_memory(home: Path, memory: int, rounds: int) -> dict[str, Any]:
+def of_memory(memory: int, rounds: int) -> dict[str, Any]:
     """Median milliseconds to get ready and to serialize 12 megapixels, and what the latter costs."""
-    runs = [json.loads(run(home, "serialize", memory, SERIALIZE)) for _ in range(rounds)]
+    phone = photo("phone")
+    runs = [json.loads(run("serialize", memory, SERIALIZE, phone)) for _ in range(rounds)]
     took = statistics.median(one for each in runs for one in each["took"])
     second = prices()["lambda_gb_second_arm64"]
     return {
@@ -106,12 +109,12 @@ def of_memory(home: Path, memory: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def of_start(home: Path, name: str, rounds: int) -> dict[str, Any]:
+def of_start(name: str, rounds: int) -> dict[str, Any]:
     """Median milliseconds until a function is ready, and until its floor is, in turn."""
     ours, floor = [], []
     for _ in range(rounds):
         for took, code in zip((ours, floor), STARTS[name], strict=True):
-            took.append(float(run(home, name, STARTED_AT, READY.format(code))))
+            took.append(float(run(name, STARTED_AT, READY.format(code))))
     project, least = (round(1000 * statistics.median(took), 1) for took in (ours, floor))
     return {"function": name, "project_ms": project, "floor_ms": least, "runs": rounds}
 
