@@ -4,10 +4,15 @@ That this is enough is seen as far as the emulator asks: it asks for no iam:Pass
 the role under which CloudFormation works, whose permissions tests/unit/test_github.py looks at.
 """
 
+import importlib.util
+import io
 import json
+import marshal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
+from urllib.request import urlopen
 
 import boto3
 import pytest
@@ -18,6 +23,8 @@ from tests.conftest import ROOT
 
 STAGE = "review7"
 NAME = f"scones-unlimited-{STAGE}"
+UNCHECKED = (0b01).to_bytes(4, "little")
+"""Of a file of bytecode: it is used without a look at its source (PEP 552)."""
 PROVIDER = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
 
 
@@ -72,6 +79,7 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
         "project": "scones-unlimited",
         "stage": STAGE,
     }
+    assert_no_function_compiles(stack)
     bucket = next(
         one["OutputValue"] for one in described["Outputs"] if one["OutputKey"] == "UploadBucketName"
     )
@@ -81,6 +89,23 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
 
     assert destroyed.returncode == 0, destroyed.stderr
     assert NAME not in str(cloudformation.describe_stacks()["Stacks"])
+
+
+def assert_no_function_compiles(stack: Stack) -> None:
+    """All functions deployed bring bytecode of their runtime's version, which Python takes as it is."""
+    runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    functions = stack.client("lambda").list_functions()["Functions"]
+    ours = [one for one in functions if one["FunctionName"].startswith(NAME)]
+    assert {one["Runtime"] for one in ours} == {runtime}
+    for one in ours:
+        found = stack.client("lambda").get_function(FunctionName=one["FunctionName"])
+        with urlopen(found["Code"]["Location"]) as response:
+            package = zipfile.ZipFile(io.BytesIO(response.read()))
+        compiled = package.read(f"__pycache__/app.{sys.implementation.cache_tag}.pyc")
+        assert compiled[:8] == importlib.util.MAGIC_NUMBER + UNCHECKED
+        assert marshal.loads(compiled[16:]).co_filename == "/var/task/app.py"
+        sources = [name for name in package.namelist() if name.endswith(".py")]
+        assert len(sources) == sum(name.endswith(".pyc") for name in package.namelist())
 
 
 @pytest.mark.parametrize("name", ["scones-unlimited-dev", "scones-unlimited-prod", "scones-unlimited-roles"])
