@@ -63,10 +63,9 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 	@$(BIN)/python -m model train --data .local/data --out .local/model
 	@$(BIN)/python -m model evaluate --model .local/model --data .local/data --out .local/evaluation
 
-# A process for each ring: what one leaves in memory is no other's. The first starts nothing: it may
-# use all cores.
+# The unit tests start nothing; of the others each worker has a stack of its own, and takes whole files.
 rings = $(BIN)/python -m pytest -n logical $(1) tests/unit \
-  && for ring in integration e2e; do $(BIN)/python -m pytest $(1) tests/$$ring || exit; done
+  && $(BIN)/python -m pytest -n logical --dist loadfile $(1) tests/integration tests/e2e
 
 test: setup  ## all tests: unit, integration, end to end
 	@$(call rings)

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from model.cost import put_between
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
 COUNTED = ROOT / ".local" / "reliability"
+COUNTS, PERMISSIONS = COUNTED / "counts.jsonl", COUNTED / "permissions.json"
 BEGIN = "<!-- make verify -->"
 ROWS = {
     "bad_files": "bad files uploaded",
@@ -36,11 +38,12 @@ def figures() -> dict[str, int]:
     click.ClickException
         Not all of them have run.
     """
-    counts: dict[str, int] = {}
-    for file in (COUNTED / "counts.json", COUNTED / "permissions.json"):
-        if file.exists():
-            found = json.loads(file.read_text())
-            counts |= {name: one if isinstance(one, int) else len(one) for name, one in found.items()}
+    counts: Counter[str] = Counter()
+    if COUNTS.exists():
+        for line in COUNTS.read_text().splitlines():
+            counts.update(json.loads(line))
+    if PERMISSIONS.exists():
+        counts.update({name: len(found) for name, found in json.loads(PERMISSIONS.read_text()).items()})
     if missing := ROWS.keys() - counts:
         raise click.ClickException(f"nothing counted {', '.join(sorted(missing))}: `make verify` does")
     return counts

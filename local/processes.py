@@ -68,7 +68,9 @@ def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
         _children.append(process)
         created = psutil.Process(process.pid).create_time()
         entry = {"name": server.name, "pid": process.pid, "created": created}
-        registry.write_text(json.dumps([*registered(registry), entry], indent=2))
+        # one that ended by itself is nobody's to end any more
+        running = [one for one in registered(registry) if alive(one)]
+        registry.write_text(json.dumps([*running, entry], indent=2))
     return process
 
 

@@ -1,5 +1,6 @@
 """The whole stack on this machine: start, deploy, and take it all down again."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -167,12 +168,17 @@ class Stack:
         cache = HOME / "build-cache"
         # sam uses what it has built before only where its notes of that are, beside what it builds.
         notes, kept = self._built.with_name("build.toml"), cache / "build.toml"
-        if kept.exists() and not notes.exists():
-            shutil.copy(kept, notes)
-        self._sam("build", f"--template={template}", f"--build-dir={self._built}", f"--cache-dir={cache}")
-        draft = kept.with_name(f"{os.getpid()}.toml")
-        shutil.copy(notes, draft)
-        draft.replace(kept)
+        with alone(cache):
+            if kept.exists():
+                shutil.copy(kept, notes)
+            self._sam(
+                "build",
+                f"--template={template}",
+                f"--build-dir={self._built}",
+                f"--cache-dir={cache}",
+                cwd=cache,
+            )
+            shutil.copy(notes, kept)
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         """Deploy what was built, or bring what is deployed up to it."""
@@ -307,7 +313,7 @@ class Stack:
             **CREDENTIALS,
         }
 
-    def _sam(self, command: str, *arguments: str) -> None:
+    def _sam(self, command: str, *arguments: str, cwd: Path = ROOT) -> None:
         """Run a command of the SAM CLI under samconfig.toml's ``local``; its failure is a LocalError."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"sam-{command}.log"
@@ -316,7 +322,7 @@ class Stack:
         with log.open("wb") as output:
             done = subprocess.run(
                 [Path(sys.executable).parent / "sam", command, *config, *arguments],
-                cwd=ROOT,
+                cwd=cwd,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -325,6 +331,15 @@ class Stack:
             )
         if done.returncode:
             raise LocalError(f"sam {command} failed: {processes.last_line(log)} (more: {log})")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in this block for the folder: sam deletes there what it did not make."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def parameters(model: Description) -> dict[str, object]:

@@ -14,7 +14,7 @@ from model import traffic
 from model.pipeline.stack import find
 from model.pipeline.subscription import Subscription, subscribed
 
-FIGURES = Path(__file__).parents[1] / ".local" / "reliability" / "counts.json"
+FIGURES = Path(__file__).parents[1] / ".local" / "reliability" / "counts.jsonl"
 """What the tests of this run have counted, for docs/reliability.md."""
 PATIENCE = 240.0
 """Seconds in which something has to happen, on a machine that is busy."""
@@ -122,8 +122,7 @@ def books(stack: Stack, prefix: str) -> Iterator[Books]:
 
 
 def note(**figures: int) -> None:
-    """Add to the figures of this run."""
-    known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    added = {name: known.get(name, 0) + count for name, count in figures.items()}
+    """Add to the figures of this run: a line, as tests may do so side by side."""
     FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(known | added, indent=2) + "\n")
+    with FIGURES.open("a") as file:
+        file.write(json.dumps(figures) + "\n")

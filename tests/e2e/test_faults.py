@@ -1,6 +1,5 @@
 """Whatever of AWS fails, no photo is lost and none counts twice; a replay brings the failed queue to zero."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -270,16 +269,13 @@ def test_a_photo_overwritten_before_it_is_read_has_the_later_ones_result(stack, 
 @pytest.mark.verify
 def test_a_stream_goes_on_while_the_endpoint_is_down_for_thirty_seconds(stack, faults, ledger):
     faults.pauses(1)
-    registry = stack.home / "processes.json"
     stream = threading.Thread(target=trickle, args=(ledger, 60, 1.0))
     stream.start()
     time.sleep(5)
 
     server(stack, "the endpoint").terminate()
-    entries = [one for one in processes.registered(registry) if one["name"] != "the endpoint"]
-    registry.write_text(json.dumps(entries))
     time.sleep(30)
-    processes.start([stack._endpoint()], registry)
+    processes.start([stack._endpoint()], stack.home / "processes.json")
     stream.join()
 
     closes(stack, ledger, faults, failed=0)

@@ -1,6 +1,7 @@
 """The servers that a stack consists of: what starts or ends them is not cut short."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from local import processes
+from local.processes import Server
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -47,6 +49,26 @@ def test_one_server_is_ended_and_the_others_stay(tmp_path):
         for process in started.values():
             process.kill()
             process.wait()
+
+
+def test_a_server_that_ended_by_itself_is_forgotten_when_it_is_started_again(tmp_path):
+    registry = tmp_path / "processes.json"
+    sleeps = Server(
+        name="one",
+        command=[sys.executable, "-c", "import time; time.sleep(60)"],
+        port=0,
+        health="/",
+        env=os.environ,
+        log=tmp_path / "log",
+    )
+    first = processes.launch(sleeps, registry)
+    first.kill()
+    first.wait()
+
+    second = processes.launch(sleeps, registry)
+
+    assert [entry["pid"] for entry in processes.registered(registry)] == [second.pid]
+    assert processes.stop_all(registry) == ["one"]
 
 
 def test_a_server_that_another_process_started_has_ended_when_it_is_a_zombie(tmp_path, monkeypatch):
