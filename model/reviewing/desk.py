@@ -18,7 +18,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from functions.monitor.monitoring.captures import SUFFIX, split_uri
-from model.pipeline import queue
+from model.pipeline import queue, uploads
 from model.pipeline.stack import Stack
 
 HIDDEN = 60
@@ -29,8 +29,6 @@ OTHERS_FIRST = 600
 """Seconds until a photo that a reviewer passed over comes to anyone again."""
 UNUSABLE = "unusable"
 """The answer to a photo that shows nothing; no label: nothing is measured or trained by it."""
-GONE = {"NoSuchKey", "NoSuchVersion", "404"}
-"""S3's words for an object that is not there."""
 
 
 logger = logging.getLogger(__name__)
@@ -170,18 +168,10 @@ class Desk:
         ReviewError
             It has been deleted.
         """
-        version = photo.detail.get("version_id")
-        try:
-            answer = self.s3.get_object(
-                Bucket=photo.detail["bucket"],
-                Key=photo.detail["key"],
-                **({"VersionId": version} if version else {}),
-            )
-            return bytes(answer["Body"].read())
-        except ClientError as error:
-            if error.response["Error"]["Code"] in GONE:
-                raise ReviewError(f"{photo.uri} has been deleted") from error
-            raise
+        content = uploads.content(self.s3, photo.detail)
+        if content is None:
+            raise ReviewError(f"{photo.uri} has been deleted")
+        return content
 
     def answer(self, photo: Photo, label: str) -> Outcome:
         """Record what a photo shows.

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from functions.monitor.monitoring import captures
 from functions.monitor.monitoring.captures import Tally, TimeWindow
 from model.network.photo import SUFFIXES
+from model.pipeline import uploads
 from model.training.dataset import LABEL
 
 AT_ONCE = 16
@@ -61,7 +61,7 @@ def fetched(uri: str) -> Iterator[Reviewed]:
         labels: dict[str, str] = {}
         records = list(_records(uri))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            contents = pool.map(lambda record: _content(s3, record["photo"]), records)
+            contents = pool.map(lambda record: uploads.content(s3, record["photo"]), records)
             for record, content in zip(records, contents, strict=True):
                 photo, label = record["photo"], record["groundTruthData"]["data"].strip()
                 if content is None:
@@ -90,16 +90,6 @@ def _records(uri: str) -> Iterator[Mapping[str, Any]]:
             if not all(isinstance(one, str) for one in named) or not LABEL.fullmatch(named[0].strip()):
                 raise ReviewedError(f"{path}:{number} is no record of `model review`'s")
             yield record
-
-
-def _content(s3: Any, photo: Mapping[str, Any]) -> bytes | None:  # noqa: ANN401  a client, named at run time
-    version = {"VersionId": photo["version_id"]} if photo.get("version_id") else {}
-    try:
-        return bytes(s3.get_object(Bucket=photo["bucket"], Key=photo["key"], **version)["Body"].read())
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion"):
-            return None
-        raise
 
 
 def _name(content: bytes, key: str) -> str:

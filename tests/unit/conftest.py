@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import pytest_socket
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from tests.aws_shapes import Recorded, recording
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +38,11 @@ def logged(capsys, monkeypatch) -> Callable[[Logger], list[dict[str, Any]]]:
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     return lines
+
+
+@pytest.fixture
+def asked(aws) -> Iterator[Recorded]:
+    """What a test asks of AWS, each request as AWS knows it."""
+    with recording() as recorded:
+        yield recorded
+    assert recorded.violations == []

@@ -27,7 +27,7 @@ from model.sagemaker import endpoint, inventory
 from model.sagemaker.account import connect
 from model.sagemaker.deployment import FILE, Deployment
 from tests import moto_gaps
-from tests.aws_shapes import Recorded, recording, violations
+from tests.aws_shapes import Recorded, violations
 from tests.conftest import ROOT
 
 SIDE = 32
@@ -101,13 +101,6 @@ def push(account, platform: str) -> None:
     account.ecr.put_image(
         repositoryName="scones-unlimited", imageManifest=manifest, imageTag=image.tag(platform)
     )
-
-
-@pytest.fixture
-def asked(aws) -> Iterator[Recorded]:
-    with recording() as recorded:
-        yield recorded
-    assert recorded.violations == []
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from model.sagemaker import training_job
 from model.sagemaker.account import AccountError, connect
 from model.sagemaker.training_job import Job, TrainingJobError
 from tests import moto_gaps
-from tests.aws_shapes import Recorded, recording
 from tests.conftest import ROOT
 
 LOADER = botocore.loaders.create_loader()
@@ -70,13 +69,6 @@ def packed(name: str, content: bytes) -> bytes:
         entry.size = len(content)
         tar.addfile(entry, io.BytesIO(content))
     return archive.getvalue()
-
-
-@pytest.fixture
-def asked(aws) -> Iterator[Recorded]:
-    with recording() as recorded:
-        yield recorded
-    assert recorded.violations == []
 
 
 @pytest.fixture
