@@ -125,4 +125,5 @@ def test_the_largest_photo_fits_in_the_functions_memory_and_not_in_a_quarter_of_
 
     assert said["width"] * said["height"] > 49e6
     assert ended["failed"]
-    assert ended["errorType"] == "Runtime.ExitError"
+    # the kernel chooses: the function, or the process in which it decodes
+    assert ended["errorType"] in {"Runtime.ExitError", "DecodingStoppedError"}

@@ -307,7 +307,7 @@ def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_f
     (outcome,) = outcomes.values()
     assert outcome.outcome == "failed"
     assert "AccessDenied" in outcome.reason
-    (failed,) = messages(sqs, stack.outputs["FailedQueueUrl"])
+    (failed,) = [one for one in messages(sqs, stack.outputs["FailedQueueUrl"]) if key in one["Body"]]
     assert run(stack, json.loads(failed["Body"]))["status"] == "SUCCEEDED"
     assert result(stack, key)["outcome"] == "accepted"
     assert len(routing.events(about={key})) == 1

@@ -26,6 +26,10 @@ from tests.conftest import ROOT, free_port
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
 
+TERMINAL = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+"""The environment of someone at a terminal, who is in no `make`."""
+
+
 @dataclass(frozen=True)
 class Clone:
     """A clone of what is committed, with what is installed here, and someone's photos."""
@@ -40,7 +44,7 @@ class Clone:
             ["bash", "-c", command.replace("~/Pictures", str(self.pictures))],
             cwd=self.folder,
             check=False,
-            env={**os.environ, **self.ports, "COLUMNS": "120", **env},
+            env={**TERMINAL, **self.ports, "COLUMNS": "120", **env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
