@@ -65,7 +65,7 @@ train: setup  ## a model of your own, which `make demo` and `make up` then use [
 
 # The unit tests start nothing; of the others each worker has a stack of its own, and takes whole files.
 rings = $(BIN)/python -m pytest -n logical $(1) tests/unit \
-  && $(BIN)/python -m pytest -n logical --dist loadfile $(1) tests/integration tests/e2e
+  && $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(1) tests/integration tests/e2e
 
 test: setup  ## all tests: unit, integration, end to end
 	@$(call rings)
