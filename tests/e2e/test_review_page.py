@@ -53,8 +53,11 @@ class Server(NamedTuple):
 
 @pytest.fixture(scope="module")
 def waiting(stack) -> Iterator[Stack]:
-    """The stack, with three photos in its review queue and no other."""
+    """The stack, with three photos in its review queue and no other, and nothing that people said before."""
     stack.client("sqs").purge_queue(QueueUrl=stack.outputs["ReviewQueueUrl"])
+    s3, (bucket, prefix) = stack.client("s3"), split_uri(stack.outputs["GroundTruthUri"])
+    for record in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", []):
+        s3.delete_object(Bucket=bucket, Key=record["Key"])
     outcomes = list(demo.classify(stack, PHOTOS))
     assert {outcome.outcome for outcome in outcomes} == {"needs_review"}
     return stack
