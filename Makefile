@@ -73,7 +73,7 @@ test: setup  ## all tests: unit, integration, end to end
 unit: setup  ## the unit tests alone
 	@$(BIN)/python -m pytest -n logical tests/unit
 
-verify: setup  ## all tests, the long ones too (half an hour), and docs/reliability.md from what they counted
+verify: setup  ## all tests, the long ones too (20 minutes), and docs/reliability.md from what they counted
 	@rm -rf .local/reliability
 	@$(call rings,-m "")
 	@$(MAKE) --no-print-directory fuzz
