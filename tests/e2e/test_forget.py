@@ -109,13 +109,13 @@ class Courier:
         bucket = self.stack.outputs["UploadBucketName"]
         return list(traces.versions(self.stack.client("s3"), bucket, self.key))
 
-    def captured(self) -> list[str]:
-        """The files of captures that hold one of the photos."""
+    def captured(self) -> list[tuple[str, bytes]]:
+        """Each of the photos as the endpoint was shown it, and each file of captures that holds it."""
         s3, ours = self.stack.client("s3"), {base64.b64encode(shown(photo)) for photo in self.photos}
         found = s3.list_objects_v2(Bucket=CAPTURE_BUCKET, Prefix="captures/").get("Contents", [])
         files = {one["Key"]: s3.get_object(Bucket=CAPTURE_BUCKET, Key=one["Key"]) for one in found}
         contents = {key: file["Body"].read() for key, file in files.items()}
-        return [key for key, content in contents.items() if any(photo in content for photo in ours)]
+        return [(key, photo) for key, content in contents.items() for photo in ours if photo in content]
 
     def said(self) -> int:
         """How many ground-truth records there are of the photo."""
@@ -142,11 +142,12 @@ class Courier:
 
 @pytest.fixture(scope="module")
 def forgotten_and_other(stack) -> Iterator[tuple[Courier, Courier]]:
-    couriers = Courier(stack, "courier-17", 1), Courier(stack, "courier-18", 2)
+    # photos that no other test uploads
+    couriers = Courier(stack, "courier-17", 1717), Courier(stack, "courier-18", 1818)
     for courier in couriers:
         courier.live()
     give_up_at = time.monotonic() + 60
-    while not all(len(courier.captured()) for courier in couriers) or couriers[1].messages() < 4:
+    while any(len(courier.captured()) < 2 for courier in couriers) or couriers[1].messages() < 4:
         assert time.monotonic() < give_up_at
         time.sleep(0.5)
     yield couriers
