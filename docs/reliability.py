@@ -13,8 +13,7 @@ from model.cost import put_between
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-COUNTED = ROOT / ".local" / "reliability"
-COUNTS, PERMISSIONS = COUNTED / "counts.jsonl", COUNTED / "permissions.json"
+COUNTS = ROOT / ".local" / "reliability" / "counts.jsonl"
 BEGIN = "<!-- make verify -->"
 ROWS = {
     "bad_files": "bad files uploaded",
@@ -42,8 +41,6 @@ def figures() -> dict[str, int]:
     if COUNTS.exists():
         for line in COUNTS.read_text().splitlines():
             counts.update(json.loads(line))
-    if PERMISSIONS.exists():
-        counts.update({name: len(found) for name, found in json.loads(PERMISSIONS.read_text()).items()})
     if missing := ROWS.keys() - counts:
         raise click.ClickException(f"nothing counted {', '.join(sorted(missing))}: `make verify` does")
     return counts

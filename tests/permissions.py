@@ -1,8 +1,7 @@
-"""The permissions of a role or a policy, each of which can be taken away, and a count of those missed."""
+"""The permissions of a role or a policy, each of which can be taken away."""
 
 import copy
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from samcli.yamlhelper import yaml_parse
@@ -12,7 +11,6 @@ from tests.conftest import ROOT
 type Document = dict[str, Any]
 
 RESOURCES = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
-FIGURES = ROOT / ".local" / "reliability" / "permissions.json"
 
 
 class Permission(NamedTuple):
@@ -62,18 +60,3 @@ def is_missed(permission: Permission, error: str) -> bool:
 
 def aslist(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def tell(
-    removed: Iterable[Permission], noticed: Iterable[Permission], not_asked_for: Mapping[str, str] = {}
-) -> None:
-    """Add to the figures: which permissions were taken away, and which of these were missed."""
-    told = json.loads(FIGURES.read_text()) if FIGURES.exists() else {"removed": [], "noticed": []}
-    told |= {
-        "removed": sorted({*told["removed"], *map(" ".join, removed)}),
-        "noticed": sorted({*told["noticed"], *map(" ".join, noticed)}),
-    }
-    if not_asked_for:
-        told["not asked for"] = dict(not_asked_for)
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(told, indent=2) + "\n")

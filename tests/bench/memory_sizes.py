@@ -56,7 +56,8 @@ STARTS = {
 def bench(rounds: int, out: Path) -> None:
     """Serialize a phone's photo, and start each function, in containers with Lambda's limits."""
     build("x86_64")
-    sizes = [of_memory(memory, rounds) for memory in track(MEMORIES, "Memory")]
+    phone = photo("phone")
+    sizes = [of_memory(memory, rounds, phone) for memory in track(MEMORIES, "Memory")]
     starts = [of_start(name, rounds) for name in track(STARTS, "Starts")]
     found = {"serialize": sizes, "starts": starts}
     out.write_text(json.dumps(found, indent=2) + "\n")
@@ -95,9 +96,8 @@ def run(function: str, memory: int, code: str, stdin: bytes = b"") -> str:
     return done.stdout.decode().splitlines()[-1]
 
 
-def of_memory(memory: int, rounds: int) -> dict[str, Any]:
+def of_memory(memory: int, rounds: int, phone: bytes) -> dict[str, Any]:
     """Median milliseconds to get ready and to serialize 12 megapixels, and what the latter costs."""
-    phone = photo("phone")
     runs = [json.loads(run("serialize", memory, SERIALIZE, phone)) for _ in range(rounds)]
     took = statistics.median(one for each in runs for one in each["took"])
     second = prices()["lambda_gb_second_arm64"]

@@ -29,6 +29,7 @@ from model.reviewing.desk import Desk, Photo
 from model.serving.capture import format_record
 from model.training import dataset
 from tests import permissions
+from tests.account import note
 from tests.conftest import ROOT
 from tests.permissions import Permission
 
@@ -354,7 +355,7 @@ def leave_traces(stack: Stack, key: str) -> None:
 def noticed() -> Iterator[set[Permission]]:
     found: set[Permission] = set()
     yield found
-    permissions.tell(permissions.of("ForgetPolicy"), found)
+    note(removed=len(permissions.of("ForgetPolicy")), noticed=len(found))
 
 
 @pytest.mark.verify

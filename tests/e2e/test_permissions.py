@@ -17,6 +17,7 @@ from local import pictures
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
 from model.network.classifier import Classifier
 from tests import permissions
+from tests.account import note
 from tests.conftest import ROOT
 from tests.permissions import RESOURCES, Permission
 
@@ -95,7 +96,7 @@ def probes(stack, tmp_path_factory) -> Iterator[dict[str, list[Event]]]:
 def noticed() -> Iterator[set[Permission]]:
     found: set[Permission] = set()
     yield found
-    permissions.tell(PERMISSIONS, found, NOT_ASKED_FOR)
+    note(removed=len(PERMISSIONS), noticed=len(found))
 
 
 @pytest.mark.parametrize("permission", PERMISSIONS, ids=" ".join)
