@@ -113,10 +113,10 @@ def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
 
     account = connect()
     if labels and threshold is not None:
-        from model.network.backbone import INPUT_SIZE  # noqa: PLC0415  as above
+        from model.network.features import SIZE  # noqa: PLC0415  as above
 
         own_labels = [label.strip() for label in labels.split(",")]
-        return Asked(asking(account, name, INPUT_SIZE), own_labels, threshold)
+        return Asked(asking(account, name, SIZE), own_labels, threshold)
     with refusals_explained():
         known = served(account, name)
     return Asked(asking(account, name, known.input_size), known.labels, known.threshold)

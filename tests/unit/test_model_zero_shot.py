@@ -81,7 +81,7 @@ def test_photos_are_answered_each_by_its_own_logits():
 
 
 def test_the_whole_graph_goes_from_pixels_to_probabilities():
-    model = zero_shot.build_graph(zero_shot.backbone.read_weights())
+    model = zero_shot.build_graph()
     photos = np.random.default_rng(3).integers(0, 256, (3, 224, 224, 3), np.uint8)
 
     together = run(model, image=photos)
