@@ -94,11 +94,11 @@ def add_features(graph: Graph, image: str) -> None:
         The input by its name: uint8 RGB [N, 224, 224, 3].
     """
     upright = graph.add("Concat", image, _middle(graph, image), axis=0)
-    reduced = _as_if_small(graph, image)
-    small = graph.add("Concat", reduced, _mirrored(graph, _middle(graph, reduced)), axis=0)
+    whole = _as_if_small(graph, image)
+    small = graph.add("Concat", whole, _mirrored(graph, _middle(graph, whole)), axis=0)
     views = graph.add("Concat", _with_mirrored(graph, upright), small, axis=0)
     backbone.add_network(graph, LITE0, backbone.read_weights(LITE0), views, prefix="views.")
-    smaller = _resized(graph, small, SECOND_SIZE)
+    smaller = _reduced(graph, small, SECOND_SIZE)
     backbone.add_network(graph, LITE2, backbone.read_weights(LITE2), smaller, prefix="small.")
 
     of_small = graph.add("Mul", graph.add("Shape", image, start=0, end=1), np.array([VIEWS]))
@@ -146,11 +146,10 @@ def _scales(factor: float) -> npt.NDArray[np.float32]:
     return np.array([1, 1, factor, factor], np.float32)
 
 
-def _resized(graph: Graph, pictures: str, side: int) -> str:
-    """Reduce pictures, uint8 [N, H, W, 3], to a square of float32, not rounded."""
+def _reduced(graph: Graph, pictures: str, size: int) -> str:
+    """Reduce pictures, uint8 [N, 224, 224, 3], to float32 [N, `size`, `size`, 3]."""
     planes = graph.add("Transpose", graph.add("Cast", pictures, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    sizes = np.array([side, side])
-    reduced = graph.add("Resize", planes, "", "", sizes, axes=[2, 3], antialias=1, **CUBIC)
+    reduced = graph.add("Resize", planes, "", _scales(size / SIZE), antialias=1, **CUBIC)
     return graph.add("Transpose", reduced, perm=[0, 2, 3, 1])
 
 
