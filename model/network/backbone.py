@@ -32,7 +32,7 @@ FEATURES, CLASSES = 1280, 1000
 """The last activations and ImageNet's classes, of every EfficientNet-Lite."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """One of the EfficientNet-Lites.
 
@@ -274,9 +274,10 @@ def add_network(graph: Graph, network: Network, weights: Weights, image: str, pr
     image
         The input by its name: RGB, 0 to 255, uint8 or float32 [N, height, width, 3].
     prefix
-        What the outputs' names, and those of the layers, begin with.
+        What the outputs' names, and those of the layers, begin with. The weights are named by the network
+        alone: however often it is added, they are there once.
     """
-    layers = _Layers(graph, weights, prefix)
+    layers = _Layers(graph, network, weights, prefix)
     signal = layers.convolution(layers.normalise(image), "_conv_stem", "_bn0", stride=2)
     blocks = itertools.count()
     for stage, (first, repeats) in enumerate(zip(_STAGES, network.repeats, strict=True), start=1):
@@ -293,8 +294,9 @@ def add_network(graph: Graph, network: Network, weights: Weights, image: str, pr
 class _Layers:
     """The layers of a network. Each method adds some to the graph and returns the name of their output."""
 
-    def __init__(self, graph: Graph, weights: Weights, prefix: str) -> None:
+    def __init__(self, graph: Graph, network: Network, weights: Weights, prefix: str) -> None:
         self.graph = graph
+        self.network = network
         self.weights = weights
         self.prefix = prefix
 
@@ -335,8 +337,8 @@ class _Layers:
         convolved = self.graph.add(
             "Conv",
             signal,
-            self.graph.constant(kernel * gain[:, None, None, None], f"{self.prefix}{name}.weight"),
-            self.graph.constant(bias, f"{self.prefix}{name}.bias"),
+            self.constant(kernel * gain[:, None, None, None], f"{name}.weight"),
+            self.constant(bias, f"{name}.bias"),
             output=self.prefix + name,
             # TensorFlow's SAME padding, which depends on the input's size: the odd pixel goes right and below
             auto_pad="SAME_UPPER",
@@ -346,6 +348,9 @@ class _Layers:
         return self.graph.add("Clip", convolved, 0.0, 6.0) if relu6 else convolved
 
     def linear(self, signal: str, name: str, output: str) -> str:
-        weight = self.graph.constant(self.weights[f"{name}.weight"], f"{self.prefix}{name}.weight")
-        bias = self.graph.constant(self.weights[f"{name}.bias"], f"{self.prefix}{name}.bias")
+        weight = self.constant(self.weights[f"{name}.weight"], f"{name}.weight")
+        bias = self.constant(self.weights[f"{name}.bias"], f"{name}.bias")
         return self.graph.add("Gemm", signal, weight, bias, output=output, transB=1)
+
+    def constant(self, values: npt.NDArray[np.floating], name: str) -> str:
+        return self.graph.constant(values, f"{self.network.name}.{name}")

@@ -8,7 +8,6 @@ middle, by two networks, which see different things. How much of a photo reducin
 `detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -77,14 +76,7 @@ def finish(graph: Graph, labels: int) -> onnx.ModelProto:
 
 
 def add_features(graph: Graph, image: str) -> None:
-    """Add all layers from pixels to `OUTPUTS`, by these names.
-
-    - ``logits``, ``features``: ImageNet's logits and the activations before them, averaged over the views of
-      the photo as it is.
-    - ``descriptor``: the photo reduced, by the activations of both networks at three depths: their means over
-      the upper and the lower half and their deviations, and the last activations' means, `POOLED` numbers;
-      then how channels go together (`_pairs`), `PAIRS` numbers; averaged over its views.
-    - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
+    """Add all layers from pixels to `OUTPUTS`: those of `add_as_it_is` and of `add_as_if_small`.
 
     Parameters
     ----------
@@ -93,25 +85,49 @@ def add_features(graph: Graph, image: str) -> None:
     image
         The input by its name: uint8 RGB [N, 224, 224, 3].
     """
-    upright = graph.add("Concat", image, _middle(graph, image), axis=0)
-    whole = _as_if_small(graph, image)
-    small = graph.add("Concat", whole, _mirrored(graph, _middle(graph, whole)), axis=0)
-    views = graph.add("Concat", _with_mirrored(graph, upright), small, axis=0)
-    backbone.add_network(graph, LITE0, backbone.read_weights(LITE0), views, prefix="views.")
-    smaller = _reduced(graph, small, SECOND_SIZE)
-    backbone.add_network(graph, LITE2, backbone.read_weights(LITE2), smaller, prefix="small.")
+    add_as_it_is(graph, image)
+    add_as_if_small(graph, image)
 
-    of_small = graph.add("Mul", graph.add("Shape", image, start=0, end=1), np.array([VIEWS]))
-    first, last, axis = np.array([0]), np.array([np.iinfo(np.int64).max]), np.array([0])
+
+def add_as_it_is(graph: Graph, image: str) -> None:
+    """Add what is seen of the photo as it is, averaged over its views.
+
+    That is ``logits``, ImageNet's, and ``features``, the activations before them.
+
+    Parameters
+    ----------
+    graph, image
+        As of `add_features`.
+    """
+    upright = graph.add("Concat", image, _middle(graph, image), axis=0)
+    views = graph.add("Concat", upright, _mirrored(graph, upright), axis=0)
+    backbone.add_network(graph, LITE0, backbone.read_weights(LITE0), views, prefix="whole.")
     for tap in ("logits", "features"):
-        as_it_is = graph.add("Slice", f"views.{tap}", first, of_small, axis)
-        _mean_over_views(graph, as_it_is, VIEWS, output=tap)
-    seen = {
-        tap: graph.add("Slice", f"views.{tap}", of_small, last, axis) for tap in (*LITE0.maps, "features")
-    }
-    seen_second = {tap: f"small.{tap}" for tap in (*LITE2.maps, "features")}
-    pooled = [*_pooled(graph, LITE0, seen), *_pooled(graph, LITE2, seen_second)]
-    pairs = [_pairs(graph, LITE0, seen), _pairs(graph, LITE2, seen_second)]
+        _mean_over_views(graph, f"whole.{tap}", VIEWS, output=tap)
+
+
+def add_as_if_small(graph: Graph, image: str) -> None:
+    """Add what is seen of the photo as if it were small.
+
+    - ``descriptor``: the activations of both networks at three depths: their means over the upper and the
+      lower half and their deviations, and the last activations' means, `POOLED` numbers; then how channels go
+      together (`_pairs`), `PAIRS` numbers; averaged over the views.
+    - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
+
+    Parameters
+    ----------
+    graph, image
+        As of `add_features`.
+    """
+    whole = _as_if_small(graph, image)
+    views = graph.add("Concat", whole, _mirrored(graph, _middle(graph, whole)), axis=0)
+    views_of = {LITE0: views, LITE2: _reduced(graph, views, SECOND_SIZE)}
+    pooled, pairs = [], []
+    for network, seen in views_of.items():
+        prefix = f"small.{network.name}."
+        backbone.add_network(graph, network, backbone.read_weights(network), seen, prefix)
+        pooled += _pooled(graph, network, prefix)
+        pairs.append(_pairs(graph, network, prefix))
     descriptor = graph.add("Concat", *pooled, *pairs, axis=1)
     _mean_over_views(graph, descriptor, SMALL_VIEWS, output="descriptor")
 
@@ -165,12 +181,8 @@ def _middle(graph: Graph, image: str) -> str:
     return graph.add("Resize", middle, "", "", np.array([SIZE, SIZE]), mode="linear", axes=[1, 2])
 
 
-def _with_mirrored(graph: Graph, pictures: str) -> str:
-    """Put the mirror images of pictures, [N, H, W, 3], after them."""
-    return graph.add("Concat", pictures, _mirrored(graph, pictures), axis=0)
-
-
 def _mirrored(graph: Graph, pictures: str) -> str:
+    """Mirror pictures, [N, H, W, 3]."""
     before_first = np.array([np.iinfo(np.int64).min])
     return graph.add("Slice", pictures, np.array([-1]), before_first, np.array([2]), np.array([-1]))
 
@@ -181,10 +193,10 @@ def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None
     graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
 
 
-def _pooled(graph: Graph, network: Network, seen: Mapping[str, str]) -> list[str]:
-    """Average a network's activations over the upper and over the lower half, and give their deviation."""
-    moments = [part for tap in network.maps for part in _moments(graph, seen[tap])]
-    return [*moments, seen["features"]]
+def _pooled(graph: Graph, network: Network, prefix: str) -> list[str]:
+    """Average a network's activations at its depths, as `_moments` does, and give the last ones' means."""
+    moments = [part for tap in network.maps for part in _moments(graph, f"{prefix}{tap}")]
+    return [*moments, f"{prefix}features"]
 
 
 def _moments(graph: Graph, activations: str) -> list[str]:
@@ -203,7 +215,7 @@ def _moments(graph: Graph, activations: str) -> list[str]:
     ]
 
 
-def _pairs(graph: Graph, network: Network, seen: Mapping[str, str]) -> str:
+def _pairs(graph: Graph, network: Network, prefix: str) -> str:
     """Say how much of each two channels there is in the same places, whatever the places are.
 
     The mean over places of the products of all pairs of channels, each with the square root of its size, all
@@ -211,7 +223,7 @@ def _pairs(graph: Graph, network: Network, seen: Mapping[str, str]) -> str:
     recognition" (ICCV 2015), section 3.1.
     """
     channels = network.maps["stage6"]
-    by_place = graph.add("Reshape", seen["stage6"], np.array([0, channels, -1]))
+    by_place = graph.add("Reshape", f"{prefix}stage6", np.array([0, channels, -1]))
     products = graph.add("MatMul", by_place, graph.add("Transpose", by_place, perm=[0, 2, 1]))
     places = graph.add("Cast", graph.add("Shape", by_place, start=2, end=3), to=TensorProto.FLOAT)
     means = graph.add("Flatten", graph.add("Div", products, places))

@@ -65,7 +65,7 @@ def build_graph() -> onnx.ModelProto:
         `LABELS`, and to ``features``, float32 [N, 1280].
     """
     graph = Graph("zero_shot")
-    features.add_features(graph, features.add_image(graph))
+    features.add_as_it_is(graph, features.add_image(graph))
     add_head(graph)
     return features.finish(graph, len(LABELS))
 

@@ -33,7 +33,7 @@ from model.network import features
 from model.network.classifier import Classifier
 from tests import containers
 from tests.bench.memory_sizes import BUILT, STARTS, build, of_start
-from tests.bench.serve_overhead import serving
+from tests.bench.serve_overhead import port_of, serving, trained
 from tests.bench.usage import CLIENTS, histories_of, photo, serialized
 from tests.conftest import ROOT, free_port
 
@@ -265,14 +265,13 @@ def of_input_sizes() -> Iterator[Row]:
 def of_endpoint(requests: int) -> Iterator[Row]:
     """A request beside the same call in process: alone, with several clients, and as many as it can."""
     content = serialized()
-    classifier = Classifier.load()
-    with serving(None) as (ask, process):
+    with tempfile.TemporaryDirectory() as folder, serving(trained(Path(folder))) as (ask, process):
+        classifier = Classifier.load(Path(folder) / "model")
         asked, called = in_turn(requests, lambda: ask(content), lambda: classifier.classify(content))
         yield Row("endpoint, one request, median", "ms", ms(asked), ms(called), None, requests)
-        port = next(one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN")
         runtime = boto3.client(
             "sagemaker-runtime",
-            endpoint_url=f"http://127.0.0.1:{port}",
+            endpoint_url=f"http://127.0.0.1:{port_of(process)}",
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",

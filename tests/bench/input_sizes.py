@@ -106,10 +106,10 @@ def describing(size: int) -> onnx.ModelProto:
     image = graph.input("image", ["N", size, size, 3], TensorProto.UINT8)
     pooled, pairs = [], []
     for network in (LITE0, LITE2):
-        backbone.add_network(graph, network, backbone.read_weights(network), image, f"{network.name}.")
-        seen = {tap: f"{network.name}.{tap}" for tap in network.taps}
-        pooled += features._pooled(graph, network, seen)
-        pairs.append(features._pairs(graph, network, seen))
+        prefix = f"{network.name}."
+        backbone.add_network(graph, network, backbone.read_weights(network), image, prefix)
+        pooled += features._pooled(graph, network, prefix)
+        pairs.append(features._pairs(graph, network, prefix))
     graph.add("Concat", *pooled, *pairs, axis=1, output="descriptor")
     return graph.model({"descriptor": ["N", features.OUTPUTS["descriptor"]]})
 

@@ -136,9 +136,8 @@ def test_taps_come_in_the_order_asked_for_and_for_any_number_of_photos(network: 
 def test_a_network_uses_all_the_weights_of_its_file_but_the_counts_of_batches(network: Network):
     weights = read_weights(network)
 
-    used = {
-        one.name.rpartition(".")[0] for one in build_graph(network, weights, ["logits"], 32).graph.initializer
-    }
+    graph = build_graph(network, weights, ["logits"], 32).graph
+    used = {one.name.removeprefix(f"{network.name}.").rpartition(".")[0] for one in graph.initializer}
 
     layers = {name.rpartition(".")[0] for name in weights if "_bn" not in name}
     assert layers <= used

@@ -71,7 +71,8 @@ def views(photos: np.ndarray) -> np.ndarray:
     graph = Graph("views")
     image = features.add_image(graph)
     upright = graph.add("Concat", image, features._middle(graph, image), axis=0)
-    numbers = graph.add("Cast", features._with_mirrored(graph, upright), to=onnx.TensorProto.FLOAT)
+    both = graph.add("Concat", upright, features._mirrored(graph, upright), axis=0)
+    numbers = graph.add("Cast", both, to=onnx.TensorProto.FLOAT)
     graph.add("Identity", numbers, output="views")
     (output,) = run(graph.model({"views": ["V", SIZE, SIZE, 3]}), image=photos)
     return output.reshape(features.VIEWS, *photos.shape).astype(np.uint8)
@@ -217,6 +218,16 @@ def test_the_descriptor_is_both_networks_pooled_numbers_and_pairs_of_the_photo_a
     # the root makes much of differences near 0
     assert np.allclose(descriptor, expected, atol=2e-3)
     assert np.abs(np.concatenate([pairs, pairs_second])).max() > 0.02
+
+
+def test_each_networks_weights_are_in_the_graph_once():
+    graph = features.build_graph().graph
+
+    weights = [one for one in graph.initializer if one.name.endswith(".weight")]
+    assert {one.name.partition(".")[0] for one in weights} == {LITE0.name, LITE2.name}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len({node.input[1] for node in convolutions}) < len(convolutions)
+    assert len(graph.SerializeToString()) < 1.1 * sum(len(one.raw_data) for one in weights)
 
 
 def test_two_photos_are_not_described_alike(see):
