@@ -206,7 +206,7 @@ def _weigh(head: Head, witnesses: Witnesses, shown: Names) -> Weighing:
     # nothing shows how novel something else is: each witness speaks in its own units, log-odds and deviations
     b = 1 / max(float(witnesses.distance.std()), 1e-9)
     a = 0.0 if witnesses.imagenet is None else 1.0
-    said = evidence @ np.array([a, b, 0])
+    said = evidence @ np.array([a, b, 0]) - ASKED_BEYOND * witnesses.detail
     d = -float(np.quantile(said, 1 - VEHICLES_KEPT))
     return Weighing(alpha, beta, a, b, 0, d, COUNTED_TWICE, ASKED_BEYOND)
 

@@ -111,6 +111,16 @@ def test_what_looks_like_no_training_photo_is_something_else():
     assert (made.held_out.argmax(axis=1) != 2).mean() >= 0.97
 
 
+def test_large_photos_of_vehicles_are_taken_for_vehicles_if_they_were_trained_on():
+    """What other photos must show beyond the usual, those that were learned from need not."""
+    seen, targets = clusters(20, 20)
+    large = replace(seen, detail=np.ones_like(seen.detail))
+
+    made = fit(large, targets, ("bicycle", "motorcycle"))
+
+    assert (made.held_out.argmax(axis=1) == targets).mean() >= 0.9
+
+
 def test_one_vehicle_and_other_are_enough():
     seen, targets = clusters(8, 8)
 
