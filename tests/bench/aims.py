@@ -16,11 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import click
 import matplotlib as mpl
 import numpy as np
-from botocore.config import Config
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -33,7 +31,7 @@ from model.network import features
 from model.network.classifier import Classifier
 from tests import containers
 from tests.bench.memory_sizes import BUILT, STARTS, build, of_start
-from tests.bench.serve_overhead import port_of, serving, trained
+from tests.bench.serve_overhead import runtime_of, serving, trained
 from tests.bench.usage import CLIENTS, histories_of, photo, serialized
 from tests.conftest import ROOT, free_port
 
@@ -269,14 +267,7 @@ def of_endpoint(requests: int) -> Iterator[Row]:
         classifier = Classifier.load(Path(folder) / "model")
         asked, called = in_turn(requests, lambda: ask(content), lambda: classifier.classify(content))
         yield Row("endpoint, one request, median", "ms", ms(asked), ms(called), None, requests)
-        runtime = boto3.client(
-            "sagemaker-runtime",
-            endpoint_url=f"http://127.0.0.1:{port_of(process)}",
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(max_pool_connections=CLIENTS),
-        )
+        runtime = runtime_of(process, CLIENTS)
 
         def request(_: int) -> float:
             began = time.perf_counter()

@@ -13,9 +13,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import click
 import psutil
+from botocore.config import Config
 
 from functions.serialize.app import serialize
 from local import pictures
@@ -113,9 +116,17 @@ def serving(model: Path) -> Iterator[tuple]:
         process.wait()
 
 
-def port_of(process: psutil.Process) -> int:
-    """The port that a process listens on."""
-    return next(one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN")
+def runtime_of(process: psutil.Process, clients: int) -> Any:
+    """A client of SageMaker's runtime, for so many threads, that asks a server of ours."""
+    port = next(one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN")
+    return boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(max_pool_connections=clients),
+    )
 
 
 def peak_of(process: psutil.Process) -> float:

@@ -29,7 +29,7 @@ from local import Ports, demo, pictures
 from local.stack import ENDPOINT_NAME, Stack
 from model.costs import usage
 from model.pipeline.stack import CREDENTIALS
-from tests.bench.serve_overhead import port_of, serving, trained
+from tests.bench.serve_overhead import runtime_of, serving, trained
 from tests.conftest import ROOT, free_port
 
 PHOTOS = {"small": (960, 720, 8), "phone": (4032, 3024, 8)}
@@ -189,14 +189,7 @@ def of_endpoint(model: Path, requests: int) -> dict[str, Any]:
     content = serialized()
     with serving(model) as (_, server):
         start = sum(server.cpu_times()[:2])
-        runtime = boto3.client(
-            "sagemaker-runtime",
-            endpoint_url=f"http://127.0.0.1:{port_of(server)}",
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(max_pool_connections=CLIENTS),
-        )
+        runtime = runtime_of(server, CLIENTS)
 
         def ask(_: int) -> None:
             runtime.invoke_endpoint(EndpointName="measured", ContentType="image/jpeg", Body=content)[
