@@ -281,7 +281,7 @@ def add_network(graph: Graph, network: Network, weights: Weights, image: str, pr
     signal = layers.convolution(layers.normalise(image), "_conv_stem", "_bn0", stride=2)
     blocks = itertools.count()
     for stage, (first, repeats) in enumerate(zip(_STAGES, network.repeats, strict=True), start=1):
-        repeated = first._replace(stride=1, expands=True, adds_input=True)
+        repeated = first._replace(stride=1, adds_input=True)
         for block in (first, *[repeated] * (repeats - 1)):
             signal = layers.block(signal, f"_blocks.{next(blocks)}", block)
         if f"stage{stage}" in network.maps:
@@ -289,6 +289,12 @@ def add_network(graph: Graph, network: Network, weights: Weights, image: str, pr
     signal = layers.convolution(signal, "_conv_head", "_bn1")
     features = graph.add("ReduceMean", signal, np.array([2, 3]), output=f"{prefix}features", keepdims=0)
     layers.linear(features, "_fc", output=f"{prefix}logits")
+
+
+def as_planes(graph: Graph, pictures: str) -> str:
+    """Put the channels of pictures, uint8 or float32 [N, H, W, 3], first: float32 [N, 3, H, W]."""
+    numbers = graph.add("Cast", pictures, to=TensorProto.FLOAT)
+    return graph.add("Transpose", numbers, perm=[0, 3, 1, 2])
 
 
 class _Layers:
@@ -302,8 +308,7 @@ class _Layers:
 
     def normalise(self, image: str) -> str:
         """Bring pixels to what the network was trained on: (x - 127) / 128, channels first."""
-        numbers = self.graph.add("Cast", image, to=TensorProto.FLOAT)
-        planes = self.graph.add("Transpose", numbers, perm=[0, 3, 1, 2])
+        planes = as_planes(self.graph, image)
         return self.graph.add("Div", self.graph.add("Sub", planes, 127.0), 128.0)
 
     def block(self, signal: str, name: str, block: _Block) -> str:

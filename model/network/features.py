@@ -138,7 +138,7 @@ def _as_if_small(graph: Graph, image: str) -> str:
     A picture that was small is left as it is: to reduce it once more would only blur it. The result is
     uint8 [N, 224, 224, 3].
     """
-    planes = graph.add("Transpose", graph.add("Cast", image, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    planes = backbone.as_planes(graph, image)
     reduced = graph.add("Resize", planes, "", _scales(SMALL / SIZE), antialias=1, **CUBIC)
     enlarged = graph.add("Resize", reduced, "", _scales(SIZE / SMALL), **CUBIC)
     taken_away = graph.add("Sub", planes, enlarged)
@@ -164,7 +164,7 @@ def _scales(factor: float) -> npt.NDArray[np.float32]:
 
 def _reduced(graph: Graph, pictures: str, size: int) -> str:
     """Reduce pictures, uint8 [N, 224, 224, 3], to float32 [N, `size`, `size`, 3]."""
-    planes = graph.add("Transpose", graph.add("Cast", pictures, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    planes = backbone.as_planes(graph, pictures)
     reduced = graph.add("Resize", planes, "", _scales(size / SIZE), antialias=1, **CUBIC)
     return graph.add("Transpose", reduced, perm=[0, 2, 3, 1])
 
