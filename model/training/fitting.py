@@ -9,7 +9,6 @@ import scipy.linalg
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
@@ -195,20 +194,38 @@ def _weigh(head: Head, witnesses: Witnesses, shown: Names) -> Weighing:
     """
     vehicle = shown != OTHER
     alpha, beta = _weigh_experts(head, witnesses, shown)
-    evidence = replace(head, weighing=replace(UNWEIGHED, alpha=alpha)).evidence(witnesses)
+    e, f = (0, 0) if _detailed(witnesses, ~vehicle) else (COUNTED_TWICE, ASKED_BEYOND)
+    weighing = replace(UNWEIGHED, alpha=alpha, beta=beta, e=e, f=f)
     if not vehicle.all():
-        # both kinds count the same, as at the door; there are seldom as many photos of either
-        regression = LogisticRegression(C=np.inf, class_weight="balanced", max_iter=1000)
-        regression.fit(evidence / _unit(evidence), vehicle)
-        a, b, c = regression.coef_[0] / _unit(evidence)
-        e, f = (0, 0) if _detailed(witnesses, ~vehicle) else (COUNTED_TWICE, ASKED_BEYOND)
-        return Weighing(alpha, beta, float(a), float(b), float(c), float(regression.intercept_[0]), e, f)
+        return _weigh_witnesses(replace(head, weighing=weighing), witnesses, vehicle)
     # nothing shows how novel something else is: each witness speaks in its own units, log-odds and deviations
     b = 1 / max(float(witnesses.distance.std()), 1e-9)
     a = 0.0 if witnesses.imagenet is None else 1.0
-    said = evidence @ np.array([a, b, 0]) - ASKED_BEYOND * witnesses.detail
-    d = -float(np.quantile(said, 1 - VEHICLES_KEPT))
-    return Weighing(alpha, beta, a, b, 0, d, COUNTED_TWICE, ASKED_BEYOND)
+    said = head.evidence(witnesses) @ np.array([a, b, 0]) - f * witnesses.detail
+    return replace(weighing, a=a, b=b, d=-float(np.quantile(said, 1 - VEHICLES_KEPT)))
+
+
+def _weigh_witnesses(head: Head, witnesses: Witnesses, vehicle: Bools) -> Weighing:
+    """Find the a, b, c and d that make most likely which photos show a vehicle, bool [N], and which do not.
+
+    It is a logistic regression, in which what the head's formula asks of detail is fixed.
+    """
+    evidence = head.evidence(witnesses)
+    deviation = evidence.std(axis=0)
+    unit = np.append(np.where(deviation > 0, deviation, 1), 1)
+    # both kinds count the same, as at the door; there are seldom as many photos of either
+    balanced = compute_sample_weight("balanced", vehicle)
+    wanted = balanced[:, None] * smoothed(vehicle.astype(int), 2)
+
+    def weighed(parameters: Floats) -> Weighing:
+        a, b, c, d = map(float, parameters / unit)
+        return replace(head.weighing, a=a, b=b, c=c, d=d)
+
+    def unlikeliness(parameters: Floats) -> float:
+        log_odds = replace(head, weighing=weighed(parameters)).whether_vehicle(witnesses)
+        return cross_entropy(np.stack([np.zeros_like(log_odds), log_odds], axis=1), wanted)
+
+    return weighed(minimize(unlikeliness, np.zeros(4)).x)
 
 
 def _detailed(witnesses: Witnesses, which: Bools) -> bool:
@@ -216,27 +233,22 @@ def _detailed(witnesses: Witnesses, which: Bools) -> bool:
     return int((witnesses.detail[which] > 0).sum()) >= DETAILED_PHOTOS
 
 
-def _unit(evidence: Floats) -> Floats:
-    """Give the columns' deviations, and 1 for a column that never varies."""
-    deviation = evidence.std(axis=0)
-    return np.where(deviation > 0, deviation, 1)
-
-
 def _weigh_experts(head: Head, witnesses: Witnesses, shown: Names) -> tuple[float, float]:
-    """Find the alpha and beta that make the vehicles' true labels most likely.
+    """Find the alpha and beta that make the vehicles' true labels as likely as so few photos can.
 
     For alpha alone that is temperature scaling, with alpha = 1 / T: C. Guo, G. Pleiss, Y. Sun, K. Q.
     Weinberger, "On calibration of modern neural networks" (ICML 2017), section 4.2.
     """
     vehicle = shown != OTHER
     truth = np.array([head.vehicles.index(label) for label in shown[vehicle]])
+    wanted = smoothed(truth, len(head.vehicles))
     heard = _detailed(witnesses, vehicle) and witnesses.imagenet is not None
 
     def unlikeliness(parameters: Floats) -> float:
         alpha, *beta = np.exp(parameters)
         weighing = replace(UNWEIGHED, alpha=alpha, beta=beta[0] if beta else IMAGENET_COUNTS)
         logits = replace(head, weighing=weighing).which_vehicle(witnesses)[vehicle]
-        return log_loss(logits, truth)
+        return cross_entropy(logits, wanted)
 
     found = minimize(unlikeliness, np.zeros(1 + heard), method="Nelder-Mead")
     alpha, *beta = np.exp(found.x)
@@ -251,4 +263,24 @@ def least_log_loss(logits: Floats, truth: Integers) -> float:
 
 def log_loss(logits: Floats, truth: Integers) -> float:
     """Give the mean negative log-likelihood of the true labels, int [N], under logits [N, K]."""
-    return -float(log_softmax(logits, axis=1)[np.arange(len(truth)), truth].mean())
+    return cross_entropy(logits, np.eye(logits.shape[1])[truth])
+
+
+def cross_entropy(logits: Floats, wanted: Floats) -> float:
+    """Give the mean cross-entropy of logits [N, K] with the probabilities wanted, [N, K]."""
+    return -float((wanted * log_softmax(logits, axis=1)).sum(axis=1).mean())
+
+
+def smoothed(truth: Integers, kinds: int) -> Floats:
+    """Give the probabilities to fit confidences to, float [N, `kinds`]: as sure as so many photos can make.
+
+    Of N photos of a kind all may be recognised, the next with probability (N + 1/2) / (N + 1):
+    R. E. Krichevsky, V. K. Trofimov, "The performance of universal encoding" (IEEE Transactions on
+    Information Theory 27, 1981); the other kinds share the rest. Fitted to 1, confidence grows without bound
+    where the photos are told apart without a mistake, as few photos often are. The idea is J. Platt's,
+    "Probabilistic outputs for support vector machines" (Advances in Large Margin Classifiers, 1999), section
+    2.2, there with (N + 1) / (N + 2), which is less right here (docs/decisions.md).
+    """
+    counts = np.bincount(truth, minlength=kinds)
+    own = ((counts + 0.5) / (counts + 1))[truth, None]
+    return np.where(truth[:, None] == np.arange(kinds), own, (1 - own) / max(kinds - 1, 1))

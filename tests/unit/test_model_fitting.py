@@ -4,6 +4,7 @@ from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from model.network import features
 from model.network.head import Seen
@@ -119,6 +120,56 @@ def test_large_photos_of_vehicles_are_taken_for_vehicles_if_they_were_trained_on
     made = fit(large, targets, ("bicycle", "motorcycle"))
 
     assert (made.held_out.argmax(axis=1) == targets).mean() >= 0.9
+
+
+def test_large_photos_are_told_apart_from_a_few_large_ones_of_something_else():
+    """The same, where photos of something else were learned from too."""
+    seen, targets = clusters(12, 12, 12)
+    large = replace(seen, detail=np.ones_like(seen.detail))
+
+    made = fit(large, targets, ("bicycle", "motorcycle", "other"))
+
+    assert (made.held_out.argmax(axis=1) == targets).mean() >= 0.9
+
+
+def test_few_photos_do_not_make_it_sure_even_if_all_are_told_apart(three):
+    seen, targets, labels = three
+
+    made = fit(seen, targets, labels)
+
+    vehicle = targets != 2
+    which = made.held_out[vehicle] / made.held_out[vehicle, :2].sum(axis=1, keepdims=True)
+    assert which[np.arange(24), targets[vehicle]].mean() == pytest.approx(12.5 / 13, abs=0.01)
+    assert made.held_out[~vehicle, 2].mean() == pytest.approx(12.5 / 13, abs=0.03)
+
+
+def test_witnesses_are_weighed_by_a_logistic_regression():
+    """As another library does it: a photo counts as what it shows, and a little as what it does not."""
+    seen, targets = clusters(30, 30, 20, apart=0.05)
+    labels = ("bicycle", "motorcycle", "other")
+    head = replace(fit(seen, targets, labels).head, weighing=fitting.UNWEIGHED)
+    witnesses, vehicle = head.witnesses(seen), targets != 2
+    wanted = np.where(vehicle, 60.5 / 61, 0.5 / 21)
+    weight = np.where(vehicle, 80 / 120, 80 / 40)
+    evidence = head.evidence(witnesses).astype(float)
+    evidence = (evidence - evidence.mean(axis=0)) / evidence.std(axis=0)
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10_000).fit(
+        np.tile(evidence, (2, 1)),
+        np.repeat([True, False], 80),
+        np.concatenate([weight * wanted, weight * (1 - wanted)]),
+    )
+
+    ours = fitting._weigh_witnesses(head, witnesses, vehicle)
+
+    said = replace(head, weighing=ours).whether_vehicle(witnesses)
+    assert said == pytest.approx(theirs.decision_function(evidence), abs=1e-2)
+
+
+def test_probabilities_wanted_by_hand():
+    wanted = fitting.smoothed(np.array([0, 0, 0, 1]), 3)
+
+    assert wanted[0] == pytest.approx([3.5 / 4, 0.5 / 8, 0.5 / 8])
+    assert wanted[3] == pytest.approx([0.5 / 4, 1.5 / 2, 0.5 / 4])
 
 
 def test_one_vehicle_and_other_are_enough():
