@@ -1,11 +1,16 @@
 """The permissions of a role or a policy, each of which can be taken away."""
 
 import copy
+import json
+import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import boto3
 from samcli.yamlhelper import yaml_parse
 
+from local.stack import Stack
+from model.pipeline import stack as deployed
 from tests.conftest import ROOT
 
 type Document = dict[str, Any]
@@ -19,6 +24,29 @@ class Permission(NamedTuple):
     resource: str
     sid: str
     action: str
+
+
+class Person:
+    """A person who may do what a policy of the stack allows, and no more: at first, nothing.
+
+    ``policy`` is the document; ``stack`` is the stack as the person finds it.
+    """
+
+    def __init__(self, stack: Stack, policy_output: str) -> None:
+        self._iam = stack.client("iam")
+        arn = stack.outputs[policy_output]
+        version = self._iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        described = self._iam.get_policy_version(PolicyArn=arn, VersionId=version)
+        self.policy: Document = described["PolicyVersion"]["Document"]
+        self.name = f"person-{uuid.uuid4().hex[:8]}"
+        self._iam.create_user(UserName=self.name)
+        key = self._iam.create_access_key(UserName=self.name)["AccessKey"]
+        session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=stack.region)
+        self.stack = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
+
+    def may(self, policy: Document) -> None:
+        """Give the person this policy instead of the one before."""
+        self._iam.put_user_policy(UserName=self.name, PolicyName="all", PolicyDocument=json.dumps(policy))
 
 
 def of(resource: str) -> list[Permission]:

@@ -31,7 +31,7 @@ from model.training import dataset
 from tests import permissions
 from tests.account import note
 from tests.conftest import ROOT
-from tests.permissions import Permission
+from tests.permissions import Permission, Person
 
 TRAINING = "training-copies"
 KINDS = {
@@ -290,36 +290,19 @@ def test_what_somebody_else_holds_is_named_and_the_command_fails(stack, data_set
     assert "is gone, call again" in done.stderr
 
 
-class Forgetter:
-    """A person who may do what the stack's ForgetPolicy allows, and no more."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.iam = stack.client("iam")
-        arn = stack.outputs["ForgetPolicyArn"]
-        version = self.iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
-        described = self.iam.get_policy_version(PolicyArn=arn, VersionId=version)
-        self.policy = described["PolicyVersion"]["Document"]
-        self.name = f"forgetter-{uuid.uuid4().hex[:8]}"
-        self.iam.create_user(UserName=self.name)
-        key = self.iam.create_access_key(UserName=self.name)["AccessKey"]
-        session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=stack.region)
-        self.stack = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
-
-    def may(self, policy: dict[str, Any]) -> None:
-        self.iam.put_user_policy(UserName=self.name, PolicyName="forget", PolicyDocument=json.dumps(policy))
-
-    def forget(self, key: str) -> set[str]:
-        """Forget a photo as the command does; return the kinds of what was deleted."""
-        known = traces.know(self.stack, self.stack.output("UploadBucketName"), key)
-        found = traces.search(self.stack, known)
-        for trace in found.traces:
-            trace.delete()
-        return {trace.kind for trace in found.traces}
-
-
 @pytest.fixture(scope="module")
-def forgetter(stack) -> Forgetter:
-    return Forgetter(stack)
+def person(stack) -> Person:
+    """A person who may do what the stack's ForgetPolicy allows."""
+    return Person(stack, "ForgetPolicyArn")
+
+
+def forgotten(stack: deployed.Stack, key: str) -> set[str]:
+    """Forget a photo as the command does; return the kinds of what was deleted."""
+    known = traces.know(stack, stack.output("UploadBucketName"), key)
+    found = traces.search(stack, known)
+    for trace in found.traces:
+        trace.delete()
+    return {trace.kind for trace in found.traces}
 
 
 def leave_traces(stack: Stack, key: str) -> None:
@@ -359,27 +342,27 @@ def noticed() -> Iterator[set[Permission]]:
 
 
 @pytest.mark.verify
-def test_the_policy_is_enough(stack, forgetter):
+def test_the_policy_is_enough(stack, person):
     leave_traces(stack, "uploads/enough.txt")
 
-    forgetter.may(forgetter.policy)
+    person.may(person.policy)
 
-    kinds = forgetter.forget("uploads/enough.txt")
+    kinds = forgotten(person.stack, "uploads/enough.txt")
     assert kinds == {"capture", "ground truth", "review message", "failed message", "photo", "result"}
 
 
 @pytest.mark.verify
 @pytest.mark.parametrize("permission", permissions.of("ForgetPolicy"), ids=" ".join)
-def test_without_a_permission_forgetting_fails(stack, forgetter, noticed, permission, monkeypatch):
+def test_without_a_permission_forgetting_fails(stack, person, noticed, permission, monkeypatch):
     monkeypatch.setattr(queues, "EMPTY_AFTER", 0)
     monkeypatch.setattr(traces, "HIDDEN", CUT_SHORT)
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
     leave_traces(stack, key)
 
-    forgetter.may(permissions.without(forgetter.policy, permission))
+    person.may(permissions.without(person.policy, permission))
 
     with pytest.raises((ClientError, traces.TracesError, CaptureError)) as raised:
-        forgetter.forget(key)
+        forgotten(person.stack, key)
     assert permissions.is_missed(permission, str(raised.value))
     # it leads to what is left, so that the next call can finish
     assert Courier(stack, key.removeprefix("uploads/").removesuffix(".txt"), 0, ".txt").result()

@@ -7,10 +7,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.error import HTTPError
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
@@ -21,9 +21,12 @@ from local import demo, pictures
 from local.stack import CAPTURE_URI, Stack
 from model.__main__ import cli
 from model.pipeline import stack as pipeline
-from model.reviewing.desk import Desk, Outcome
+from model.reviewing.desk import Desk, Outcome, Photo, ReviewError
+from tests import permissions
+from tests.account import note
 from tests.browser import CHROMIUM, Browser, Tab
 from tests.conftest import ROOT
+from tests.permissions import Permission, Person
 
 PHOTOS = {
     "review-1.jpg": pictures.encoded(
@@ -123,27 +126,66 @@ def test_two_reviewers_answer_each_their_own_photos_by_key(waiting, server, brow
         and event["params"]["request"]["url"].startswith("http")
     }
     assert {f"http://{host}/" for host in asked} == {server.address}
+    ada.go("about:blank")  # an open page takes what comes later
 
 
-def test_a_reviewer_needs_no_more_than_the_policy_for_reviewers(waiting):
+@pytest.fixture(scope="module")
+def person(waiting) -> Iterator[Person]:
+    """A person who may do what the stack's ReviewPolicy allows."""
+    yield Person(waiting, "ReviewPolicyArn")
     waiting.client("sqs").purge_queue(QueueUrl=waiting.outputs["ReviewQueueUrl"])
-    list(demo.classify(waiting, {"review-4.png": PHOTOS["review-3.png"]}))
-    iam = waiting.client("iam")
-    iam.create_user(UserName="ben")
-    iam.attach_user_policy(UserName="ben", PolicyArn=waiting.outputs["ReviewPolicyArn"])
-    key = iam.create_access_key(UserName="ben")["AccessKey"]
-    session = boto3.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name=waiting.region)
-    desk = Desk(pipeline.Stack(waiting.name, session, waiting.outputs, waiting.endpoint_url), reviewer="ben")
 
-    photo = desk.take(patience=10)
 
-    assert photo.uri.endswith("review-4.png")
+def review(stack: pipeline.Stack, reviewer: str) -> Photo:
+    """Review a photo, with all that the page ever does."""
+    stack.client("cloudformation").describe_stacks(StackName=stack.name)
+    desk = Desk(stack, reviewer)
+    photo = desk.take(patience=60)
+    assert photo is not None
     assert desk.content(photo) == PHOTOS["review-3.png"]
+    versionless = {**photo.detail, "version_id": None}
+    assert desk.content(replace(photo, detail=versionless)) == PHOTOS["review-3.png"]
+    with pytest.raises(ReviewError, match="deleted"):
+        desk.content(replace(photo, detail={**versionless, "key": "uploads/gone.png"}))
     assert desk.keep(photo)
     assert desk.waiting() == 0
     assert desk.answer(photo, "other") is Outcome.RECORDED
+    return photo
+
+
+def test_a_reviewer_needs_no_more_than_the_policy_for_reviewers(waiting, person):
+    waiting.client("sqs").purge_queue(QueueUrl=waiting.outputs["ReviewQueueUrl"])
+    list(demo.classify(waiting, {"review-4.png": PHOTOS["review-3.png"]}))
+    person.may(person.policy)
+
+    photo = review(person.stack, person.name)
+
+    assert photo.uri.endswith("review-4.png")
     with pytest.raises(ClientError, match="AccessDenied"):
-        desk.s3.put_object(Bucket=photo.detail["bucket"], Key=photo.detail["key"], Body=b"")
+        person.stack.client("s3").put_object(Bucket=photo.detail["bucket"], Key=photo.detail["key"], Body=b"")
+
+
+@pytest.fixture(scope="module")
+def noticed() -> Iterator[set[Permission]]:
+    found: set[Permission] = set()
+    yield found
+    note(removed=len(permissions.of("ReviewPolicy")), noticed=len(found))
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("permission", permissions.of("ReviewPolicy"), ids=" ".join)
+def test_without_a_permission_reviewing_fails(waiting, person, noticed, permission):
+    waiting.client("sqs").purge_queue(QueueUrl=waiting.outputs["ReviewQueueUrl"])
+    name = f"lacking-{permission.action.replace(':', '-')}.png"
+    (outcome,) = demo.classify(waiting, {name: PHOTOS["review-3.png"]})
+    assert outcome.outcome == "needs_review"
+    person.may(permissions.without(person.policy, permission))
+
+    with pytest.raises(ClientError) as raised:
+        review(person.stack, person.name)
+
+    assert permissions.is_missed(permission, str(raised.value))
+    noticed.add(permission)
 
 
 def test_monitoring_measures_by_what_people_said(waiting, monkeypatch):
