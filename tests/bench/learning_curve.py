@@ -68,6 +68,8 @@ type Split = tuple[np.ndarray, np.ndarray]
 def bench(data: Path, repeats: int, out: Path) -> None:
     """Train on 10 photos of a label, on 20 and so on, and judge each model on photos it never saw."""
     photos = Photos.of(dataset.read(data), most=2000)
+    if np.bincount(photos.targets).min() < 2 * EACH[0]:
+        raise click.UsageError(f"{data} has too few photos: it takes {2 * EACH[0]} of each label")
     seen = steps.look(photos)
     found = []
     for splits in splittings(photos.targets, repeats):
