@@ -23,7 +23,7 @@ ROWS = {
     "photos_sent": "photos sent in all of that",
     "lost": "**photos lost**",
     "double": "**photos counted twice**",
-    "removed": "permissions taken away, one at a time: of functions, and of whoever forgets or reviews photos",
+    "removed": "permissions taken away, one at a time: of functions and of whoever forgets or reviews photos",
     "noticed": "of these, missed by something that then failed",
 }
 """What was counted, in the page's order, and what the page calls it."""
