@@ -29,7 +29,6 @@ from model.reviewing.desk import Desk, Photo
 from model.serving.capture import format_record
 from model.training import dataset
 from tests import permissions
-from tests.account import note
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
 
@@ -336,9 +335,7 @@ def leave_traces(stack: Stack, key: str) -> None:
 
 @pytest.fixture(scope="module")
 def noticed() -> Iterator[set[Permission]]:
-    found: set[Permission] = set()
-    yield found
-    note(removed=len(permissions.of("ForgetPolicy")), noticed=len(found))
+    yield from permissions.noticed(permissions.of("ForgetPolicy"))
 
 
 @pytest.mark.verify

@@ -17,7 +17,6 @@ from local import pictures
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
 from model.network.classifier import Classifier
 from tests import permissions
-from tests.account import note
 from tests.conftest import ROOT
 from tests.permissions import RESOURCES, Permission
 
@@ -94,9 +93,7 @@ def probes(stack, tmp_path_factory) -> Iterator[dict[str, list[Event]]]:
 
 @pytest.fixture(scope="module")
 def noticed() -> Iterator[set[Permission]]:
-    found: set[Permission] = set()
-    yield found
-    note(removed=len(PERMISSIONS), noticed=len(found))
+    yield from permissions.noticed(PERMISSIONS)
 
 
 @pytest.mark.parametrize("permission", PERMISSIONS, ids=" ".join)

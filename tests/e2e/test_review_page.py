@@ -23,7 +23,6 @@ from model.__main__ import cli
 from model.pipeline import stack as pipeline
 from model.reviewing.desk import Desk, Outcome, Photo, ReviewError
 from tests import permissions
-from tests.account import note
 from tests.browser import CHROMIUM, Browser, Tab
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
@@ -167,9 +166,7 @@ def test_a_reviewer_needs_no_more_than_the_policy_for_reviewers(waiting, person)
 
 @pytest.fixture(scope="module")
 def noticed() -> Iterator[set[Permission]]:
-    found: set[Permission] = set()
-    yield found
-    note(removed=len(permissions.of("ReviewPolicy")), noticed=len(found))
+    yield from permissions.noticed(permissions.of("ReviewPolicy"))
 
 
 @pytest.mark.verify
