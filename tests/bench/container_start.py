@@ -1,0 +1,67 @@
+"""How soon the model's container serves: ``python -m tests.bench container_start``."""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from local import pictures
+from model import image
+from tests.containers import docker, missing, serving
+
+PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "JPEG")
+
+
+@click.command()
+@click.option("--rounds", default=20, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
+)
+def bench(rounds: int, out: Path) -> None:
+    """Start the container until it answers and one of the same image that does nothing, in turn.
+
+    Writes down the medians, and how many times the one the other is.
+    """
+    if reason := missing(()):
+        raise click.ClickException(f"{reason}: the container runs in Docker")
+    built = image.build(image.native_platform())
+    starts = [(seconds(lambda: nothing(built)), *of_start(built)) for _ in range(rounds + 1)]
+    # the first ones read the image from disk
+    empty, served, processor, memory = map(statistics.median, zip(*starts[1:], strict=True))
+    found: dict[str, Any] = {
+        "cores": os.process_cpu_count(),
+        "rounds": rounds,
+        "seconds_to_first_answer": round(served, 2),
+        "seconds_of_an_empty_container": round(empty, 2),
+        "ratio_of_medians": round(served / empty, 2),
+        "processor_seconds": round(processor, 2),
+        "peak_megabytes": round(memory / 1e6),
+    }
+    click.echo(json.dumps(found))
+    out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def nothing(built: str) -> None:
+    """Run a Python that ends at once."""
+    docker("run", "--rm", "--publish", "127.0.0.1::8080", "--entrypoint", "python", built, "-c", "pass")
+
+
+def of_start(built: str) -> tuple[float, float, float]:
+    """Return seconds to an answer, of a processor until then, and bytes held at the peak of a photo."""
+    began = time.perf_counter()
+    with serving(built) as container:
+        took = time.perf_counter() - began
+        processor = container.processor_seconds()
+        container.probabilities(PHOTO)
+        return took, processor, container.peak_memory()
