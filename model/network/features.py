@@ -40,6 +40,9 @@ which are small, 99% lose less than .12."""
 CENTRE = 0.875
 """The middle of a picture on which ImageNet's networks are tested: 224 of 256 pixels."""
 
+ROOT_STEPS = 8
+"""After which cross-validation sees no more of a matrix's square root (docs/decisions.md)."""
+
 VIEWS, SMALL_VIEWS = 4, 2
 """Of the photo as it is, and of it reduced."""
 
@@ -218,16 +221,41 @@ def _moments(graph: Graph, activations: str) -> list[str]:
 def _pairs(graph: Graph, network: Network, prefix: str) -> str:
     """Say how much of each two channels there is in the same places, whatever the places are.
 
-    The mean over places of the products of all pairs of channels, each with the square root of its size, all
-    together of length 1: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear CNN models for fine-grained visual
-    recognition" (ICCV 2015), section 3.1.
+    The products of all pairs of channels, summed over places: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear
+    CNN models for fine-grained visual recognition" (ICCV 2015), section 3.1. Of their matrix the square root
+    is taken (P. Li, J. Xie, Q. Wang, W. Zuo, "Is second-order information helpful for large-scale visual
+    recognition?", ICCV 2017), so that what is everywhere in a picture does not drown the rest, then that of
+    each number with its sign, all together of length 1.
     """
     channels = network.maps["stage6"]
     by_place = graph.add("Reshape", f"{prefix}stage6", np.array([0, channels, -1]))
-    products = graph.add("MatMul", by_place, graph.add("Transpose", by_place, perm=[0, 2, 1]))
-    places = graph.add("Cast", graph.add("Shape", by_place, start=2, end=3), to=TensorProto.FLOAT)
-    means = graph.add("Flatten", graph.add("Div", products, places))
+    root = graph.add("MatMul", _whitened(graph, by_place), _transposed(graph, by_place))
     rows, columns = np.triu_indices(channels)
-    pairs = graph.add("Gather", means, rows * channels + columns, axis=1)
+    pairs = graph.add("Gather", graph.add("Flatten", root), rows * channels + columns, axis=1)
     roots = graph.add("Mul", graph.add("Sign", pairs), graph.add("Sqrt", graph.add("Abs", pairs)))
     return graph.add("LpNormalization", roots, axis=1, p=2)
+
+
+def _whitened(graph: Graph, matrix: str) -> str:
+    """Multiply X, [N, C, P], by (X'X)^(-1/2), but for a factor: times X' it is the square root of XX'.
+
+    By Newton's and Schulz's iteration (N. J. Higham, "Functions of matrices", 2008, section 6.3), from the
+    smaller side of X. What X has very little of, a few steps leave small.
+    """
+    products = graph.add("MatMul", _transposed(graph, matrix), matrix)
+    trace = graph.add("ReduceSumSquare", matrix, np.array([1, 2]))
+    left = graph.add("Div", products, trace)
+    for _ in range(ROOT_STEPS):
+        matrix = _step(graph, matrix, left)
+        left = _step(graph, _step(graph, left, left), left)
+    return matrix
+
+
+def _step(graph: Graph, matrix: str, left: str) -> str:
+    """Multiply by (3 - what is left) / 2; nothing is left to do where that is 1."""
+    thrice = graph.add("Mul", matrix, 3.0)
+    return graph.add("Mul", graph.add("Sub", thrice, graph.add("MatMul", matrix, left)), 0.5)
+
+
+def _transposed(graph: Graph, matrices: str) -> str:
+    return graph.add("Transpose", matrices, perm=[0, 2, 1])

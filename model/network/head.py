@@ -33,6 +33,9 @@ from functions.filter.app import OTHER
 from model.network import features, zero_shot
 from model.network.graph import Graph
 
+POOLED_SHARE = 0.2
+"""Of what the trained expert goes by; the rest is how channels go together."""
+
 type Floats = npt.NDArray[np.floating]
 type Integers = npt.NDArray[np.integer]
 
@@ -56,10 +59,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Scale:
-    """Brings a descriptor's two parts to the same weight: (x - mean) * weight, per number.
+    """Brings a descriptor's two parts to the weights they are to have: (x - mean) * weight, per number.
 
-    The pooled numbers vary alike; the pairs, already of one length, vary as they do; and both parts together
-    as much.
+    The pooled numbers vary alike; the pairs, already of one length, vary as they do. Of the variance of both,
+    which is 2 together, the pooled ones have `POOLED_SHARE`.
     """
 
     mean: Floats
@@ -70,8 +73,8 @@ class Scale:
         """Take means and deviations from float [N, D]."""
         mean, deviation = descriptor.mean(axis=0), descriptor.std(axis=0)
         pooled, pairs = np.split(deviation, [features.POOLED])
-        each = _inverse(pooled) / np.sqrt(len(pooled))
-        together = np.full(len(pairs), _inverse(np.linalg.norm(pairs)))
+        each = np.sqrt(2 * POOLED_SHARE / len(pooled)) * _inverse(pooled)
+        together = np.full(len(pairs), np.sqrt(2 * (1 - POOLED_SHARE)) * _inverse(np.linalg.norm(pairs)))
         return cls(mean, np.concatenate([each, together]).astype(descriptor.dtype))
 
     def __call__(self, descriptor: Floats) -> Floats:

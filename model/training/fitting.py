@@ -27,7 +27,7 @@ PENALTIES = (0.1, 0.3, 1.0, 3.0)
 descriptor is 2 on average."""
 DETAILED_PHOTOS = 100
 """So many training photos with detail it takes to learn from them how much ImageNet's expert counts."""
-IMAGENET_COUNTS = 3.0
+IMAGENET_COUNTS = 4.0
 """Beta where the training photos cannot tell: the network was trained with smoothed labels, and is more often
 right than it says. Like the next three chosen on a few dozen photos (docs/decisions.md)."""
 COUNTED_TWICE, ASKED_BEYOND = 0.2, 4.2

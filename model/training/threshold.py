@@ -7,7 +7,7 @@ from scipy.stats import beta
 
 from model.evaluation.measures import Bools, Floats
 
-CONFIDENCE = 0.9
+CONFIDENCE = 0.95
 """With which the precision wanted is reached: the lowest threshold to reach it by count alone is one that was
 lucky, and every other time the photos to come miss it (docs/decisions.md)."""
 

@@ -174,6 +174,18 @@ def test_a_photo_and_its_mirror_image_look_the_same_as_they_are(see, photo):
         assert np.allclose(seen[name], mirrored[name], atol=1e-2), name
 
 
+def root(matrix: np.ndarray) -> np.ndarray:
+    """A symmetric matrix's square root but for a factor, by way of its eigenvalues, in as many steps."""
+    values, vectors = np.linalg.eigh(matrix / np.trace(matrix))
+    left, roots = values, values
+    for _ in range(features.ROOT_STEPS):
+        left, roots = left * ((3 - left) / 2) ** 2, roots * (3 - left) / 2
+    counts = values > 0.01
+    assert counts.any()
+    assert np.allclose(roots[counts], np.sqrt(values[counts]), rtol=0.01)
+    return (vectors * roots) @ vectors.T
+
+
 def described(network: Network, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The pooled numbers and the pairs of activations [V, C, H, W], averaged over the views."""
     parts = []
@@ -182,8 +194,8 @@ def described(network: Network, seen: dict[str, np.ndarray]) -> tuple[np.ndarray
         parts += [seen[tap][:, :, :half].mean(axis=(2, 3)), seen[tap][:, :, half:].mean(axis=(2, 3))]
         parts += [seen[tap].std(axis=(2, 3))]
     deepest = seen["stage6"]
-    products = np.einsum("vchw,vdhw->vcd", deepest, deepest) / np.prod(deepest.shape[2:])
-    pairs = np.stack([one[np.triu_indices(network.maps["stage6"])] for one in products])
+    products = np.einsum("vchw,vdhw->vcd", deepest, deepest, dtype=np.float64)
+    pairs = np.stack([root(one)[np.triu_indices(network.maps["stage6"])] for one in products])
     roots = np.sign(pairs) * np.sqrt(np.abs(pairs))
     pairs = roots / np.linalg.norm(roots, axis=1, keepdims=True)
     return np.concatenate([*parts, seen["features"]], axis=1).mean(axis=0), pairs.mean(axis=0)
