@@ -239,7 +239,7 @@ def _pairs(graph: Graph, network: Network, prefix: str) -> str:
 def _whitened(graph: Graph, matrix: str) -> str:
     """Multiply X, [N, C, P], by (X'X)^(-1/2), but for a factor: times X' it is the square root of XX'.
 
-    By Newton's and Schulz's iteration (N. J. Higham, "Functions of matrices", 2008, section 6.3), from the
+    By Newton's and Schulz's iteration (N. J. Higham, "Functions of matrices", 2008, chapter 6), from the
     smaller side of X. What X has very little of, a few steps leave small.
     """
     products = graph.add("MatMul", _transposed(graph, matrix), matrix)
