@@ -124,7 +124,7 @@ def add_as_if_small(graph: Graph, image: str) -> None:
     """
     whole = _as_if_small(graph, image)
     views = graph.add("Concat", whole, _mirrored(graph, _middle(graph, whole)), axis=0)
-    views_of = {LITE0: views, LITE2: _reduced(graph, views, SECOND_SIZE)}
+    views_of = {LITE0: views, LITE2: _reduced(graph, views)}
     pooled, pairs = [], []
     for network, seen in views_of.items():
         prefix = f"small.{network.name}."
@@ -165,10 +165,10 @@ def _scales(factor: float) -> npt.NDArray[np.float32]:
     return np.array([1, 1, factor, factor], np.float32)
 
 
-def _reduced(graph: Graph, pictures: str, size: int) -> str:
-    """Reduce pictures, uint8 [N, 224, 224, 3], to float32 [N, `size`, `size`, 3]."""
+def _reduced(graph: Graph, pictures: str) -> str:
+    """Reduce pictures, uint8 [N, H, W, 3], to what the second network gets: float32, 160 of 224 pixels."""
     planes = backbone.as_planes(graph, pictures)
-    reduced = graph.add("Resize", planes, "", _scales(size / SIZE), antialias=1, **CUBIC)
+    reduced = graph.add("Resize", planes, "", _scales(SECOND_SIZE / SIZE), antialias=1, **CUBIC)
     return graph.add("Transpose", reduced, perm=[0, 2, 3, 1])
 
 

@@ -101,13 +101,13 @@ def networks(size: int, seen: Sequence[np.ndarray], folder: Path) -> dict[str, P
 
 
 def describing(size: int) -> onnx.ModelProto:
-    """Both networks at the same size."""
+    """Both networks, the second at as much of the size as the model gives it."""
     graph = Graph("describing")
     image = graph.input("image", ["N", size, size, 3], TensorProto.UINT8)
     pooled, pairs = [], []
-    for network in (LITE0, LITE2):
+    for network, given in {LITE0: image, LITE2: features._reduced(graph, image)}.items():
         prefix = f"{network.name}."
-        backbone.add_network(graph, network, backbone.read_weights(network), image, prefix)
+        backbone.add_network(graph, network, backbone.read_weights(network), given, prefix)
         pooled += features._pooled(graph, network, prefix)
         pairs.append(features._pairs(graph, network, prefix))
     graph.add("Concat", *pooled, *pairs, axis=1, output="descriptor")
