@@ -244,17 +244,14 @@ def _whitened(graph: Graph, matrix: str) -> str:
     """
     products = graph.add("MatMul", _transposed(graph, matrix), matrix)
     trace = graph.add("ReduceSumSquare", matrix, np.array([1, 2]))
-    left = graph.add("Div", products, trace)
+    half = graph.add("Div", products, graph.add("Mul", trace, 2.0))
+    square = graph.add("ConstantOfShape", graph.add("Shape", products, start=1))
+    three_halves = graph.add("Mul", graph.add("EyeLike", square), 1.5)
     for _ in range(ROOT_STEPS):
-        matrix = _step(graph, matrix, left)
-        left = _step(graph, _step(graph, left, left), left)
+        factor = graph.add("Sub", three_halves, half)
+        matrix = graph.add("MatMul", matrix, factor)
+        half = graph.add("MatMul", graph.add("MatMul", half, factor), factor)
     return matrix
-
-
-def _step(graph: Graph, matrix: str, left: str) -> str:
-    """Multiply by (3 - what is left) / 2; nothing is left to do where that is 1."""
-    thrice = graph.add("Mul", matrix, 3.0)
-    return graph.add("Mul", graph.add("Sub", thrice, graph.add("MatMul", matrix, left)), 0.5)
 
 
 def _transposed(graph: Graph, matrices: str) -> str:
