@@ -229,20 +229,21 @@ def _pairs(graph: Graph, network: Network, prefix: str) -> str:
     """
     channels = network.maps["stage6"]
     by_place = graph.add("Reshape", f"{prefix}stage6", np.array([0, channels, -1]))
-    root = graph.add("MatMul", _whitened(graph, by_place), _transposed(graph, by_place))
+    root = graph.add("Flatten", _root(graph, by_place))
     rows, columns = np.triu_indices(channels)
-    pairs = graph.add("Gather", graph.add("Flatten", root), rows * channels + columns, axis=1)
+    pairs = graph.add("Gather", root, rows * channels + columns, axis=1)
     roots = graph.add("Mul", graph.add("Sign", pairs), graph.add("Sqrt", graph.add("Abs", pairs)))
     return graph.add("LpNormalization", roots, axis=1, p=2)
 
 
-def _whitened(graph: Graph, matrix: str) -> str:
-    """Multiply X, [N, C, P], by (X'X)^(-1/2), but for a factor: times X' it is the square root of XX'.
+def _root(graph: Graph, matrix: str) -> str:
+    """Take the square root of XX' but for a factor, [N, C, C], of X, [N, C, P]: it is X (X'X)^(-1/2) X'.
 
     By Newton's and Schulz's iteration (N. J. Higham, "Functions of matrices", 2008, chapter 6), from the
     smaller side of X. What X has very little of, a few steps leave small.
     """
-    products = graph.add("MatMul", _transposed(graph, matrix), matrix)
+    transposed = graph.add("Transpose", matrix, perm=[0, 2, 1])
+    products = graph.add("MatMul", transposed, matrix)
     trace = graph.add("ReduceSumSquare", matrix, np.array([1, 2]))
     half = graph.add("Div", products, graph.add("Mul", trace, 2.0))
     square = graph.add("ConstantOfShape", graph.add("Shape", products, start=1))
@@ -251,8 +252,4 @@ def _whitened(graph: Graph, matrix: str) -> str:
         factor = graph.add("Sub", three_halves, half)
         matrix = graph.add("MatMul", matrix, factor)
         half = graph.add("MatMul", graph.add("MatMul", half, factor), factor)
-    return matrix
-
-
-def _transposed(graph: Graph, matrices: str) -> str:
-    return graph.add("Transpose", matrices, perm=[0, 2, 1])
+    return graph.add("MatMul", matrix, transposed)

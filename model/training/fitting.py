@@ -225,7 +225,8 @@ def _weigh_witnesses(head: Head, witnesses: Witnesses, vehicle: Bools) -> Weighi
         log_odds = replace(head, weighing=weighed(parameters)).whether_vehicle(witnesses)
         return cross_entropy(np.stack([np.zeros_like(log_odds), log_odds], axis=1), wanted)
 
-    return weighed(minimize(unlikeliness, np.zeros(4)).x)
+    # by default it stops where log-odds are still off in the third digit
+    return weighed(minimize(unlikeliness, np.zeros(4), tol=1e-7).x)
 
 
 def _detailed(witnesses: Witnesses, which: Bools) -> bool:

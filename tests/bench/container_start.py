@@ -4,7 +4,6 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def bench(rounds: int, out: Path) -> None:
     if reason := missing(()):
         raise click.ClickException(f"{reason}: the container runs in Docker")
     built = image.build(image.native_platform())
-    starts = [(seconds(lambda: nothing(built)), *of_start(built)) for _ in range(rounds + 1)]
+    starts = [(of_nothing(built), *of_start(built)) for _ in range(rounds + 1)]
     # the first ones read the image from disk
     empty, served, processor, memory = map(statistics.median, zip(*starts[1:], strict=True))
     found: dict[str, Any] = {
@@ -46,15 +45,11 @@ def bench(rounds: int, out: Path) -> None:
     out.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def seconds(call: Callable[[], object]) -> float:
+def of_nothing(built: str) -> float:
+    """Return the seconds that a Python takes which ends at once."""
     began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def nothing(built: str) -> None:
-    """Run a Python that ends at once."""
     docker("run", "--rm", "--publish", "127.0.0.1::8080", "--entrypoint", "python", built, "-c", "pass")
+    return time.perf_counter() - began
 
 
 def of_start(built: str) -> tuple[float, float, float]:

@@ -22,7 +22,8 @@ MOST_TO_START = 1.5
 matter beside other tests: `make bench BENCH=container_start`."""
 MOST_MEMORY = 400 * 1024 * 1024
 
-pytestmark = pytest.mark.skipif(missing(()) is not None, reason=f"the model's container: {missing(())}")
+MISSING = missing(())
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"the model's container: {MISSING}")
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_a_training_in_the_container_that_fails_gives_its_own_reason(short_train
 
 def test_it_ends_when_sagemaker_asks_it_to(built):
     with serving(built) as container:
-        docker("stop", "--time", "20", container.name)  # after which it is killed, and ends with 137
+        docker("stop", "--time", "10", container.name)  # after which it is killed, and ends with 137
 
         assert docker("inspect", container.name, "--format", "{{.State.ExitCode}}") == "0"
 
