@@ -31,37 +31,37 @@ setup: .venv/.ready  ## install everything into .venv
 	@echo "Fetching uv …"
 	@python3 -m venv .local/uv && .local/uv/bin/pip install --quiet uv==$(UV_VERSION)
 
-sagemaker: setup  ## the SageMaker SDK too, for `model train --on sagemaker` (a gigabyte)
+sagemaker: setup  ## the SageMaker SDK too, for `scones train --on sagemaker` (a gigabyte)
 	@$(UV) sync --locked --quiet --extra sagemaker
 
 demo: setup  ## photos through the whole stack on this machine [PHOTOS=folder]
-	@$(BIN)/python -m local demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/scones demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 up: setup  ## the whole stack on this machine, to play with [CONTAINERS=1: in Lambda's images, also for `sam local invoke`]
-	@$(BIN)/python -m local up $(if $(CONTAINERS),--for-containers)
+	@$(BIN)/scones up $(if $(CONTAINERS),--for-containers)
 
 down: setup  ## end what `make up` started
-	@$(BIN)/python -m local down
+	@$(BIN)/scones down
 
 drift: setup  ## rehearse on the running stack: a day in a minute that goes wrong half-way
-	@$(BIN)/python -m local drift
+	@$(BIN)/scones drift
 
 # Of the local stack; STACK=scones-unlimited-dev is one in AWS.
 OF_STACK = $(if $(STACK),--stack "$(STACK)")
 
 traffic: setup  ## photos through a stack, each accounted for [BURST=100] [STACK=name in AWS]
-	@$(BIN)/python -m model traffic --burst $(or $(BURST),100) $(OF_STACK)
+	@$(BIN)/scones traffic --burst $(or $(BURST),100) $(OF_STACK)
 
 replay: setup  ## what failed through a stack again [STACK=name in AWS]
-	@$(BIN)/python -m model replay $(OF_STACK)
+	@$(BIN)/scones replay $(OF_STACK)
 
 backfill: setup  ## photos that are there already through a stack, PREFIX=archive/… or uploads/… [STACK=name in AWS]
-	@$(BIN)/python -m model backfill "$(PREFIX)" $(OF_STACK)
+	@$(BIN)/scones backfill "$(PREFIX)" $(OF_STACK)
 
 train: setup  ## a model of your own, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
-	@$(BIN)/python -m model data $(if $(DATA),--source "$(DATA)") --out .local/data
-	@$(BIN)/python -m model train --data .local/data --out .local/model
-	@$(BIN)/python -m model evaluate --model .local/model --data .local/data --out .local/evaluation
+	@$(BIN)/scones data $(if $(DATA),--source "$(DATA)") --out .local/data
+	@$(BIN)/scones train --data .local/data --out .local/model
+	@$(BIN)/scones evaluate --model .local/model --data .local/data --out .local/evaluation
 
 # The unit tests start nothing; of the others each worker has a stack of its own, and takes whole files.
 rings = $(BIN)/python -m pytest -n logical $(1) tests/unit \
@@ -120,7 +120,7 @@ github: setup  ## once a stage: the roles with which GitHub deploys it, REPOSITO
 	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
 
 deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
-	@asked=$$($(BIN)/python -m model parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
+	@asked=$$($(BIN)/scones parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
 	  && mapfile -t parameters <<< "$$asked" \
 	  && $(SAM_BUILD) \
 	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name scones-unlimited-$(STAGE) \
@@ -130,7 +130,7 @@ deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of 
 	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $(PARAMETERS)
 
 destroy: setup  ## all that was made in AWS for a stage, photos included, after asking [STAGE=dev|prod]
-	@$(BIN)/python -m model destroy --stage $(STAGE)
+	@$(BIN)/scones destroy --stage $(STAGE)
 
 bench: setup  ## the project, the original's design and the floor, measured in one run [BENCH="name --options": another]
 	@$(BIN)/python -m tests.bench $(or $(BENCH),aims)

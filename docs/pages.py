@@ -12,13 +12,12 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
-import local.__main__
-import model.__main__
-from model.cost import put_between
+from pipeline.costs.table import put_between
+from scones import cli
 
 ROOT = Path(__file__).parents[1]
 MACHINE = "statemachine/classify.asl.json"
-PROGRAMS = {"python -m model": model.__main__.cli, "python -m local": local.__main__.local}
+PROGRAMS = {"scones": cli}
 WIDTH = 100
 """Columns of the help, as on a wide terminal."""
 

@@ -21,9 +21,10 @@ from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, DIMMED_MONOKAI, TerminalTheme
 
-from local import Ports, demo, pictures, watch
+from local import Ports, demo, watch
 from local.stack import Stack
 from model.network.classifier import Classifier
+from pipeline import sample_images
 from tests.browser import Browser, Tab
 from tests.conftest import free_port
 
@@ -86,19 +87,23 @@ def evaluation(tab: Tab, home: Path, photos: Path | None) -> None:
 
 def drawings(folder: Path) -> Path:
     """Draw labelled pictures, every other one of them in fog, and return their folder."""
-    subjects = {"bicycle": pictures.bicycle, "motorcycle": pictures.motorcycle, "other": pictures.scone}
+    subjects = {
+        "bicycle": sample_images.bicycle,
+        "motorcycle": sample_images.motorcycle,
+        "other": sample_images.scone,
+    }
     for label, subject in subjects.items():
         (folder / label).mkdir(parents=True)
         for seed in range(SEEDS):
-            clear = pictures.picture(subject, 1000 + seed)
-            seen = Image.blend(clear, pictures.FOG, 0.74) if seed % 2 else clear
-            (folder / label / f"{seed}.jpg").write_bytes(pictures.encoded(seen))
+            clear = sample_images.picture(subject, 1000 + seed)
+            seen = Image.blend(clear, sample_images.FOG, 0.74) if seed % 2 else clear
+            (folder / label / f"{seed}.jpg").write_bytes(sample_images.encoded(seen))
     return folder
 
 
 def review(tab: Tab, stack: Stack) -> None:
     """Have a photo wait for review, and keep the page that shows it."""
-    in_fog = {name: content for name, content in pictures.demo_pictures() if "fog" in name}
+    in_fog = {name: content for name, content in sample_images.demo_pictures() if "fog" in name}
     list(demo.classify(stack, in_fog))
     with served(stack) as address:
         tab.go(address)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from model.cost import put_between
+from pipeline.costs.table import put_between
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"

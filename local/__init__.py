@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+COMMANDS = {
+    "demo": "Send photos through the whole stack, and show what became of them.",
+    "up": "Start everything, deploy the stack, and leave it running.",
+    "down": "End what `up` left running; fine to call when nothing is.",
+    "drift": "Rehearse: send the running stack a day in a minute that goes wrong half-way, and see it found.",
+}
+"""Name and summary of each command."""
 HOME = Path(__file__).parents[1] / ".local"
 """Where `make demo` and `make up` keep what they write."""
 

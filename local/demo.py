@@ -14,9 +14,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from local import LocalError, pictures
+from local import LocalError
 from local.stack import Stack
-from model.pipeline.stack import lists_executions
+from pipeline import sample_images
+from pipeline.stack import lists_executions
 
 AT_ONCE = os.process_cpu_count() or 1
 """Photos on their way at a time: as many workers of each function are started, each a second of work."""
@@ -61,7 +62,7 @@ def photos(folder: Path | None) -> dict[str, bytes | Path]:
         The folder does not exist or holds no file.
     """
     if folder is None:
-        return dict(pictures.demo_pictures())
+        return dict(sample_images.demo_pictures())
     if not folder.is_dir():
         raise LocalError(f"{folder} is no folder: give one with photos in it")
     names = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from local import HOME, LocalError, Ports, pictures, processes
+from local import HOME, LocalError, Ports, processes
 from model.network.artifact import Description
 from model.network.classifier import Classifier
-from model.pipeline.stack import AT_AN_ADDRESS, CREDENTIALS, local_session
+from pipeline import sample_images
+from pipeline.stack import AT_AN_ADDRESS, CREDENTIALS, local_session
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +41,7 @@ class Stack:
     """The emulator, the model's endpoint, and the template's stack on them.
 
     Everything it writes is in ``home``: ``stack.json``, which describes it to whoever wants to use it, logs,
-    the endpoint's captures, and the build. ``model`` is what `model train` wrote, or ``None`` for the
+    the endpoint's captures, and the build. ``model`` is what `scones train` wrote, or ``None`` for the
     ready-made one. ``for_containers``, functions run in Lambda's own images, and others' containers reach it.
     """
 
@@ -227,7 +228,7 @@ class Stack:
         sample = json.loads((ROOT / "events" / "serialize.json").read_text())
         s3 = self.client("s3")
         s3.create_bucket(Bucket=sample["bucket"])
-        photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "PNG")
+        photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "PNG")
         s3.put_object(Bucket=sample["bucket"], Key=sample["key"], Body=photo)
 
     @property

@@ -1,4 +1,4 @@
-"""What `model monitor` makes of a local stack's captures, and a rehearsal in which something goes wrong."""
+"""What `scones monitor` makes of a local stack's captures, and a rehearsal in which something goes wrong."""
 
 import itertools
 import json
@@ -12,16 +12,19 @@ from PIL import Image, ImageEnhance, ImageFilter
 from rich import box
 from rich.table import Table
 
-from functions.monitor.monitoring import captures
-from functions.monitor.monitoring.captures import Tally, TimeWindow
-from functions.monitor.monitoring.drift import LIMIT, Baseline
-from functions.monitor.monitoring.window import Window
-from local import LocalError, pictures
+from functions.monitor.capture_analysis import captures
+from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.drift import LIMIT, Baseline
+from functions.monitor.capture_analysis.window import Window
+from local import LocalError
 from local.stack import Stack, parameters
-from model import monitor
-from model.monitoring import baseline, figures
-from model.monitoring.figures import Monitoring
 from model.network.artifact import Description
+from model.network.classifier import Classifier
+from model.training import baseline
+from pipeline import sample_images
+from pipeline.monitoring import metrics
+from pipeline.monitoring import report as monitoring_report
+from pipeline.monitoring.metrics import Monitoring
 
 YESTERDAY, TODAY = 120, 240
 """Photos of the rehearsal's two days."""
@@ -33,7 +36,7 @@ SILENCE = 60.0
 """Seconds without a new record after which those still out are given up."""
 DIFFERENT = 40
 """Pictures that are drawn; a day shows them again and again."""
-SUBJECTS = (pictures.bicycle, pictures.bicycle, pictures.motorcycle)
+SUBJECTS = (sample_images.bicycle, sample_images.bicycle, sample_images.motorcycle)
 
 type Change = Callable[[Image.Image], Image.Image]
 type Report = Callable[[str], None]
@@ -58,16 +61,16 @@ def report(
         Of which time.
     """
     window, tally = read(stack, model, bounds)
-    sample = figures.measure(window, None, 0)
-    found = figures.monitor(str(stack.captures), bounds, window, tally, sample, baseline=known)
-    monitor.write(out, found)
+    sample = metrics.measure(window, None, 0)
+    found = metrics.monitor(str(stack.captures), bounds, window, tally, sample, baseline=known)
+    monitoring_report.write(out, found)
     return found
 
 
 def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, Tally]:
     """Read what the local endpoint captured."""
-    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=figures.SHOWN)
-    return window, figures.gather(str(stack.captures), bounds, window)
+    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=metrics.SHOWN)
+    return window, metrics.gather(str(stack.captures), bounds, window)
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,9 @@ def rehearse(stack: Stack, model: Description, tell: Report) -> Rehearsal:
     """
     home = stack.home / "drift"
     tell(f"Drawing {DIFFERENT} pictures")
-    drawn = [pictures.picture(SUBJECTS[seed % len(SUBJECTS)], seed) for seed in range(DIFFERENT)]
+    drawn = [sample_images.picture(SUBJECTS[seed % len(SUBJECTS)], seed) for seed in range(DIFFERENT)]
     good, blurred, dark = (
-        [pictures.encoded(change(one)) for one in drawn] for change in (as_it_is, dirty_lens, night)
+        [sample_images.encoded(change(one)) for one in drawn] for change in (as_it_is, dirty_lens, night)
     )
 
     tell(f"Yesterday: {YESTERDAY} good photos")
@@ -125,7 +128,7 @@ def rehearse(stack: Stack, model: Description, tell: Report) -> Rehearsal:
     tell(f"Monitoring {PARTS} parts of today")
     told = [watched(stack, part) for part in parts(today, PARTS)]
     found = report(stack, model, home, known, today)
-    return Rehearsal(told, found, home / monitor.REPORT)
+    return Rehearsal(told, found, home / monitoring_report.REPORT)
 
 
 def as_it_is(picture: Image.Image) -> Image.Image:
@@ -174,9 +177,9 @@ def sent(stack: Stack, day: str, photos: Iterator[bytes], pause: float) -> TimeW
 def baseline_of(stack: Stack, model: Description, bounds: TimeWindow) -> Baseline:
     """Make a baseline of what was captured in some time."""
     window, tally = read(stack, model, bounds)
-    sample = figures.measure(window, None, 0)
-    found = figures.monitor(str(stack.captures), bounds, window, tally, sample)
-    return monitor.as_baseline(found, sample, None)
+    sample = metrics.measure(window, None, 0)
+    found = metrics.monitor(str(stack.captures), bounds, window, tally, sample)
+    return metrics.as_baseline(found, sample, None)
 
 
 def parts(bounds: TimeWindow, count: int) -> Iterator[TimeWindow]:
@@ -268,3 +271,11 @@ def table(told: list[Told]) -> Table:
             ", ".join(one.far[:3]),
         )
     return laid_out
+
+
+def report_of(stack: Stack) -> Path:
+    """Write the monitoring report of all that was captured, and return where its page is."""
+    known = baseline.read(stack.model) if stack.model and (stack.model / baseline.FILE).exists() else None
+    out = stack.home / "report"
+    report(stack, Classifier.load(stack.model).description, out, known, TimeWindow())
+    return out / monitoring_report.REPORT

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from local.stack import Stack
-from model import traffic
-from model.pipeline.stack import find
-from model.pipeline.subscription import Subscription, subscribed
+from pipeline import load_test
+from pipeline.stack import find
+from pipeline.subscription import Subscription, subscribed
 
 FIGURES = Path(__file__).parents[1] / ".local" / "reliability" / "counts.jsonl"
 """What the tests of this run have counted, for docs/reliability.md."""
@@ -85,7 +85,7 @@ class Books:
         reviews = (json.loads(body)["key"] for body in self._in("ReviewQueueUrl"))
         self.account.reviews = Counter(key for key in reviews if key in self.account.sent)
         known = find(str(self.stack.description))
-        found = traffic.outcomes(known, sorted(self.account.sent))
+        found = load_test.outcomes(known, sorted(self.account.sent))
         self.account.outcomes = {key: found[key] for key in found if key not in self.account.failed}
         return self.account
 

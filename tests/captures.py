@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from local import pictures
 from model.serving.capture import VARIANT, format_record
+from pipeline import sample_images
 
 LABELS = ("bicycle", "motorcycle", "other")
 START = datetime(2026, 3, 4, tzinfo=UTC)
@@ -26,9 +26,11 @@ def photos(count: int, side: int = 224) -> list[bytes]:
     """Drawn pictures, as the pipeline sends them: they fit in `side` x `side` pixels."""
     drawn = []
     for seed in range(count):
-        picture = pictures.picture((pictures.bicycle, pictures.motorcycle, pictures.scone)[seed % 3], seed)
+        picture = sample_images.picture(
+            (sample_images.bicycle, sample_images.motorcycle, sample_images.scone)[seed % 3], seed
+        )
         picture.thumbnail((side, side))
-        drawn.append(pictures.encoded(picture))
+        drawn.append(sample_images.encoded(picture))
     return drawn
 
 

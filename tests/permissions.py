@@ -10,7 +10,7 @@ import boto3
 from samcli.yamlhelper import yaml_parse
 
 from local.stack import Stack
-from model.pipeline import stack as deployed
+from pipeline import stack as deployed
 from tests.account import note
 from tests.conftest import ROOT
 

@@ -16,13 +16,13 @@ CLONE = "git clone <this repository> scones-unlimited && cd scones-unlimited"
 DEMOS = (
     "make demo",
     "make demo PHOTOS=~/Pictures/couriers",
-    ".venv/bin/python -m model predict ~/Pictures/couriers",
+    ".venv/bin/scones predict ~/Pictures/couriers",
 )
 TRAIN, UP, DRIFT, DOWN = ("make train DATA=~/Pictures/ours", "make up", "make drift", "make down")
 
 ROLES, DEPLOY = "make roles", "make deploy STAGE=dev"
 """Run as they stand, but on the emulator."""
-IMAGE, MODEL = ".venv/bin/python -m model image --push", ".venv/bin/python -m model deploy"
+IMAGE, MODEL = ".venv/bin/scones image --push", ".venv/bin/scones deploy"
 """Tried with --dry-run, as no SageMaker or ECR is here; test_sagemaker_life.py has them do it, on moto."""
 UPLOAD = "aws s3 cp photo.jpg s3://<UploadBucketName>/uploads/"
 """Not run: the AWS CLI is not the project's. The photo is put there all the same."""

@@ -13,10 +13,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 if TYPE_CHECKING or __package__:
-    from functions.monitor.monitoring import captures, drift, intervals
-    from functions.monitor.monitoring.captures import Tally, TimeWindow
-    from functions.monitor.monitoring.drift import Baseline, Drift
-    from functions.monitor.monitoring.window import OTHER, PROPERTIES, Window, properties
+    from functions.monitor.capture_analysis import captures, drift, intervals
+    from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+    from functions.monitor.capture_analysis.drift import Baseline, Drift
+    from functions.monitor.capture_analysis.window import OTHER, PROPERTIES, Window, properties
 else:  # in Lambda, this folder is where everything begins
     from monitoring import captures, drift, intervals
     from monitoring.captures import Tally, TimeWindow

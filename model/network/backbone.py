@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from model.network.graph import Graph
+from model.network.onnx_graph import Graph
 
 type Weights = Mapping[str, npt.NDArray[np.float32]]
 

@@ -13,7 +13,7 @@ import platformdirs
 
 from model.network import artifact
 from model.network.artifact import ArtifactError, Description
-from model.network.photo import read_pixels
+from model.photo import read_pixels
 
 
 class Classifier:
@@ -130,7 +130,7 @@ def _check_shapes(session: onnxruntime.InferenceSession, description: Descriptio
 def _recipe() -> str:
     """Hash all that decides what the ready-made model is, so that a change of any of it makes a new one."""
     recipe = hashlib.sha256()
-    for source in ("artifact.py", "backbone.py", "features.py", "graph.py", "zero_shot.py"):
+    for source in ("artifact.py", "backbone.py", "embedding.py", "onnx_graph.py", "zero_shot.py"):
         recipe.update(Path(__file__).with_name(source).read_bytes())
     for package in ("numpy", "onnx"):
         recipe.update(importlib.metadata.version(package).encode())

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from model.network import artifact, backbone, features
+from model.network import artifact, backbone, embedding
 from model.network.artifact import Description
-from model.network.graph import Graph
+from model.network.onnx_graph import Graph
 
 LABELS = ("bicycle", "motorcycle", "other")
 
@@ -45,7 +45,7 @@ def make(folder: Path) -> None:
         labels=LABELS,
         threshold=THRESHOLD,
         threshold_reason=THRESHOLD_REASON,
-        input_size=features.SIZE,
+        input_size=embedding.SIZE,
         graph_sha256=hashlib.sha256(graph).hexdigest(),
         made={
             "network": f"{backbone.LITE0.name} trained on ImageNet, with no training of our own",
@@ -65,9 +65,9 @@ def build_graph() -> onnx.ModelProto:
         `LABELS`, and to ``features``, float32 [N, 1280].
     """
     graph = Graph("zero_shot")
-    features.add_as_it_is(graph, features.add_image(graph))
+    embedding.add_as_it_is(graph, embedding.add_image(graph))
     add_head(graph)
-    return features.finish(graph, len(LABELS))
+    return embedding.finish(graph, len(LABELS))
 
 
 def add_head(graph: Graph) -> None:

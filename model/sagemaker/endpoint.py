@@ -6,7 +6,6 @@ wrongly (aws/sagemaker-core#225).
 
 import base64
 import io
-import json
 import re
 import secrets
 import time
@@ -14,16 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from model.costs import usage
 from model.sagemaker.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
 from model.sagemaker.registry import SEPARATOR
 from model.serving.capture import VARIANT
+from pipeline.costs import usage
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -32,23 +30,15 @@ if TYPE_CHECKING:
         ProductionVariantTypeDef,
     )
 
+
 POLL_SECONDS = 10.0
 """Between two looks at what SageMaker is doing, which takes minutes."""
+
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack"}
 """States in which an endpoint can only be waited for."""
+
 GRAVITON = re.compile(r"ml\.[cmrtx]\d+g[a-z]*\.")
 """Instance types with AWS's own arm64 processors: c7g, m6gd, but not g5, whose g is for graphics."""
-DIMENSION: Literal["sagemaker:variant:DesiredInstanceCount"] = "sagemaker:variant:DesiredInstanceCount"
-POLICY = "invocations-per-instance"
-
-MOST_ERRORS_PERCENT = 5
-"""Of the model's answers in a minute: beyond it an update is taken back."""
-MOST_LATENCY = 2_000_000
-"""Microseconds, in which SageMaker gives ModelLatency: a photo takes 0.13 s on two cores."""
-SMOKE_TOLERANCE = 1e-3
-"""Between an endpoint's answer and the same model's here: processors differ in how they round float32."""
-SMOKE_PHOTO = Path(__file__).parents[2] / "events" / "classify.json"
-"""A photo as the pipeline sends one."""
 
 console = Console(stderr=True)
 
@@ -189,7 +179,7 @@ def served(account: Account, name: str) -> Served:
     """
     there = describe(account, name)
     if there is None:
-        raise EndpointError(f"there is no endpoint {name} in {account.region}: python -m model status")
+        raise EndpointError(f"there is no endpoint {name} in {account.region}: scones status")
     config = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
     return served_by(account, config["ProductionVariants"][0]["ModelName"])
 
@@ -405,113 +395,6 @@ def delete_model(account: Account, name: str) -> None:
     unless_gone(lambda: account.sagemaker.delete_model(ModelName=name))
 
 
-# ── Autoscaling and alarms ───────────────────────────────────────────────────────────────────────────
-
-
-def resource_id(endpoint: str) -> str:
-    """Name an endpoint as autoscaling does."""
-    return f"endpoint/{endpoint}/variant/{VARIANT}"
-
-
-def scale_automatically(account: Account, endpoint: str, hosting: Hosting, stage: str) -> None:
-    """Let the number of instances follow the number of photos; of no use to a serverless endpoint."""
-    if hosting.serverless:
-        return
-    account.autoscaling.register_scalable_target(
-        ServiceNamespace="sagemaker",
-        ResourceId=resource_id(endpoint),
-        ScalableDimension=DIMENSION,
-        MinCapacity=hosting.instances,
-        MaxCapacity=max(hosting.instances, hosting.most_instances),
-        Tags=tag_values(tags(stage)),
-    )
-    account.autoscaling.put_scaling_policy(
-        PolicyName=POLICY,
-        ServiceNamespace="sagemaker",
-        ResourceId=resource_id(endpoint),
-        ScalableDimension=DIMENSION,
-        PolicyType="TargetTrackingScaling",
-        TargetTrackingScalingPolicyConfiguration={
-            "TargetValue": hosting.invocations_per_instance,
-            "PredefinedMetricSpecification": {
-                "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
-            },
-            # quickly up, since photos wait meanwhile, and slowly down
-            "ScaleOutCooldown": 60,
-            "ScaleInCooldown": 300,
-        },
-    )
-
-
-def stop_scaling(account: Account, endpoint: str) -> None:
-    """Leave the number of instances as it is; the policy goes with the target. None is fine."""
-    unless_gone(
-        lambda: account.autoscaling.deregister_scalable_target(
-            ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), ScalableDimension=DIMENSION
-        )
-    )
-
-
-def alarm_names(endpoint: str) -> list[str]:
-    """Name the alarms by which an update is taken back."""
-    return [f"{endpoint}-errors", f"{endpoint}-latency"]
-
-
-def put_alarms(account: Account, endpoint: str, stage: str) -> list[str]:
-    """Make the alarms by which an update is taken back; return their names."""
-    errors, latency = alarm_names(endpoint)
-    dimensions = [
-        {"Name": "EndpointName", "Value": endpoint},
-        {"Name": "VariantName", "Value": VARIANT},
-    ]
-
-    def metric(name: str, label: str) -> Any:  # noqa: ANN401  one of CloudWatch's nested structures
-        counted = {"Namespace": "AWS/SageMaker", "MetricName": name, "Dimensions": dimensions}
-        return {
-            "Id": label,
-            "MetricStat": {"Metric": counted, "Period": 60, "Stat": "Sum"},
-            "ReturnData": False,
-        }
-
-    account.cloudwatch.put_metric_alarm(
-        AlarmName=errors,
-        AlarmDescription="The model does not answer. Runbook: docs/operations.md#endpoint-alarms",
-        Metrics=[
-            metric("InvocationModelErrors", "failed"),
-            metric("Invocations", "asked"),
-            {"Id": "share", "Expression": "100 * failed / asked", "Label": "percent", "ReturnData": True},
-        ],
-        EvaluationPeriods=2,
-        Threshold=MOST_ERRORS_PERCENT,
-        ComparisonOperator="GreaterThanThreshold",
-        TreatMissingData="notBreaching",
-        Tags=tags(stage),
-    )
-    account.cloudwatch.put_metric_alarm(
-        AlarmName=latency,
-        AlarmDescription="The model answers slowly. Runbook: docs/operations.md#endpoint-alarms",
-        Namespace="AWS/SageMaker",
-        MetricName="ModelLatency",
-        Dimensions=dimensions,  # type: ignore[arg-type]
-        ExtendedStatistic="p99",
-        Period=60,
-        EvaluationPeriods=2,
-        Threshold=MOST_LATENCY,
-        ComparisonOperator="GreaterThanThreshold",
-        TreatMissingData="notBreaching",
-        Tags=tags(stage),
-    )
-    return [errors, latency]
-
-
-def delete_alarms(account: Account, endpoint: str) -> None:
-    """Delete the alarms of an endpoint; none is fine."""
-    account.cloudwatch.delete_alarms(AlarmNames=alarm_names(endpoint))
-
-
-# ── Asking it ────────────────────────────────────────────────────────────────────────────────────────
-
-
 def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> list[float]:
     """Ask an endpoint about a photo as the pipeline does, and take its answer apart as the pipeline does.
 
@@ -541,7 +424,7 @@ def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list
     What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
     """
     from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
-    from model.network.photo import PhotoError  # noqa: PLC0415  Pillow
+    from model.photo import PhotoError  # noqa: PLC0415  Pillow
 
     def classify(photo: bytes) -> list[float]:
         try:
@@ -551,41 +434,6 @@ def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list
         return ask(account, endpoint, base64.b64decode(reduced["image_data"]), reduced["content_type"])
 
     return classify
-
-
-def smoke_test(
-    account: Account, endpoint: str, labels: int, expected: Callable[[bytes], list[float]] | None
-) -> None:
-    """Make sure that an endpoint answers, and with what the same model answers here.
-
-    Parameters
-    ----------
-    account, endpoint
-        Which.
-    labels
-        How many probabilities there must be.
-    expected
-        Gives the right answer for a photo; ``None`` where nobody here can.
-
-    Raises
-    ------
-    EndpointError
-        It does not.
-    """
-    sample = json.loads(SMOKE_PHOTO.read_bytes())
-    photo = base64.b64decode(sample["image_data"])
-    answer = ask(account, endpoint, photo, sample["content_type"])
-    if len(answer) != labels:
-        raise EndpointError(f"{endpoint} gives {len(answer)} probabilities for {labels} labels")
-    if expected is None:
-        return
-    right = expected(photo)
-    apart = max(abs(one - other) for one, other in zip(answer, right, strict=True))
-    if apart > SMOKE_TOLERANCE:
-        raise EndpointError(f"{endpoint} answers {answer}, where the model answers {right} here")
-
-
-# ── When it goes wrong ───────────────────────────────────────────────────────────────────────────────
 
 
 class Undo:
@@ -632,7 +480,7 @@ def undone_on_failure() -> Iterator[Undo]:
         left = undo.names()
         there = ", ".join(left) or "nothing new"
         console.print(
-            f"Interrupted. In AWS there is still: {there} (python -m model destroy)",
+            f"Interrupted. In AWS there is still: {there} (scones destroy)",
             soft_wrap=True,
             highlight=False,
         )
@@ -640,7 +488,5 @@ def undone_on_failure() -> Iterator[Undo]:
     except Exception as error:
         reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
         left = undo.run()
-        rest = (
-            f"left behind: {', '.join(left)}; python -m model destroy" if left else "nothing is left behind"
-        )
+        rest = f"left behind: {', '.join(left)}; scones destroy" if left else "nothing is left behind"
         raise EndpointError(f"{reason} ({rest})") from error

@@ -72,7 +72,7 @@ def candidate_from_disk(path: Path | None) -> Iterator[Candidate]:
     Parameters
     ----------
     path
-        What ``python -m model train`` wrote, a model's folder, or a ``model.tar.gz``; ``None`` for the
+        What ``scones train`` wrote, a model's folder, or a ``model.tar.gz``; ``None`` for the
         ready-made zero-shot model.
 
     Raises

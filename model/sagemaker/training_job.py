@@ -24,9 +24,8 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model import image
 from model.network.artifact import ARCHIVE
-from model.sagemaker import registry
+from model.sagemaker import image, registry
 from model.sagemaker.account import (
     PROJECT,
     Account,
@@ -56,7 +55,7 @@ METRICS = (
     "validation:precision",
     "validation:coverage",
 )
-"""Of what `model train` prints, as ``name=value``, those that SageMaker keeps and shows."""
+"""Of what `scones train` prints, as ``name=value``, those that SageMaker keeps and shows."""
 
 
 class TrainingJobError(Exception):
@@ -138,11 +137,11 @@ def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]
     Parameters
     ----------
     data
-        What ``python -m model data`` wrote.
+        What ``scones data`` wrote.
     out
         The folder for ``model.tar.gz`` and ``metrics.json``.
     hyperparameters
-        Of ``python -m model train``.
+        Of ``scones train``.
 
     Raises
     ------
@@ -202,7 +201,7 @@ def train_on_sagemaker(
     out
         The folder for ``model.tar.gz`` and, of our own algorithm, ``metrics.json``.
     hyperparameters
-        Of ``python -m model train``; the built-in algorithm has its own.
+        Of ``scones train``; the built-in algorithm has its own.
 
     Raises
     ------
@@ -361,9 +360,7 @@ def place(account: Account, data: str) -> tuple[str, dict[str, Any]]:
         folder = Path(data)
         dataset.read(folder)
         if not (folder / dataset.MANIFEST).exists():
-            raise TrainingJobError(
-                f"{data} was not written by `model data`: python -m model data --source {data}"
-            )
+            raise TrainingJobError(f"{data} was not written by `scones data`: scones data --source {data}")
         content = (folder / dataset.MANIFEST).read_bytes()
         # the address holds the hash: what a job reads is never changed under it
         url = f"s3://{account.workspace.bucket}/data/{hashlib.sha256(content).hexdigest()[:16]}"
@@ -373,9 +370,7 @@ def place(account: Account, data: str) -> tuple[str, dict[str, Any]]:
         return url, json.loads(_fetch(account, f"{url}/{dataset.MANIFEST}"))
     except ClientError as error:
         if is_gone(error):
-            raise TrainingJobError(
-                f"{data} has no {dataset.MANIFEST}: python -m model data --to {data}"
-            ) from error
+            raise TrainingJobError(f"{data} has no {dataset.MANIFEST}: scones data --to {data}") from error
         raise
 
 

@@ -1,1 +1,1 @@
-"""Around the server of `model serve`: an endpoint as SageMaker Runtime shows it, and its data capture."""
+"""Around the server of `scones serve`: an endpoint as SageMaker Runtime shows it, and its data capture."""

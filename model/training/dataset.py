@@ -1,6 +1,6 @@
-"""Labelled photos on disk: what ``python -m model data`` writes, or any folder with one sub-folder a label.
+"""Labelled photos on disk: what ``scones data`` writes, or any folder with one sub-folder a label.
 
-A folder written by ``model data`` holds, and SageMaker's built-in image-classification algorithm reads
+A folder written by ``scones data`` holds, and SageMaker's built-in image-classification algorithm reads
 (https://docs.aws.amazon.com/sagemaker/latest/dg/image-classification.html, "Train with Image Format")::
 
     train.lst, test.lst     a line for each photo: index, label's number from 0, path, separated by tabs
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.network.photo import SUFFIXES
+from model.photo import SUFFIXES
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
@@ -59,7 +59,7 @@ def read(folder: Path, split: str = "train") -> Dataset:
     Parameters
     ----------
     folder
-        As ``python -m model data`` writes it, or a plain ``folder/<label>/*`` tree, whose labels are its
+        As ``scones data`` writes it, or a plain ``folder/<label>/*`` tree, whose labels are its
         sub-folders in the order of their names.
     split
         ``"train"`` or ``"test"``; a plain folder has but one, and it does not matter.
@@ -151,7 +151,7 @@ def _read_manifest(path: Path) -> tuple[tuple[str, ...], str]:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged, or not written by `model data`") from error
+        raise DatasetError(f"{path} is damaged, or not written by `scones data`") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DatasetError(f"{path} is damaged: its labels are no list of names")
     return tuple(labels), hashlib.sha256(content).hexdigest()

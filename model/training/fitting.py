@@ -13,9 +13,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
-from functions.filter.app import OTHER
-from model.network import features
-from model.network.head import Expert, Floats, Head, Integers, Scale, Seen, Weighing, Witnesses
+from model.labels import OTHER
+from model.network import embedding
+from model.network.fusion import Expert, Floats, Head, Integers, Scale, Seen, Weighing, Witnesses
 
 FOLDS = 10
 SEED = 0
@@ -152,7 +152,7 @@ def fit_experts(
     shows_vehicle = np.array([label != OTHER for label in labels])[targets]
     scale = Scale.fit(descriptor[shows_vehicle])
     scaled = scale(descriptor)
-    span = principal_components(scaled[shows_vehicle, : features.POOLED_FIRST], SPAN)
+    span = principal_components(scaled[shows_vehicle, : embedding.POOLED_FIRST], SPAN)
     products = scaled @ scaled.T + 1
     shown = np.where(targets[:, None] == np.arange(len(labels)), 1.0, -1.0)
     weight = compute_sample_weight("balanced", targets)

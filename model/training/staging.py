@@ -47,7 +47,7 @@ class _Place(NamedTuple):
 
 
 def stage(folder: Path, destination: str) -> Staged:
-    """Make what is at a place in S3 the same as a folder that ``python -m model data`` wrote.
+    """Make what is at a place in S3 the same as a folder that ``scones data`` wrote.
 
     A file is brought if S3 has none of its SHA-256 under its key. A file there is deleted if the manifest
     there lists it and the folder no longer has it; anything else under the prefix is left alone. The

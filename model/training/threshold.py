@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from model.evaluation.measures import Bools, Floats
+from model.evaluation.statistics import Bools, Floats
 
 CONFIDENCE = 0.95
 """With which the precision wanted is reached: the lowest threshold to reach it by count alone is one that was

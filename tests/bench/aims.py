@@ -22,13 +22,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from local import Ports, pictures
+from local import Ports
 from local.stack import ENDPOINT_NAME, Stack
-from model.cost import SCALES, put_between
-from model.costs import bill, usage
-from model.costs.plot import INK, STYLE
-from model.network import features
+from model.network import embedding
 from model.network.classifier import Classifier
+from pipeline import sample_images
+from pipeline.costs import bill, usage
+from pipeline.costs.plot import INK, STYLE
+from pipeline.costs.table import SCALES, put_between
 from tests import containers
 from tests.bench.memory_sizes import BUILT, STARTS, build, of_start
 from tests.bench.serve_overhead import runtime_of, serving, trained
@@ -254,7 +255,7 @@ def of_architecture() -> Iterator[Row]:
 def of_input_sizes() -> Iterator[Row]:
     """What the other bench found: the choice beside the most accurate of all."""
     found = json.loads(INPUT_SIZES.read_text())
-    (chosen,) = (one for one in found if (one["size"], one["precision"]) == (features.SIZE, "fp32"))
+    (chosen,) = (one for one in found if (one["size"], one["precision"]) == (embedding.SIZE, "fp32"))
     best = max(one["accuracy"] for one in found)
     name = "accuracy at the input size chosen, and at the best"
     yield Row(name, "share", chosen["accuracy"], best, None, chosen["photos"])
@@ -339,7 +340,7 @@ def of_stack(rounds: int, burst: int) -> Iterator[Row]:
                 theirs.state_bytes(content["190 KB"]),
                 rounds,
             )
-            small = pictures.encoded(pictures.picture(pictures.bicycle, seed=2))
+            small = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))
             quarter = ours.burst(small, burst // 4)
             whole = ours.burst(small, burst)
             yield Row(f"burst of {burst:,}", "1/s", whole, quarter, theirs.burst(small, burst))

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from local import pictures
-from model import image
+from model.sagemaker import image
+from pipeline import sample_images
 from tests.containers import docker, missing, serving
 
-PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "JPEG")
+PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "JPEG")
 
 
 @click.command()

@@ -25,12 +25,12 @@ from rich.progress import track
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from functions.monitor.monitoring.intervals import wilson
-from model.costs.plot import STYLE
-from model.network import backbone, features
+from functions.monitor.capture_analysis.intervals import wilson
+from model.network import backbone, embedding
 from model.network.backbone import LITE0, LITE2
-from model.network.graph import Graph
+from model.network.onnx_graph import Graph
 from model.training import dataset, fitting
+from pipeline.costs.plot import STYLE
 from tests.bench.aims import in_turn, ms
 from tests.conftest import ROOT
 
@@ -105,13 +105,13 @@ def describing(size: int) -> onnx.ModelProto:
     graph = Graph("describing")
     image = graph.input("image", ["N", size, size, 3], TensorProto.UINT8)
     pooled, pairs = [], []
-    for network, given in {LITE0: image, LITE2: features._reduced(graph, image)}.items():
+    for network, given in {LITE0: image, LITE2: embedding._reduced(graph, image)}.items():
         prefix = f"{network.name}."
         backbone.add_network(graph, network, backbone.read_weights(network), given, prefix)
-        pooled += features._pooled(graph, network, prefix)
-        pairs.append(features._pairs(graph, network, prefix))
+        pooled += embedding._pooled(graph, network, prefix)
+        pairs.append(embedding._pairs(graph, network, prefix))
     graph.add("Concat", *pooled, *pairs, axis=1, output="descriptor")
-    return graph.model({"descriptor": ["N", features.OUTPUTS["descriptor"]]})
+    return graph.model({"descriptor": ["N", embedding.OUTPUTS["descriptor"]]})
 
 
 class Some(CalibrationDataReader):
@@ -139,7 +139,7 @@ def described(network: Path, seen: Sequence[np.ndarray]) -> np.ndarray:
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def describe(one: np.ndarray) -> np.ndarray:
-        margin = round(len(one) * (1 - features.CENTRE) / 2)
+        margin = round(len(one) * (1 - embedding.CENTRE) / 2)
         middle = enlarged(one[margin:-margin, margin:-margin], len(one))[:, ::-1].copy()
         views = [session.run(None, {"image": view[None]})[0][0] for view in (one, middle)]
         return np.mean(views, axis=0)

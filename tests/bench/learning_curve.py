@@ -21,12 +21,12 @@ from matplotlib.ticker import NullLocator
 from rich.progress import track
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
-from functions.filter.app import OTHER
-from model.costs.plot import INK, STYLE
-from model.evaluation import measures
-from model.network.head import Seen
-from model.training import dataset, fitting, steps
-from model.training.steps import Photos
+from model.evaluation import statistics
+from model.labels import OTHER
+from model.network.fusion import Seen
+from model.training import dataset, fitting, trainer
+from model.training.trainer import Photos
+from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT
 
 EACH = (10, 20, 40, 80, 160, 320)
@@ -59,7 +59,7 @@ type Split = tuple[np.ndarray, np.ndarray]
     type=click.Path(exists=True, path_type=Path),
     envvar="DATA",
     required=True,
-    help="What `model data` wrote, or folder/<label>/*. Its training photos alone are looked at.",
+    help="What `scones data` wrote, or folder/<label>/*. Its training photos alone are looked at.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option(
@@ -70,7 +70,7 @@ def bench(data: Path, repeats: int, out: Path) -> None:
     photos = Photos.of(dataset.read(data), most=2000)
     if np.bincount(photos.targets).min() < 2 * EACH[0]:
         raise click.UsageError(f"{data} has too few photos: it takes {2 * EACH[0]} of each label")
-    seen = steps.look(photos)
+    seen = trainer.look(photos)
     found = []
     for splits in splittings(photos.targets, repeats):
         rounds = track(splits, f"{len(splits[0][0][0])} photos")
@@ -102,7 +102,7 @@ def judge(photos: Photos, seen: Seen, splits: Sequence[Split]) -> Judged:
             paths=tuple(photos.paths[one] for one in learned), targets=photos.targets[learned]
         )
         fit = fitting.fit(seen[learned], shown.targets, shown.labels)
-        threshold = steps.conclude("learning-curve", shown, fit, PRECISION).threshold.value
+        threshold = trainer.conclude("learning-curve", shown, fit, PRECISION).threshold.value
         probabilities = fit.head.probabilities(seen[unseen])
         answered = np.array(fit.head.labels)[probabilities.argmax(axis=1)]
         confidence = probabilities.max(axis=1)
@@ -117,7 +117,7 @@ def judge(photos: Photos, seen: Seen, splits: Sequence[Split]) -> Judged:
         right=float(right.mean()),
         accepted=float(accepted.mean()),
         accepted_right=float(right[accepted].mean()) if accepted.any() else 1.0,
-        calibration_error=measures.calibration_error(measures.equal_width_bins(confidence, right)) or 0.0,
+        calibration_error=statistics.calibration_error(statistics.equal_width_bins(confidence, right)) or 0.0,
     )
 
 

@@ -13,8 +13,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from model.costs.bill import FULL_CORE, prices
-from model.costs.plot import INK, STYLE
+from pipeline.costs.bill import FULL_CORE, prices
+from pipeline.costs.plot import INK, STYLE
 from tests.bench.usage import photo
 from tests.conftest import ROOT
 

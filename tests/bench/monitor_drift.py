@@ -1,4 +1,4 @@
-"""How often `model monitor` cries wolf, and what it finds: ``python -m tests.bench.monitor_drift``.
+"""How often `scones monitor` cries wolf, and what it finds: ``python -m tests.bench.monitor_drift``.
 
 Needs photos: a folder with sub-folders ``bicycle``, ``motorcycle`` and ``other``. Each is varied (cropped,
 mirrored, lit differently) to make many of few, sent as the pipeline sends it, and answered by the model.
@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 from rich.progress import track
 
-from functions.monitor.monitoring import drift
-from functions.monitor.monitoring.drift import Baseline, Drift, Features
-from functions.monitor.monitoring.window import PROPERTIES, properties
-from model.monitoring import baseline
-from model.monitoring import figures as monitoring
+from functions.monitor.capture_analysis import drift
+from functions.monitor.capture_analysis.drift import Baseline, Drift, Features
+from functions.monitor.capture_analysis.window import PROPERTIES, properties
 from model.network.classifier import Classifier
-from model.network.photo import read_pixels
+from model.photo import read_pixels
+from model.training import baseline
+from pipeline.monitoring import metrics as monitoring
 
 WINDOW, BASELINE = 200, 450
 """Photos."""

@@ -1,4 +1,4 @@
-"""How long `model monitor` takes, in how much memory: ``python -m tests.bench.monitor_volume``."""
+"""How long `scones monitor` takes, in how much memory: ``python -m tests.bench.monitor_volume``."""
 
 import json
 import os

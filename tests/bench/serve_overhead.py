@@ -21,8 +21,8 @@ import psutil
 from botocore.config import Config
 
 from functions.serialize.app import serialize
-from local import pictures
 from model.network.classifier import Classifier
+from pipeline import sample_images
 from tests.conftest import ROOT, free_port
 
 
@@ -68,7 +68,7 @@ def bench(photos: Path | None, model: Path | None, rounds: int, out: Path) -> No
 
 def contents(folder: Path | None) -> list[bytes]:
     if folder is None:
-        return [pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "JPEG")]
+        return [sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "JPEG")]
     return [file.read_bytes() for file in sorted(folder.rglob("*.jpg"))]
 
 
@@ -79,10 +79,10 @@ def serialized(content: bytes) -> bytes:
 
 def trained(folder: Path) -> Path:
     """Train a model on drawings: it does the work of one trained on photos, both networks' and all views'."""
-    for label, subject in (("bicycle", pictures.bicycle), ("motorcycle", pictures.motorcycle)):
+    for label, subject in (("bicycle", sample_images.bicycle), ("motorcycle", sample_images.motorcycle)):
         (folder / "data" / label).mkdir(parents=True)
         for seed in range(6):
-            content = pictures.encoded(pictures.picture(subject, seed))
+            content = sample_images.encoded(sample_images.picture(subject, seed))
             (folder / "data" / label / f"{seed}.jpg").write_bytes(content)
     train = [sys.executable, "-m", "model", "train", f"--data={folder}/data", f"--out={folder}/model"]
     subprocess.run(train, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

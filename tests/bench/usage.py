@@ -1,4 +1,4 @@
-"""What a photo uses of every service, for `python -m model cost`: ``python -m tests.bench usage``."""
+"""What a photo uses of every service, for `scones cost`: ``python -m tests.bench usage``."""
 
 import base64
 import importlib
@@ -25,10 +25,11 @@ import numpy as np
 from botocore.config import Config
 from PIL import Image
 
-from local import Ports, demo, pictures
+from local import Ports, demo
 from local.stack import ENDPOINT_NAME, Stack
-from model.costs import usage
-from model.pipeline.stack import CREDENTIALS
+from pipeline import sample_images
+from pipeline.costs import usage
+from pipeline.stack import CREDENTIALS
 from tests.bench.serve_overhead import runtime_of, serving, trained
 from tests.conftest import ROOT, free_port
 
@@ -77,9 +78,13 @@ def cpu_model() -> str:
 def photo(name: str) -> bytes:
     """A drawn picture at a camera's size, with the grain that makes up most of a photo's bytes."""
     width, height, grain = PHOTOS[name]
-    picture = pictures.picture(pictures.bicycle, seed=1).resize((width, height), Image.Resampling.BICUBIC)
+    picture = sample_images.picture(sample_images.bicycle, seed=1).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     noise = np.random.default_rng(7).normal(0, grain, (height, width, 3))
-    return pictures.encoded(Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)))
+    return sample_images.encoded(
+        Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+    )
 
 
 def of_photo(stack: Stack, name: str, rounds: int) -> dict[str, Any]:
@@ -222,7 +227,9 @@ def serialized() -> bytes:
 
 def of_stack(stack: Stack) -> dict[str, Any]:
     """Log, metrics, state and table: what the demonstration's pictures left of them, a photo on average."""
-    pictures_sent = {f"measured-{n}/{name}": one for n in range(3) for name, one in pictures.demo_pictures()}
+    pictures_sent = {
+        f"measured-{n}/{name}": one for n in range(3) for name, one in sample_images.demo_pictures()
+    }
     before = logged(stack)
     outcomes = list(demo.classify(stack, pictures_sent))
     assert {outcome.outcome for outcome in outcomes} == {"accepted", "needs_review", "rejected"}

@@ -1,4 +1,4 @@
-"""`model backfill`: photos that are there already get a result each, once, however often it is stopped."""
+"""`scones backfill`: photos that are there already get a result each, once, however often it is stopped."""
 
 import json
 import signal
@@ -13,15 +13,14 @@ from itertools import batched
 import pytest
 from click.testing import CliRunner
 
-from local import pictures
 from local.stack import Stack
-from model import backfill, traffic
-from model.__main__ import cli
-from model.pipeline.stack import find
-from model.pipeline.subscription import PROBE, Subscription, subscribed
+from pipeline import backfill, load_test, sample_images
+from pipeline.stack import find
+from pipeline.subscription import PROBE, Subscription, subscribed
+from scones import cli
 from tests.conftest import ROOT
 
-PICTURES = [pictures.encoded(pictures.picture(pictures.bicycle, seed)) for seed in range(4)]
+PICTURES = [sample_images.encoded(sample_images.picture(sample_images.bicycle, seed)) for seed in range(4)]
 
 
 def run(stack: Stack, prefix: str, *options: object, code: int = 0) -> dict:
@@ -63,7 +62,7 @@ def test_photos_under_archive_start_nothing_and_a_backfill_gives_each_one_result
     keys = [f"archive/old/{number} +%25ü.jpg" for number in range(3)]
     put(stack, keys[:2])
     put(stack, keys[2:], b"no photo")
-    assert traffic.outcomes(find(str(stack.description)), keys) == {}
+    assert load_test.outcomes(find(str(stack.description)), keys) == {}
 
     with listening(stack, "archive/old/") as subscription:
         first = run(stack, "archive/old/")
@@ -74,7 +73,7 @@ def test_photos_under_archive_start_nothing_and_a_backfill_gives_each_one_result
     assert (first["accepted"], first["rejected"]) == (2, 1)
     assert (second["photos"], second["done"], second["already"]) == (3, 3, 3)
     assert heard == dict.fromkeys(keys, 1)
-    assert traffic.outcomes(find(str(stack.description)), keys) == {
+    assert load_test.outcomes(find(str(stack.description)), keys) == {
         keys[0]: "accepted", keys[1]: "accepted", keys[2]: "rejected",
     }  # fmt: skip
 
@@ -198,7 +197,7 @@ def stopped_and_resumed(stack: Stack, count: int) -> None:
     assert resumed["done"] == count
     assert resumed["already"] >= stopped["done"]
     assert heard == dict.fromkeys(keys, 1)
-    assert traffic.outcomes(target, keys) == dict.fromkeys(keys, "accepted")
+    assert load_test.outcomes(target, keys) == dict.fromkeys(keys, "accepted")
 
 
 def half_way(target, count: int) -> bool:

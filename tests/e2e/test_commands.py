@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local import pictures
+from pipeline import sample_images
 from tests.conftest import ROOT, free_port
 
 
@@ -50,7 +50,7 @@ def no_stack_of_ones_own():
 def test_the_demo_ends_in_a_table_of_ones_own_photos_and_leaves_nothing_running(tmp_path, ports):
     (tmp_path / "monday").mkdir()
     (tmp_path / "monday" / "[bold]a+b.png").write_bytes(
-        pictures.encoded(pictures.picture(pictures.bicycle, seed=1), "PNG")
+        sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "PNG")
     )
     (tmp_path / "notes.jpg").write_text("no photo")
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from local import pictures
 from local.stack import Stack
-from model.pipeline.stack import find
-from model.pipeline.subscription import PROBE, subscribed
+from pipeline import sample_images
+from pipeline.stack import find
+from pipeline.subscription import PROBE, subscribed
 from tests.conftest import ROOT
 
 PREFIX = "uploads/schemas/"
@@ -27,9 +27,9 @@ WHAT = {
     "PhotoRejected": "empty.jpg",
 }
 FILES = {
-    "motorcycle.jpg": pictures.encoded(pictures.picture(pictures.motorcycle, seed=3)),
-    "bicycle.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=3)),
-    "scone.jpg": pictures.encoded(pictures.picture(pictures.scone, seed=1)),
+    "motorcycle.jpg": sample_images.encoded(sample_images.picture(sample_images.motorcycle, seed=3)),
+    "bicycle.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=3)),
+    "scone.jpg": sample_images.encoded(sample_images.picture(sample_images.scone, seed=1)),
     "empty.jpg": b"",
 }
 

@@ -1,4 +1,4 @@
-"""A photo that fails is told of, kept, and put through again once: from the failure to `model replay`."""
+"""A photo that fails is told of, kept, and put through again once: from the failure to `scones replay`."""
 
 import contextlib
 import json
@@ -10,13 +10,13 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 
-from local import pictures, processes
+from local import processes
 from local.stack import Stack
-from model import traffic
-from model.__main__ import cli
-from model.pipeline.stack import find
+from pipeline import load_test, sample_images
+from pipeline.stack import find
+from scones import cli
 
-PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
 
 class Queue:
@@ -131,7 +131,7 @@ def executions_of(stack: Stack, key: str) -> list[str]:
 
 
 def outcome(stack: Stack, key: str) -> str | None:
-    return traffic.outcomes(find(str(stack.description)), [key]).get(key)
+    return load_test.outcomes(find(str(stack.description)), [key]).get(key)
 
 
 def test_a_failure_says_which_photo_why_and_where_to_look_and_a_replay_makes_up_for_it(stack, failed, told):

@@ -10,13 +10,14 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from local import pictures, processes
+from local import processes
 from local.stack import Stack
-from model.__main__ import cli
+from pipeline import sample_images
+from scones import cli
 from tests.account import Account, Books, books, note
 
-VEHICLE = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
-SCONE = pictures.encoded(pictures.picture(pictures.scone, seed=1))
+VEHICLE = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
+SCONE = sample_images.encoded(sample_images.picture(sample_images.scone, seed=1))
 BAD = b"no photo"
 
 SOON = 0.02

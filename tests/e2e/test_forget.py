@@ -1,4 +1,4 @@
-"""`python -m model forget`: of a courier's photo nothing is left, of other couriers' everything."""
+"""`scones forget`: of a courier's photo nothing is left, of other couriers' everything."""
 
 import base64
 import hashlib
@@ -18,16 +18,16 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from functions.monitor.monitoring.captures import CaptureError
+from functions.monitor.capture_analysis.captures import CaptureError
 from functions.serialize.app import serialize
-from local import demo, pictures
+from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
-from model.pipeline import queue as queues
-from model.pipeline import stack as deployed
-from model.pipeline import traces
-from model.reviewing.desk import Desk, Photo
 from model.serving.capture import format_record
 from model.training import dataset
+from pipeline import erasure, sample_images
+from pipeline import queue as queues
+from pipeline import stack as deployed
+from pipeline.review_queue import Desk, Photo
 from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
@@ -82,7 +82,10 @@ class Courier:
 
     @property
     def photos(self) -> list[bytes]:
-        return [pictures.encoded(pictures.picture(pictures.scone, self.seed + n), "PNG") for n in (0, 100)]
+        return [
+            sample_images.encoded(sample_images.picture(sample_images.scone, self.seed + n), "PNG")
+            for n in (0, 100)
+        ]
 
     def live(self) -> None:
         """Leave a trace wherever one can be."""
@@ -107,7 +110,7 @@ class Courier:
 
     def versions(self) -> list[dict[str, Any]]:
         bucket = self.stack.outputs["UploadBucketName"]
-        return list(traces.versions(self.stack.client("s3"), bucket, self.key))
+        return list(erasure.versions(self.stack.client("s3"), bucket, self.key))
 
     def captured(self) -> list[tuple[str, bytes]]:
         """Each of the photos as the endpoint was shown it, and each file of captures that holds it."""
@@ -173,7 +176,7 @@ def data_set(forgotten_and_other, stack, tmp_path_factory) -> Path:
     for seed in range(3):
         file = home / "photos" / "bicycle" / f"{seed}.png"
         file.parent.mkdir(exist_ok=True)
-        file.write_bytes(pictures.encoded(pictures.picture(pictures.bicycle, seed), "PNG"))
+        file.write_bytes(sample_images.encoded(sample_images.picture(sample_images.bicycle, seed), "PNG"))
     stack.client("s3").create_bucket(Bucket=TRAINING)
     made = model(
         stack,
@@ -297,8 +300,8 @@ def person(stack) -> Person:
 
 def forgotten(stack: deployed.Stack, key: str) -> set[str]:
     """Forget a photo as the command does; return the kinds of what was deleted."""
-    known = traces.know(stack, stack.output("UploadBucketName"), key)
-    found = traces.search(stack, known)
+    known = erasure.know(stack, stack.output("UploadBucketName"), key)
+    found = erasure.search(stack, known)
     for trace in found.traces:
         trace.delete()
     return {trace.kind for trace in found.traces}
@@ -352,13 +355,13 @@ def test_the_policy_is_enough(stack, person):
 @pytest.mark.parametrize("permission", permissions.of("ForgetPolicy"), ids=" ".join)
 def test_without_a_permission_forgetting_fails(stack, person, noticed, permission, monkeypatch):
     monkeypatch.setattr(queues, "EMPTY_AFTER", 0)
-    monkeypatch.setattr(traces, "HIDDEN", CUT_SHORT)
+    monkeypatch.setattr(erasure, "HIDDEN", CUT_SHORT)
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
     leave_traces(stack, key)
 
     person.may(permissions.without(person.policy, permission))
 
-    with pytest.raises((ClientError, traces.TracesError, CaptureError)) as raised:
+    with pytest.raises((ClientError, erasure.TracesError, CaptureError)) as raised:
         forgotten(person.stack, key)
     assert permissions.is_missed(permission, str(raised.value))
     # it leads to what is left, so that the next call can finish

@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from local import demo, pictures, processes
+from local import demo, processes
 from local.stack import Stack
+from pipeline import sample_images
 from tests import containers, photos
 
 MISSING = containers.missing()
@@ -62,7 +63,7 @@ def configured(stack: Stack, function: str, **configuration: int) -> Iterator[No
 
 
 def test_every_photo_gets_its_outcome(stack):
-    outcomes = list(demo.classify(stack, dict(pictures.demo_pictures()), silence=120))
+    outcomes = list(demo.classify(stack, dict(sample_images.demo_pictures()), silence=120))
 
     assert Counter(one.outcome for one in outcomes) == {"accepted": 8, "needs_review": 2, "rejected": 1}
 
@@ -90,7 +91,9 @@ def test_an_endpoint_that_is_down_for_a_while_is_ridden_out_by_the_name_of_the_e
         return [event["taskFailedEventDetails"]["error"] for event in events]
 
     try:
-        photo(stack, "patient.jpg", pictures.encoded(pictures.picture(pictures.bicycle, seed=1)))
+        photo(
+            stack, "patient.jpg", sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
+        )
         errors = eventually(failed_steps)
     finally:
         processes.start([stack._endpoint()], stack._registry)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from local import pictures
-from model import image
 from model.network.classifier import Classifier
-from model.sagemaker import training_job
+from model.sagemaker import image, training_job
+from pipeline import sample_images
 from tests.containers import docker, missing, serving
 
 BASE = "public.ecr.aws/docker/library/python:3.13-slim"
@@ -38,8 +37,8 @@ def built() -> str:
 
 
 PHOTOS = [
-    pictures.encoded(pictures.picture(draw, seed))
-    for draw in (pictures.bicycle, pictures.motorcycle)
+    sample_images.encoded(sample_images.picture(draw, seed))
+    for draw in (sample_images.bicycle, sample_images.motorcycle)
     for seed in (1, 2)
 ]
 
@@ -193,8 +192,8 @@ def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built
 
 def draw_data_set(folder: Path) -> None:
     """Drawn at CIFAR's size: enough to train on, and no measure of anything."""
-    for draw, label in ((pictures.bicycle, "bicycle"), (pictures.motorcycle, "motorcycle")):
+    for draw, label in ((sample_images.bicycle, "bicycle"), (sample_images.motorcycle, "motorcycle")):
         (folder / label).mkdir(parents=True)
         for seed in range(30):
-            small = pictures.picture(draw, seed).resize((32, 32))
-            (folder / label / f"{seed}.png").write_bytes(pictures.encoded(small, "PNG"))
+            small = sample_images.picture(draw, seed).resize((32, 32))
+            (folder / label / f"{seed}.png").write_bytes(sample_images.encoded(small, "PNG"))

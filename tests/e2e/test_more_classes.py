@@ -15,11 +15,12 @@ from boto3.dynamodb.types import TypeDeserializer
 from click.testing import CliRunner
 from PIL import ImageDraw, ImageFilter
 
-from local import Ports, demo, pictures
+from local import Ports, demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
-from model.__main__ import cli
-from model.reviewing.desk import Desk
-from model.reviewing.page import keys
+from pipeline import sample_images
+from pipeline.review_page import keys
+from pipeline.review_queue import Desk
+from scones import cli
 from tests.conftest import free_port
 
 EACH = 8
@@ -30,7 +31,7 @@ def car(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
     draw.rounded_rectangle((110, 190, 530, 300), 40, fill=(170, 40, 40))
     draw.polygon([(190, 195), (250, 120), (400, 120), (460, 195)], fill=(120, 160, 190))
     for x in (200, 440):
-        pictures.wheel(draw, (x, 300), 44, tyre=16, spokes=5)
+        sample_images.wheel(draw, (x, 300), 44, tyre=16, spokes=5)
 
 
 def bus(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
@@ -38,34 +39,36 @@ def bus(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
     for x in range(85, 540, 75):
         draw.rectangle((x, 100, x + 55, 170), fill=(60, 80, 100))
     for x in (150, 490):
-        pictures.wheel(draw, (x, 315), 40, tyre=18, spokes=4)
+        sample_images.wheel(draw, (x, 315), 40, tyre=18, spokes=4)
 
 
 def handcart(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
     draw.polygon([(180, 150), (480, 150), (430, 270), (230, 270)], fill=(110, 80, 50))
     draw.line((480, 150, 600, 100), fill=(60, 50, 40), width=14)
-    pictures.wheel(draw, (330, 300), 40, tyre=10, spokes=8)
+    sample_images.wheel(draw, (330, 300), 40, tyre=10, spokes=8)
 
 
-SUBJECTS: Mapping[str, pictures.Draw] = {
-    "bicycle": pictures.bicycle,
+SUBJECTS: Mapping[str, sample_images.Draw] = {
+    "bicycle": sample_images.bicycle,
     "bus": bus,
     "car": car,
     "handcart": handcart,
-    "motorcycle": pictures.motorcycle,
+    "motorcycle": sample_images.motorcycle,
 }
 
 
-def photo(subject: pictures.Draw, seed: int) -> bytes:
+def photo(subject: sample_images.Draw, seed: int) -> bytes:
     """A drawing as a phone might take it: another light and another angle each time."""
     chance = random.Random(seed)
-    image = pictures.picture(subject, seed).rotate(chance.uniform(-4, 4), fillcolor=(140, 140, 140))
+    image = sample_images.picture(subject, seed).rotate(chance.uniform(-4, 4), fillcolor=(140, 140, 140))
     image = image.point(lambda level: level * chance.uniform(0.85, 1.1))
-    return pictures.encoded(image.filter(ImageFilter.GaussianBlur(chance.uniform(0, 0.8))).convert("RGB"))
+    return sample_images.encoded(
+        image.filter(ImageFilter.GaussianBlur(chance.uniform(0, 0.8))).convert("RGB")
+    )
 
 
 class Serverless(Stack):
-    """A stack deployed as for many photos and `model deploy --serverless`."""
+    """A stack deployed as for many photos and `scones deploy --serverless`."""
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         cheapest = {"CaptureUri": CAPTURES, "CapturePercent": 100, "WorkflowType": "EXPRESS"}
@@ -171,7 +174,9 @@ def test_executions_of_an_express_workflow_are_in_its_log_alone_as_in_aws(five):
 def test_express_workflows_are_backfilled_too_and_their_failures_are_failures(five):
     for name in ("a.jpg", "b.jpg"):
         five.client("s3").put_object(
-            Bucket=five.outputs["UploadBucketName"], Key=f"archive/{name}", Body=photo(pictures.bicycle, 100)
+            Bucket=five.outputs["UploadBucketName"],
+            Key=f"archive/{name}",
+            Body=photo(sample_images.bicycle, 100),
         )
     asked = ["backfill", "archive/", "--stack", str(five.description), "--tolerate", "100", "--json"]
 
@@ -194,7 +199,7 @@ def test_traffic_through_express_workflows_is_accounted_for(five):
 
 
 def test_the_review_page_has_a_key_for_each_class(five):
-    from model.pipeline.stack import find  # noqa: PLC0415
+    from pipeline.stack import find  # noqa: PLC0415
 
     desk = Desk(find(str(five.description)), "ada")
 

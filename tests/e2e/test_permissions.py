@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from functions.monitor.monitoring.drift import Baseline
-from local import pictures
+from functions.monitor.capture_analysis.drift import Baseline
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
 from model.network.classifier import Classifier
+from pipeline import sample_images
 from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import RESOURCES, Permission
@@ -63,7 +63,7 @@ def failure(stack: Stack, function: str, event: Event) -> str | None:
 def probes(stack, tmp_path_factory) -> Iterator[dict[str, list[Event]]]:
     """For each function the events that make it do all that it ever does; it does it."""
     bucket, s3 = stack.outputs["UploadBucketName"], stack.client("s3")
-    photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+    photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
     put = s3.put_object(Bucket=bucket, Key="uploads/probe.jpg", Body=photo)
     read = {"bucket": bucket, "key": "uploads/probe.jpg"}
     baseline = tmp_path_factory.mktemp("baseline") / "baseline.json"

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
 
-from local import demo, pictures
+from local import demo
 from local.stack import Stack
-from model.pipeline.stack import find
-from model.pipeline.subscription import PROBE, Subscription, subscribed
+from pipeline import sample_images
+from pipeline.stack import find
+from pipeline.subscription import PROBE, Subscription, subscribed
 from tests import photos
 
 Result = dict[str, Any]
@@ -125,7 +126,7 @@ def routing(stack) -> Iterator[Subscriber]:
 def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person_looks(stack, routing):
     review = stack.outputs["ReviewQueueUrl"]
     list(messages(stack.client("sqs"), review))
-    everyday = {f"everyday/{name}": photo for name, photo in pictures.demo_pictures()}
+    everyday = {f"everyday/{name}": photo for name, photo in sample_images.demo_pictures()}
 
     outcomes = uploaded(stack, everyday)
 
@@ -212,7 +213,9 @@ def test_the_state_stays_small_even_for_noise(stack):
 
 
 def test_a_result_tells_all_that_the_contract_promises(stack):
-    uploaded(stack, {"contract.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=2))})
+    uploaded(
+        stack, {"contract.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))}
+    )
 
     told = result(stack, "uploads/contract.jpg")
 
@@ -230,7 +233,7 @@ def test_a_result_tells_all_that_the_contract_promises(stack):
     assert told["etag"] == event["detail"]["object"]["etag"]
     assert told["version_id"] == event["detail"]["object"].get("version-id")
     assert told["model"] == "vehicle-classifier"
-    photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=2))
+    photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))
     assert told["sha256"] == hashlib.sha256(photo).hexdigest()
     until = datetime.fromtimestamp(int(told["expires_at"]), UTC) - datetime.fromisoformat(
         told["classified_at"]
@@ -239,7 +242,9 @@ def test_a_result_tells_all_that_the_contract_promises(stack):
 
 
 def test_the_endpoint_captures_what_it_saw_under_the_inference_id(stack):
-    uploaded(stack, {"captured.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=3))})
+    uploaded(
+        stack, {"captured.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=3))}
+    )
     inference_id = result(stack, "uploads/captured.jpg")["inference_id"]
 
     def captured() -> list[dict[str, Any]]:
@@ -253,7 +258,9 @@ def test_the_endpoint_captures_what_it_saw_under_the_inference_id(stack):
 
 
 def test_an_event_delivered_twice_leaves_one_result_and_one_event(stack, routing):
-    uploaded(stack, {"twice.jpg": pictures.encoded(pictures.picture(pictures.motorcycle, seed=1))})
+    uploaded(
+        stack, {"twice.jpg": sample_images.encoded(sample_images.picture(sample_images.motorcycle, seed=1))}
+    )
     (first,) = executions(stack, "uploads/twice.jpg")
     before = result(stack, "uploads/twice.jpg")
 
@@ -266,12 +273,14 @@ def test_an_event_delivered_twice_leaves_one_result_and_one_event(stack, routing
 
 def test_a_later_upload_to_the_same_key_replaces_the_result_and_an_earlier_event_does_not(stack, routing):
     key = "uploads/courier-17.jpg"
-    uploaded(stack, {"courier-17.jpg": pictures.encoded(pictures.picture(pictures.bicycle, seed=1))})
+    uploaded(
+        stack, {"courier-17.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))}
+    )
     (first,) = executions(stack, key)
     stack.client("s3").put_object(
         Bucket=stack.outputs["UploadBucketName"],
         Key=key,
-        Body=pictures.encoded(pictures.picture(pictures.motorcycle, seed=1)),
+        Body=sample_images.encoded(sample_images.picture(sample_images.motorcycle, seed=1)),
     )
     ended(stack, key, count=2)
     assert result(stack, key)["label"] == "motorcycle"
@@ -300,7 +309,7 @@ def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_f
 
     iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(poorer))
     try:
-        outcomes = uploaded(stack, {key.removeprefix("uploads/"): next(pictures.demo_pictures())[1]})
+        outcomes = uploaded(stack, {key.removeprefix("uploads/"): next(sample_images.demo_pictures())[1]})
     finally:
         iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
 
@@ -315,7 +324,7 @@ def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_f
 
 def test_a_replay_finishes_what_failed_between_recording_and_publishing(stack, routing):
     key = "uploads/half-way.jpg"
-    uploaded(stack, {"half-way.jpg": next(pictures.demo_pictures())[1]})
+    uploaded(stack, {"half-way.jpg": next(sample_images.demo_pictures())[1]})
     (first,) = executions(stack, key)
     replay = json.loads(first["input"]) | {"claim": first["executionArn"]}
 

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
-from local import pictures
 from local.stack import ENDPOINT_NAME, Stack
-from model import image
-from model.__main__ import cli
+from model.sagemaker import image
 from model.sagemaker.account import Account, connect
-from model.sagemaker.deployment import Deployment
+from model.sagemaker.deployment_file import Deployment
+from pipeline import sample_images
+from scones import cli
 from tests import moto_gaps, readme
 from tests.conftest import ROOT, free_port
 
@@ -35,7 +35,7 @@ class Clone:
     """A clone of what is committed, with what is installed here, and someone's photos."""
 
     folder: Path
-    pictures: Path
+    sample_images: Path
     ports: dict[str, str]
 
     def run(self, command: str, **env: str) -> str:
@@ -57,11 +57,11 @@ class Clone:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Clone:
     home = tmp_path_factory.mktemp("home")
-    for subject in (pictures.bicycle, pictures.motorcycle):
+    for subject in (sample_images.bicycle, sample_images.motorcycle):
         for seed in range(24):
             folder = home / "Pictures" / (f"ours/{subject.__name__}" if seed else "couriers")
             folder.mkdir(parents=True, exist_ok=True)
-            photo = pictures.encoded(pictures.picture(subject, seed))
+            photo = sample_images.encoded(sample_images.picture(subject, seed))
             (folder / f"{subject.__name__}-{seed}.jpg").write_bytes(photo)
     parent = home / "my projects"
     parent.mkdir()
@@ -133,7 +133,7 @@ def test_a_photo_is_classified_by_what_is_deployed(clone):
 
 
 def deployment() -> Deployment:
-    """What `model deploy` leaves, of the local stack's endpoint."""
+    """What `scones deploy` leaves, of the local stack's endpoint."""
     return Deployment(
         stage="dev",
         region="us-east-1",
@@ -154,7 +154,7 @@ def outcome_of_a_photo(stack: Stack, name: str) -> str:
     (described,) = stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     bucket, key = outputs["UploadBucketName"], "uploads/photo.jpg"
-    photo = pictures.encoded(pictures.picture(pictures.bicycle, 1))
+    photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, 1))
     stack.client("s3").put_object(Bucket=bucket, Key=key, Body=photo)
     wanted = {"photo": {"S": f"s3://{bucket}/{key}"}}
     deadline = time.monotonic() + 60

@@ -16,28 +16,29 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from PIL import Image
 
-from functions.monitor.monitoring.captures import split_uri
-from local import demo, pictures
+from functions.monitor.capture_analysis.captures import split_uri
+from local import demo
 from local.stack import CAPTURE_URI, Stack
-from model.__main__ import cli
-from model.pipeline import stack as pipeline
-from model.reviewing.desk import Desk, Outcome, Photo, ReviewError
+from pipeline import sample_images
+from pipeline import stack as pipeline
+from pipeline.review_queue import Desk, Outcome, Photo, ReviewError
+from scones import cli
 from tests import permissions
 from tests.browser import CHROMIUM, Browser, Tab
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
 
 PHOTOS = {
-    "review-1.jpg": pictures.encoded(
-        Image.blend(pictures.picture(pictures.bicycle, seed=4), pictures.FOG, 0.78)
+    "review-1.jpg": sample_images.encoded(
+        Image.blend(sample_images.picture(sample_images.bicycle, seed=4), sample_images.FOG, 0.78)
     ),
-    "review-2.png": pictures.encoded(pictures.picture(pictures.scone, seed=1), "PNG"),
-    "review-3.png": pictures.encoded(pictures.picture(pictures.scone, seed=2), "PNG"),
+    "review-2.png": sample_images.encoded(sample_images.picture(sample_images.scone, seed=1), "PNG"),
+    "review-3.png": sample_images.encoded(sample_images.picture(sample_images.scone, seed=2), "PNG"),
 }
 
 
 class Server(NamedTuple):
-    """A `model review` that runs."""
+    """A `scones review` that runs."""
 
     address: str
     token: str

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from samcli.yamlhelper import yaml_parse
 
-from local import pictures
 from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Stack
+from pipeline import sample_images
 from tests import containers
 from tests.conftest import ROOT
 
@@ -88,7 +88,7 @@ def test_filter_answers_its_sample_event_with_a_decision(stack):
 
 def test_monitor_reads_what_the_endpoint_captured(stack, tmp_path):
     now = datetime.now(UTC)
-    photo = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+    photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
     stack.client("sagemaker-runtime").invoke_endpoint(
         EndpointName=ENDPOINT_NAME, ContentType="image/jpeg", Body=photo
     )

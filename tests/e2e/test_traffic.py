@@ -1,4 +1,4 @@
-"""`model traffic`: every photo sent is accounted for, and the account says what really happened."""
+"""`scones traffic`: every photo sent is accounted for, and the account says what really happened."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from local.stack import Stack
-from model import traffic
-from model.__main__ import cli
-from model.pipeline.stack import find
+from pipeline import load_test
+from pipeline.stack import find
+from scones import cli
 
 KEYS = ["sent", "accepted", "needs_review", "rejected", "failed", "missing", "double", "seconds"]
 
@@ -55,7 +55,7 @@ def test_a_burst_ends_with_nothing_missing_and_nothing_double_and_leaves_nothing
         "sent": 20, "accepted": 15, "needs_review": 2, "rejected": 3, "failed": 0, "missing": 0, "double": 0,
     }  # fmt: skip
     assert queues_and_rules(stack) == before
-    keys = [key for key in recorded(stack) if key.startswith(traffic.PREFIX)]
+    keys = [key for key in recorded(stack) if key.startswith(load_test.PREFIX)]
     assert len(keys) == 20
     assert [executions_for(stack, key) for key in keys if "/twice/" in key] == [2, 2]
 
@@ -66,19 +66,19 @@ def executions_for(stack: Stack, key: str) -> int:
     listed = step_functions.list_executions(stateMachineArn=stack.outputs["StateMachineArn"])["executions"]
     arns = [one["executionArn"] for one in listed]
     return sum(
-        traffic.key_in(step_functions.describe_execution(executionArn=arn)["input"]) == key for arn in arns
+        load_test.key_in(step_functions.describe_execution(executionArn=arn)["input"]) == key for arn in arns
     )
 
 
 @pytest.fixture
 def impatient(monkeypatch) -> None:
     """Where no outcome too many is to be waited for."""
-    monkeypatch.setattr(traffic, "SETTLING", 0)
-    monkeypatch.setattr(traffic, "QUIET", 0.5)
+    monkeypatch.setattr(load_test, "SETTLING", 0)
+    monkeypatch.setattr(load_test, "QUIET", 0.5)
 
 
 def test_photos_of_a_folder_are_sent_at_a_rate_and_cleaned_up(stack, impatient, tmp_path):
-    for number, photo in enumerate(traffic.drawn_scones()):
+    for number, photo in enumerate(load_test.drawn_scones()):
         (tmp_path / f"{number}.jpg").write_bytes(photo[1])
     (tmp_path / "notes.txt").write_text("no photo")
     before = recorded(stack)
@@ -89,7 +89,7 @@ def test_photos_of_a_folder_are_sent_at_a_rate_and_cleaned_up(stack, impatient, 
     assert told["seconds"] >= 5 / 3
     assert recorded(stack) == before
     listed = stack.client("s3").list_object_versions(
-        Bucket=stack.outputs["UploadBucketName"], Prefix=traffic.PREFIX
+        Bucket=stack.outputs["UploadBucketName"], Prefix=load_test.PREFIX
     )
     assert not [version for version in listed.get("Versions", []) if version["Key"].endswith("00-0.jpg")]
 
@@ -131,7 +131,7 @@ def test_photos_whose_executions_fail_have_failed(stack, impatient):
 
 def test_a_second_outcome_is_double(stack, monkeypatch):
     """Published by a replay under the claim of the execution that had finished, as nothing else does."""
-    note = traffic.Traffic._note
+    note = load_test.Traffic._note
     replayed = []
 
     def replay_once(self, event):
@@ -146,7 +146,7 @@ def test_a_second_outcome_is_double(stack, monkeypatch):
                 )
             )
 
-    monkeypatch.setattr(traffic.Traffic, "_note", replay_once)
+    monkeypatch.setattr(load_test.Traffic, "_note", replay_once)
 
     told = account(stack, "--burst", 3, code=1)
 
@@ -185,5 +185,5 @@ def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(stack):
     told = json.loads(run(stack, "--burst", 20, "--duplicates", 0.1, "--dry-run", "--json").stdout)
 
     assert (told["photos"], told["twice"]) == (20, 2)
-    assert told["to"] == f"s3://{stack.outputs['UploadBucketName']}/{traffic.PREFIX}"
+    assert told["to"] == f"s3://{stack.outputs['UploadBucketName']}/{load_test.PREFIX}"
     assert stack.client("s3").list_objects_v2(Bucket=stack.outputs["UploadBucketName"])["KeyCount"] == before

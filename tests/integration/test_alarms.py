@@ -21,13 +21,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from functions.monitor.monitoring.window import Window
-from local import pictures, processes
+from functions.monitor.capture_analysis.window import Window
+from local import processes
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
-from model import monitor
-from model.monitoring import baseline
-from model.monitoring import figures as monitoring
 from model.network.classifier import Classifier
+from model.training import baseline
+from pipeline import sample_images
+from pipeline.monitoring import metrics
+from pipeline.monitoring import metrics as monitoring
 from tests import captures
 from tests.conftest import ROOT
 
@@ -160,11 +161,13 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     tally = monitoring.gather(str(stack.home / "good"), monitoring.TimeWindow(), window)
     sample = monitoring.measure(window, None, 0)
     report = monitoring.monitor("good", monitoring.TimeWindow(), window, tally, sample)
-    baseline.write(known, monitor.as_baseline(report, sample, None))
+    baseline.write(known, metrics.as_baseline(report, sample, None))
     stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(known))
 
     dark = [
-        pictures.encoded(pictures.picture(pictures.bicycle, seed).point(lambda gray: gray * 0.3))
+        sample_images.encoded(
+            sample_images.picture(sample_images.bicycle, seed).point(lambda gray: gray * 0.3)
+        )
         for seed in range(9)
     ]
     unsure = captures.records(100, dark, chance, LIKE_TODAY, hours=1, answers=lambda _: [0.55, 0.4, 0.05])
@@ -233,7 +236,7 @@ def test_what_was_published_in_awss_place_is_published_by_the_emulator_under_the
     if "Duration" in name:
         fail_the_function(name.removesuffix("DurationAlarm"))(stack, {})
     else:
-        photo = pictures.encoded(pictures.picture(pictures.bicycle, 1))
+        photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, 1))
         stack.client("sagemaker-runtime").invoke_endpoint(
             EndpointName=ENDPOINT_NAME, ContentType="image/jpeg", Body=photo
         )

@@ -1,4 +1,4 @@
-"""`python -m model data --to s3://…` on the emulator, and its archive fetched over HTTP that breaks off."""
+"""`scones data --to s3://…` on the emulator, and its archive fetched over HTTP that breaks off."""
 
 import hashlib
 import json

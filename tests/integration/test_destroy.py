@@ -1,4 +1,4 @@
-"""`python -m model destroy` on the emulator: a stack with photos in it goes, and nothing else."""
+"""`scones destroy` on the emulator: a stack with photos in it goes, and nothing else."""
 
 import json
 import os

@@ -5,10 +5,11 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from local import pictures, processes
+from local import processes
 from local.stack import ENDPOINT_NAME
+from pipeline import sample_images
 
-PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
 
 def invoke(client, body=PHOTO, **asked):

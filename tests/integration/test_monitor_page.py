@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from local import pictures
-from model.__main__ import cli
+from pipeline import sample_images
+from scones import cli
 from tests import captures
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -41,7 +41,9 @@ def page(tmp_path_factory) -> Path:
     folder, chance = tmp_path_factory.mktemp("page"), random.Random(1)
     photos = captures.photos(12)
     dark = [
-        pictures.encoded(pictures.picture(pictures.bicycle, n).point(lambda level: level * 0.3))
+        sample_images.encoded(
+            sample_images.picture(sample_images.bicycle, n).point(lambda level: level * 0.3)
+        )
         for n in range(6)
     ]
     captures.write(folder / "good", captures.records(300, photos, chance), chance)

@@ -18,13 +18,13 @@ from moto import mock_aws
 from PIL import Image
 
 import local.stack
-from local import demo, pictures
+from local import demo
 from local.stack import Stack
-from model import image
-from model.__main__ import cli
-from model.sagemaker import endpoint, inventory
+from model.sagemaker import endpoint, image
 from model.sagemaker.account import connect
-from model.sagemaker.deployment import FILE, Deployment
+from model.sagemaker.deployment_file import FILE, Deployment
+from pipeline import sample_images, teardown
+from scones import cli
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, recording
 from tests.conftest import ROOT
@@ -77,7 +77,7 @@ def make_roles(stack: Stack) -> None:
 
 
 def push_image() -> None:
-    """As `model image --push` does, but for the layers."""
+    """As `scones image --push` does, but for the layers."""
     account = connect()
     image.make_repository(account)
     media_type = "application/vnd.docker.distribution.manifest.v2+json"
@@ -125,7 +125,7 @@ def names(stack: Stack) -> set[str]:
 def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aws, photos):
     stacks_before = names(stack)
     buckets_before = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
-    assert inventory.take(connect()) == []
+    assert teardown.take(connect()) == []
 
     # empty account → role, bucket, image
     make_roles(stack)
@@ -160,7 +160,7 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
 
     # invoke: alone, and by the stack that was told by deployment.json
     photo = Path("photo.jpg")
-    photo.write_bytes(pictures.encoded(pictures.picture(pictures.bicycle, seed=1)))
+    photo.write_bytes(sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1)))
     assert json.loads(run("predict", "--endpoint", second.endpoint_name, photo))["label"] == "bicycle"
     deployed = make_stack(stack, "dev")
     (outcome,) = demo.classify(deployed, {"photo.jpg": photo})
@@ -172,7 +172,7 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
 
     # nothing left, and nothing of others gone
     run("destroy", "--yes")
-    assert inventory.take(connect()) == []
+    assert teardown.take(connect()) == []
     assert names(stack) - {"aws-sam-cli-managed-default"} == stacks_before - {"aws-sam-cli-managed-default"}
     buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
     assert not {one for one in buckets - buckets_before if "sam-cli" not in one}

@@ -10,8 +10,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from functions.monitor.monitoring import captures as reader
-from functions.monitor.monitoring.captures import CaptureError, PayloadError, Tally, TimeWindow
+from functions.monitor.capture_analysis import captures as reader
+from functions.monitor.capture_analysis.captures import CaptureError, PayloadError, Tally, TimeWindow
 from tests import captures
 
 PHOTO = b"a photo's bytes"

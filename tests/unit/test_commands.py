@@ -1,17 +1,18 @@
-"""Every command of `python -m model` and `python -m local` keeps the same promises."""
+"""Every command of `scones` keeps the same promises."""
 
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
-import local.__main__
-import model.__main__
+import scones
 from docs.pages import PROGRAMS
+from model.terminal.commands import LazyGroup
 from tests.conftest import ROOT
 
 COMMANDS = {
@@ -20,7 +21,7 @@ COMMANDS = {
     for name in group.list_commands(click.Context(group))
 }
 every_command = pytest.mark.parametrize(
-    ("program", "name"), COMMANDS, ids=[f"{program.split()[-1]} {name}" for program, name in COMMANDS]
+    ("program", "name"), COMMANDS, ids=[f"{program} {name}" for program, name in COMMANDS]
 )
 NO_JSON = {
     "predict": "prints a JSON line a photo",
@@ -68,7 +69,7 @@ def test_results_can_be_had_as_json(program, name):
 def test_what_spends_or_changes_something_can_be_tried_first(program, name):
     has = any("--dry-run" in parameter.opts for parameter in COMMANDS[program, name].params)
 
-    assert has is (program == "python -m model" and name in SPENDS_OR_CHANGES)
+    assert has is (name in SPENDS_OR_CHANGES)
 
 
 @every_command
@@ -84,17 +85,15 @@ def run_raising(monkeypatch, error: BaseException, *arguments: str):
         raise error
 
     command = click.Command("status", callback=fail)
-    monkeypatch.setattr(model.__main__.Commands, "get_command", lambda *_: command)
-    return CliRunner(mix_stderr=False).invoke(
-        model.__main__.cli, [*arguments, "status"], prog_name="python -m model"
-    )
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    return CliRunner(mix_stderr=False).invoke(scones.cli, [*arguments, "status"], prog_name="scones")
 
 
 def test_an_error_that_nobody_foresaw_is_one_line_with_the_next_step(monkeypatch):
     done = run_raising(monkeypatch, KeyError("what\nnow"))
 
     assert done.exit_code == 1
-    assert done.stderr == "Error: KeyError: 'what\\nnow' (where: python -m model --debug status …)\n"
+    assert done.stderr == "Error: KeyError: 'what\\nnow' (where: scones --debug status …)\n"
 
 
 def test_with_debug_it_is_a_traceback(monkeypatch):
@@ -115,18 +114,18 @@ def test_local_commands_fail_in_one_line_too(monkeypatch):
 
     monkeypatch.setattr("local.stack.Stack.down", fail)
 
-    done = CliRunner(mix_stderr=False).invoke(local.__main__.local, ["down"])
+    done = CliRunner(mix_stderr=False).invoke(scones.cli, ["down"])
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: ValueError: no way (where: python -m local --debug down …)\n",
+        "Error: ValueError: no way (where: scones --debug down …)\n",
     )
-    done = CliRunner().invoke(local.__main__.local, ["--debug", "down"])
+    done = CliRunner().invoke(scones.cli, ["--debug", "down"])
     assert isinstance(done.exception, ValueError)
 
 
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": ""}])
 def test_what_goes_into_a_pipe_is_plain(environment, tmp_path):
-    command = [sys.executable, "-m", "model", "cost", "--photos", "1000"]
+    command = [sys.executable, "-m", "scones", "cost", "--photos", "1000"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
 
     assert "\x1b" not in done.stdout + done.stderr
@@ -141,7 +140,9 @@ def test_a_shell_completes_commands_and_options():
             "COMP_CWORD": str(len(words)),
             "PATH": "/usr/bin:/bin",
         }
-        done = subprocess.run([ROOT / "scones"], env=asked, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [Path(sys.executable).with_name("scones")], env=asked, capture_output=True, text=True, check=True
+        )
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
     assert completed("ro") == ["rollback"]

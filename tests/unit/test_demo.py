@@ -52,7 +52,8 @@ def test_two_servers_cannot_have_one_port():
 
 def test_help_and_ctrl_c_need_not_wait_for_large_libraries():
     """Until a command runs, Ctrl-C would end in a traceback."""
-    loaded = "import sys, local.__main__; print({'boto3', 'numpy', 'PIL', 'httpx'} & sys.modules.keys())"
+    imports = "import sys, local.__main__, local.commands.demo"
+    loaded = f"{imports}; print({{'boto3', 'numpy', 'PIL', 'httpx'}} & sys.modules.keys())"
 
     done = subprocess.run(
         [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from functions.monitor.monitoring import drift
-from functions.monitor.monitoring.drift import Baseline, BaselineError, Features, Numbers
-from functions.monitor.monitoring.intervals import estimated_accuracy, wilson
+from functions.monitor.capture_analysis import drift
+from functions.monitor.capture_analysis.drift import Baseline, BaselineError, Features, Numbers
+from functions.monitor.capture_analysis.intervals import estimated_accuracy, wilson
 
 VALUES = st.lists(st.floats(0, 1).map(lambda value: round(value, 2)), min_size=3, max_size=80)
 COUNTS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=2, max_size=8)

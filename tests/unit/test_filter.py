@@ -4,14 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.filter.app import (
-    InferencesError,
-    SettingsError,
-    decide,
-    lambda_handler,
-    logger,
-    settings,
-)
+from functions.filter.app import SettingsError, lambda_handler, logger, settings
+from functions.filter.decision import InferencesError, decide
 
 LABELS = ("bicycle", "motorcycle", "other")
 

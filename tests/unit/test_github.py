@@ -9,7 +9,7 @@ import yaml
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from click.testing import CliRunner
 
-from model.__main__ import cli
+from scones import cli
 from tests.conftest import ROOT
 from tests.unit.test_template_access import SOUND, aslist, parts, statements
 
@@ -80,7 +80,7 @@ def test_what_a_step_runs_exists(path):
     for step in steps(path):
         run = step.get("run", "")
         assert set(re.findall(r"\bmake ([a-z]+)", run)) <= targets
-        for command in re.findall(r"python -m model ([a-z]+)", run):
+        for command in re.findall(r"scones ([a-z]+)", run):
             assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
 
 

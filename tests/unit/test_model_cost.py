@@ -6,10 +6,10 @@ import math
 import pytest
 from click.testing import CliRunner
 
-from model.__main__ import cli
-from model.cost import BEGIN, END, SCALES, bills, table
-from model.costs import bill, usage
-from model.costs.bill import SETTINGS, Setting, original, project, recommended
+from pipeline.costs import bill, usage
+from pipeline.costs.bill import SETTINGS, Setting, original, project, recommended
+from pipeline.costs.table import BEGIN, END, SCALES, bills, table
+from scones import cli
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "costs.md"
@@ -88,7 +88,7 @@ def test_what_is_recommended_costs_less_than_the_original(photos):
 def test_the_page_shows_what_the_command_computes():
     shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip()
 
-    assert shown == table(bills(SCALES, "small"), "small"), "python -m model cost --update docs/costs.md"
+    assert shown == table(bills(SCALES, "small"), "small"), "scones cost --update docs/costs.md"
 
 
 def test_as_json_and_into_a_page(tmp_path):

@@ -1,4 +1,4 @@
-"""`python -m model deploy`, `rollback`, `status`, `predict --endpoint` and `destroy`, against moto."""
+"""`scones deploy`, `rollback`, `status`, `predict --endpoint` and `destroy`, against moto."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ from click.testing import CliRunner, Result
 from moto import mock_aws
 from onnx import TensorProto, helper, numpy_helper
 
-from model import image
-from model.__main__ import cli
-from model.costs.usage import photos_per_second
 from model.network import artifact
 from model.network.artifact import Description
 from model.network.classifier import Classifier
-from model.sagemaker import endpoint, inventory
+from model.sagemaker import endpoint, image
 from model.sagemaker.account import connect
-from model.sagemaker.deployment import FILE, Deployment
+from model.sagemaker.deployment_file import FILE, Deployment
+from pipeline import teardown
+from pipeline.costs.usage import photos_per_second
+from scones import cli
 from tests import moto_gaps
 from tests.aws_shapes import Recorded, violations
 from tests.conftest import ROOT
@@ -79,7 +79,7 @@ def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
     """An account with the role, the bucket and the images there, and a working directory of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(endpoint, "POLL_SECONDS", 0)
-    monkeypatch.setattr(inventory, "STACK_POLL", 0)
+    monkeypatch.setattr(teardown, "STACK_POLL", 0)
     monkeypatch.setattr(image, "local_images", list)
     with moto_gaps.filled() as wishes, mock_aws():
         account = connect()
@@ -263,14 +263,14 @@ def test_an_update_that_is_taken_back_leaves_what_was_there(asked, aws, model, n
 
 def everything() -> set[str]:
     """All that is there but the registered versions, which stay whatever becomes of an endpoint."""
-    return {str(found) for found in inventory.take(connect()) if found.kind != "model package"}
+    return {str(found) for found in teardown.take(connect()) if found.kind != "model package"}
 
 
 def test_rollback_returns_to_the_model_before_and_only_that_one_is_kept(asked, aws, model, newer, tmp_path):
     for folder in (model, newer, write_model(tmp_path / "newest", "3")):
         serve(aws, folder)
         succeed("deploy", "--model", folder)
-    assert len([found for found in inventory.take(connect()) if found.kind == "model"]) == 2
+    assert len([found for found in teardown.take(connect()) if found.kind == "model"]) == 2
 
     shown = succeed("rollback")
 
@@ -309,7 +309,7 @@ def test_a_dry_run_refuses_what_could_not_be_done(asked, model, monkeypatch):
     succeed("deploy", "--model", model)
     assert "which is not to be changed" in fail("deploy", "--model", model, "--serverless", "--dry-run")
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
-    assert "model image" in fail("deploy", "--model", model, "--dry-run")
+    assert "scones image" in fail("deploy", "--model", model, "--dry-run")
 
 
 def test_what_was_deployed_can_be_read_by_a_program(asked, model):
@@ -482,7 +482,7 @@ def test_predict_asks_the_endpoint_with_the_labels_it_was_deployed_with(asked, a
 
 
 def picture() -> bytes:
-    from local.pictures import bicycle, encoded, picture  # noqa: PLC0415
+    from pipeline.sample_images import bicycle, encoded, picture  # noqa: PLC0415
 
     return encoded(picture(bicycle, seed=1), "PNG")
 
@@ -507,12 +507,12 @@ def test_destroy_leaves_nothing_twice(asked, aws, model, newer):
         logGroupName=f"/aws/sagemaker/Endpoints/{Deployment.read().endpoint_name}"
     )
     listed = succeed("destroy", "--dry-run").splitlines()
-    assert len(inventory.take(connect())) == len(listed)
+    assert len(teardown.take(connect())) == len(listed)
 
     shown = succeed("destroy", "--yes").splitlines()
 
     assert shown == listed + [f"Deleted {one}." for one in listed]
-    assert inventory.take(connect()) == []
+    assert teardown.take(connect()) == []
     assert succeed("destroy", "--yes") == "There is nothing of this project to delete.\n"
     assert [one["ModelName"] for one in theirs.list_models()["Models"]] == ["scones-unlimited-not-ours"]
     groups = theirs.list_model_package_groups()["ModelPackageGroupSummaryList"]
@@ -535,7 +535,7 @@ def test_destroy_goes_on_past_what_cannot_be_deleted_and_says_so(asked, aws, mod
     assert "1 of " in result.stderr
     aws.refused.clear()
     succeed("destroy", "--yes")
-    assert inventory.take(connect()) == []
+    assert teardown.take(connect()) == []
 
 
 def test_destroy_asks_first(asked, model):
@@ -570,9 +570,9 @@ def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, mo
     said = " ".join(result.stderr.split())
     for what in ("model", "endpoint configuration", "endpoint"):
         assert f"{what} scones-unlimited-dev-" in said
-    assert "python -m model destroy" in said
+    assert "scones destroy" in said
     succeed("destroy", "--yes")
-    assert inventory.take(connect()) == []
+    assert teardown.take(connect()) == []
 
 
 def test_an_endpoint_that_is_still_being_made_is_deleted_once_it_is(asked, aws, model):
@@ -641,7 +641,7 @@ def test_an_image_that_is_not_in_ecr_is_missed_before_anything_is_made(asked, aw
 
     said = fail("deploy", "--model", model)
 
-    assert "is not in ECR: python -m model image --platform linux/amd64 --push" in said
+    assert "is not in ECR: scones image --platform linux/amd64 --push" in said
     assert everything() == before
 
 
@@ -659,7 +659,7 @@ def test_the_policy_for_whoever_deploys_allows_what_is_asked_and_nothing_that_ne
     succeed("deploy", "--model", newer)
     succeed("rollback")
     succeed("status")
-    found = inventory.take(connect())
+    found = teardown.take(connect())
     for one in found:
         if one.kind != "stack":
             one.delete()
@@ -736,7 +736,7 @@ def test_a_studio_domain_goes_with_what_people_made_in_it(asked, aws):
         "UserProfile": [owner],
     }
 
-    inventory.delete_domain(connect(), domain)
+    teardown.delete_domain(connect(), domain)
 
     assert aws.in_studio == {"App": [], "Space": [], "UserProfile": []}
     assert sagemaker.list_domains()["Domains"] == []
@@ -787,7 +787,7 @@ def test_a_stage_is_a_short_word(stage):
 def test_parameters_need_a_deployment_or_an_endpoint(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
-    assert "python -m model deploy" in fail("parameters")
+    assert "scones deploy" in fail("parameters")
     assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
 
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from functions.serialize.app import serialize
-from model.__main__ import cli
-from model.evaluate import Subject
-from model.evaluation import measures
-from model.evaluation.figures import Answers, Evaluation, evaluate
+from model.evaluation import statistics
+from model.evaluation.evaluator import Subject
+from model.evaluation.metrics import Answers, Evaluation, evaluate
+from scones import cli
 
 # The formulas
 
@@ -25,7 +25,7 @@ from model.evaluation.figures import Answers, Evaluation, evaluate
 )
 def test_wilsons_interval_is_that_of_the_literature(count, of, low, high):
     """R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
-    share = measures.share(count, of)
+    share = statistics.share(count, of)
 
     assert (round(share.low, 4), round(share.high, 4)) == (low, high)
     assert share.value == count / of
@@ -33,50 +33,50 @@ def test_wilsons_interval_is_that_of_the_literature(count, of, low, high):
 
 def test_an_interval_never_leaves_its_value_out():
     for of in (1, 3, 200, 10**6):
-        assert measures.share(0, of).low == 0
-        assert measures.share(of, of).high == 1
+        assert statistics.share(0, of).low == 0
+        assert statistics.share(of, of).high == 1
 
 
 def test_f1_is_the_harmonic_mean_and_lies_in_its_interval():
-    share = measures.f1(both=8, either=15)
+    share = statistics.f1(both=8, either=15)
 
     precision, recall = 8 / 13, 8 / 10
     assert share.value == pytest.approx(2 * precision * recall / (precision + recall))
     assert share.low < share.value < share.high
-    assert share.low == pytest.approx(2 * measures.share(8, 15).low / (1 + measures.share(8, 15).low))
+    assert share.low == pytest.approx(2 * statistics.share(8, 15).low / (1 + statistics.share(8, 15).low))
 
 
 def test_nothing_has_no_share():
-    assert measures.share(0, 0) is None
-    assert measures.f1(0, 0) is None
-    assert measures.calibration_error([]) is None
-    assert measures.brier(np.zeros((0, 2)), np.zeros(0, int)) is None
-    assert len(measures.risk_by_coverage(np.zeros(0), np.zeros(0, bool))) == 0
+    assert statistics.share(0, 0) is None
+    assert statistics.f1(0, 0) is None
+    assert statistics.calibration_error([]) is None
+    assert statistics.brier(np.zeros((0, 2)), np.zeros(0, int)) is None
+    assert len(statistics.risk_by_coverage(np.zeros(0), np.zeros(0, bool))) == 0
 
 
 def test_calibration_error_by_hand():
     confidence, right = np.array([0.95, 0.95, 0.65, 0.65]), np.array([True, False, True, True])
 
-    bins = measures.equal_width_bins(confidence, right)
+    bins = statistics.equal_width_bins(confidence, right)
 
     # |.5 - .95| and |1 - .65|, each with half the answers
-    assert measures.calibration_error(bins) == pytest.approx(0.4)
+    assert statistics.calibration_error(bins) == pytest.approx(0.4)
     assert [(one.n, one.confidence, one.accuracy) for one in bins] == [(2, 0.65, 1), (2, 0.95, 0.5)]
 
 
 def test_bins_of_equal_mass_by_hand():
     confidence, right = np.array([0.99, 0.6, 0.98, 0.97]), np.array([True, False, True, False])
 
-    two, one = (measures.equal_mass_bins(confidence, right, bins) for bins in (2, 1))
+    two, one = (statistics.equal_mass_bins(confidence, right, bins) for bins in (2, 1))
 
     # .6 and .97, both wrong; .98 and .99, both right
-    assert measures.calibration_error(two) == pytest.approx((0.785 + 0.015) / 2)
-    assert measures.calibration_error(one) == pytest.approx(0.885 - 0.5)
-    assert sum(part.n for part in measures.equal_mass_bins(confidence, right)) == 4
+    assert statistics.calibration_error(two) == pytest.approx((0.785 + 0.015) / 2)
+    assert statistics.calibration_error(one) == pytest.approx(0.885 - 0.5)
+    assert sum(part.n for part in statistics.equal_mass_bins(confidence, right)) == 4
 
 
 def test_a_bin_holds_its_upper_bound_but_not_its_lower():
-    bins = measures.equal_width_bins(np.array([0.0, 0.25, 0.5, 0.51, 1.0]), np.ones(5, bool), bins=4)
+    bins = statistics.equal_width_bins(np.array([0.0, 0.25, 0.5, 0.51, 1.0]), np.ones(5, bool), bins=4)
 
     assert [(one.low, one.high, one.n) for one in bins] == [
         (0, 0.25, 2),
@@ -89,28 +89,28 @@ def test_a_bin_holds_its_upper_bound_but_not_its_lower():
 def test_brier_score_by_hand():
     probabilities = np.array([[0.7, 0.3], [0.2, 0.8]])
 
-    assert measures.brier(probabilities, np.array([0, 0])) == pytest.approx((0.18 + 1.28) / 2)
+    assert statistics.brier(probabilities, np.array([0, 0])) == pytest.approx((0.18 + 1.28) / 2)
 
 
 def test_area_under_the_roc_curve_by_hand():
     positive = np.array([False, False, True, True])
 
-    assert measures.roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), positive) == 0.75
-    assert measures.roc_auc(np.array([0.5, 0.5, 0.5, 0.5]), positive) == 0.5
-    assert measures.roc_auc(np.array([0.1, 0.2, 0.2, 0.3]), positive) == 0.875
-    assert measures.roc_auc(np.array([0.1, 0.2]), np.array([True, True])) is None
+    assert statistics.roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), positive) == 0.75
+    assert statistics.roc_auc(np.array([0.5, 0.5, 0.5, 0.5]), positive) == 0.5
+    assert statistics.roc_auc(np.array([0.1, 0.2, 0.2, 0.3]), positive) == 0.875
+    assert statistics.roc_auc(np.array([0.1, 0.2]), np.array([True, True])) is None
 
 
 def test_risk_by_coverage_by_hand():
     right = np.array([False, True, True, True])
 
-    risk = measures.risk_by_coverage(np.array([0.7, 0.9, 0.6, 0.8]), right)
+    risk = statistics.risk_by_coverage(np.array([0.7, 0.9, 0.6, 0.8]), right)
 
     assert risk.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 4])
 
 
 def test_answers_that_no_threshold_tells_apart_share_their_risk():
-    assert measures.risk_by_coverage(np.array([0.9, 0.9]), np.array([True, False])).tolist() == [0.5, 0.5]
+    assert statistics.risk_by_coverage(np.array([0.9, 0.9]), np.array([True, False])).tolist() == [0.5, 0.5]
 
 
 # The evaluation
@@ -227,7 +227,7 @@ def model(monkeypatch) -> Callable[..., None]:
         classify: Callable[[bytes], list[float]] = by_colour, labels: tuple[str, ...] = WITH_OTHER
     ) -> None:
         monkeypatch.setattr(
-            "model.evaluate.find_subject", lambda *_: Subject("by colour", labels, 0.8, classify)
+            "model.commands.evaluate.find_subject", lambda *_: Subject("by colour", labels, 0.8, classify)
         )
 
     use()

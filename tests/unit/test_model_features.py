@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from model.network import backbone, features
+from model.network import backbone, embedding
 from model.network.backbone import LITE0, LITE2, Network
-from model.network.graph import Graph
+from model.network.onnx_graph import Graph
 
-SIZE = features.SIZE
+SIZE = embedding.SIZE
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:
@@ -36,10 +36,10 @@ type See = Callable[[np.ndarray], dict[str, np.ndarray]]
 @pytest.fixture(scope="module")
 def see() -> See:
     """All that a model sees of photos, by name."""
-    model = features.build_graph()
+    model = embedding.build_graph()
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = list(features.OUTPUTS)
+    names = list(embedding.OUTPUTS)
     return lambda photos: dict(zip(names, session.run(names, {"image": photos}), strict=True))
 
 
@@ -63,25 +63,25 @@ def network() -> See:
 
 @pytest.fixture(scope="module")
 def second() -> See:
-    return alone(LITE2, features.SECOND_SIZE)
+    return alone(LITE2, embedding.SECOND_SIZE)
 
 
 def views(photos: np.ndarray) -> np.ndarray:
     """The upright views with their mirror images, as the graph makes them: [4, N, …]."""
     graph = Graph("views")
-    image = features.add_image(graph)
-    upright = graph.add("Concat", image, features._middle(graph, image), axis=0)
-    both = graph.add("Concat", upright, features._mirrored(graph, upright), axis=0)
+    image = embedding.add_image(graph)
+    upright = graph.add("Concat", image, embedding._middle(graph, image), axis=0)
+    both = graph.add("Concat", upright, embedding._mirrored(graph, upright), axis=0)
     numbers = graph.add("Cast", both, to=onnx.TensorProto.FLOAT)
     graph.add("Identity", numbers, output="views")
     (output,) = run(graph.model({"views": ["V", SIZE, SIZE, 3]}), image=photos)
-    return output.reshape(features.VIEWS, *photos.shape).astype(np.uint8)
+    return output.reshape(embedding.VIEWS, *photos.shape).astype(np.uint8)
 
 
 def small(photos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Photos as if they were small, and their detail."""
     graph = Graph("small")
-    seen = features._as_if_small(graph, features.add_image(graph))
+    seen = embedding._as_if_small(graph, embedding.add_image(graph))
     graph.add("Cast", seen, output="small", to=onnx.TensorProto.FLOAT)
     pixels, detail = run(graph.model({"small": ["N", SIZE, SIZE, 3], "detail": ["N", 1]}), image=photos)
     return pixels.astype(np.uint8), detail
@@ -116,7 +116,7 @@ def test_a_photo_is_seen_alike_alone_and_among_others(see):
     together = see(photos)
 
     assert {name: seen.shape for name, seen in together.items()} == {
-        name: (3, width) for name, width in features.OUTPUTS.items()
+        name: (3, width) for name, width in embedding.OUTPUTS.items()
     }
     for k in range(len(photos)):
         for name, alone in see(photos[k : k + 1]).items():
@@ -161,7 +161,7 @@ def test_detail_is_the_share_of_contrast_lost_between_the_bounds():
 
     low, middle, high = (detail_at(share) for share in (0.1, 0.18, 0.27))
     assert (low, high) == (0, 1)
-    assert middle == pytest.approx((0.18 - features.NO_DETAIL) / (0.24 - features.NO_DETAIL), abs=0.1)
+    assert middle == pytest.approx((0.18 - embedding.NO_DETAIL) / (0.24 - embedding.NO_DETAIL), abs=0.1)
 
 
 @pytest.mark.parametrize("photo", [noise(), enlarged()], ids=["sharp", "small"])
@@ -178,7 +178,7 @@ def root(matrix: np.ndarray) -> np.ndarray:
     """A symmetric matrix's square root but for a factor, by way of its eigenvalues, in as many steps."""
     values, vectors = np.linalg.eigh(matrix / np.trace(matrix))
     left, roots = values, values
-    for _ in range(features.ROOT_STEPS):
+    for _ in range(embedding.ROOT_STEPS):
         left, roots = left * ((3 - left) / 2) ** 2, roots * (3 - left) / 2
     counts = values > 0.01
     assert counts.any()
@@ -217,11 +217,11 @@ def test_the_descriptor_is_both_networks_pooled_numbers_and_pairs_of_the_photo_a
 
     (descriptor,) = see(photo)["descriptor"]
 
-    smaller = np.stack([reduced(one, features.SECOND_SIZE) for one in both])
+    smaller = np.stack([reduced(one, embedding.SECOND_SIZE) for one in both])
     pooled, pairs = described(LITE0, network(both))
     pooled_second, pairs_second = described(LITE2, second(smaller))
-    assert descriptor.shape == (features.POOLED + features.PAIRS,)
-    assert len(pooled) == features.POOLED_FIRST
+    assert descriptor.shape == (embedding.POOLED + embedding.PAIRS,)
+    assert len(pooled) == embedding.POOLED_FIRST
     expected = np.concatenate([pooled, pooled_second, pairs, pairs_second])
     # the root makes much of differences near 0
     assert np.allclose(descriptor, expected, atol=2e-4)
@@ -229,7 +229,7 @@ def test_the_descriptor_is_both_networks_pooled_numbers_and_pairs_of_the_photo_a
 
 
 def test_each_networks_weights_are_in_the_graph_once():
-    graph = features.build_graph().graph
+    graph = embedding.build_graph().graph
 
     weights = [one for one in graph.initializer if one.name.endswith(".weight")]
     assert {one.name.partition(".")[0] for one in weights} == {LITE0.name, LITE2.name}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from model.network import features
-from model.network.head import Seen
+from model.network import embedding
+from model.network.fusion import Seen
 from model.training import fitting
 from model.training.fitting import FitError, fit, principal_components
 
@@ -17,10 +17,10 @@ def clusters(*counts: int, apart: float = 1.0, seed: int = 3) -> tuple[Seen, np.
     chance = np.random.default_rng(seed)
     targets = np.repeat(np.arange(len(counts)), counts)
     n = len(targets)
-    centres = chance.normal(size=(len(counts), features.OUTPUTS["descriptor"])) * apart
-    descriptor = centres[targets] + chance.normal(size=(n, features.OUTPUTS["descriptor"]))
-    logits = chance.normal(size=(n, features.OUTPUTS["logits"]))
-    seen = [logits, np.zeros((n, features.OUTPUTS["features"])), descriptor, np.zeros((n, 1))]
+    centres = chance.normal(size=(len(counts), embedding.OUTPUTS["descriptor"])) * apart
+    descriptor = centres[targets] + chance.normal(size=(n, embedding.OUTPUTS["descriptor"]))
+    logits = chance.normal(size=(n, embedding.OUTPUTS["logits"]))
+    seen = [logits, np.zeros((n, embedding.OUTPUTS["features"])), descriptor, np.zeros((n, 1))]
     return Seen(*(numbers.astype(np.float32) for numbers in seen)), targets
 
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from functions.monitor.monitoring import captures
-from model.pipeline.traces import Files, Known, TracesError
-from model.pipeline.traces import _is_about as is_about
+from functions.monitor.capture_analysis import captures
 from model.serving.capture import format_record
 from model.training import dataset
+from pipeline.erasure import Files, Known, TracesError
+from pipeline.erasure import _is_about as is_about
 
 UPLOADED = datetime(2026, 11, 25, 6, tzinfo=UTC)
 RESULT = {"inference_id": "ours", "classified_at": "2026-11-25T06:00:05.123Z"}

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
-from model.network import features, head
-from model.network.graph import Graph
-from model.network.head import Expert, Head, Scale, Seen, Weighing
+from model.network import embedding, fusion
+from model.network.fusion import Expert, Head, Scale, Seen, Weighing
+from model.network.onnx_graph import Graph
 
 WEIGHING = Weighing(alpha=1.3, beta=0.7, a=0.4, b=0.2, c=0.6, d=1.5, e=0.6, f=0.9)
 
@@ -18,7 +18,7 @@ WEIGHING = Weighing(alpha=1.3, beta=0.7, a=0.4, b=0.2, c=0.6, d=1.5, e=0.6, f=0.
 def photos(n: int = 50, seed: int = 3) -> Seen:
     """What might be seen of photos, the detail from none to all."""
     chance = np.random.default_rng(seed)
-    seen = {name: chance.normal(size=(n, width)) for name, width in features.OUTPUTS.items()}
+    seen = {name: chance.normal(size=(n, width)) for name, width in embedding.OUTPUTS.items()}
     seen["logits"] *= 3
     seen["detail"] = np.linspace(0, 1, n)[:, None]
     return Seen(**{name: numbers.astype(np.float32) for name, numbers in seen.items()})
@@ -27,8 +27,8 @@ def photos(n: int = 50, seed: int = 3) -> Seen:
 def expert(trained: int, seed: int = 8) -> Expert:
     chance = np.random.default_rng(seed)
     scale = Scale.fit(photos(20, seed).descriptor * 2 + 1)
-    span, _ = np.linalg.qr(chance.normal(size=(features.POOLED_FIRST, 8)))
-    weights = chance.normal(size=(features.POOLED + features.PAIRS, trained)) / 3
+    span, _ = np.linalg.qr(chance.normal(size=(embedding.POOLED_FIRST, 8)))
+    weights = chance.normal(size=(embedding.POOLED + embedding.PAIRS, trained)) / 3
     return Expert(scale, weights, chance.normal(size=trained), span.T)
 
 
@@ -38,10 +38,10 @@ def made(labels: tuple[str, ...], trained: tuple[str, ...]) -> Head:
 
 def by_graph(one: Head, seen: Seen) -> np.ndarray:
     graph = Graph("head")
-    for name, width in features.OUTPUTS.items():
+    for name, width in embedding.OUTPUTS.items():
         graph.input(name, ["N", width])
-    head.add_head(graph, one)
-    wanted = [name for name in features.OUTPUTS if any(name in node.input for node in graph._nodes)]
+    fusion.add_head(graph, one)
+    wanted = [name for name in embedding.OUTPUTS if any(name in node.input for node in graph._nodes)]
     graph._inputs = {name: graph._inputs[name] for name in wanted}
     model = graph.model({"probabilities": ["N", len(one.labels)]})
     onnx.checker.check_model(model, full_check=True)
@@ -127,24 +127,24 @@ def test_the_expert_scales_then_weighs_and_measures_what_its_span_leaves():
     logits, distance = one(seen.descriptor)
 
     scaled = (seen.descriptor - one.scale.mean) * one.scale.weight
-    pooled = scaled[:, : features.POOLED_FIRST].astype(float)
+    pooled = scaled[:, : embedding.POOLED_FIRST].astype(float)
     left = pooled - pooled @ one.span.T @ one.span
     assert np.allclose(logits, scaled @ one.weights + one.bias, atol=1e-5)
     assert np.allclose(distance, np.linalg.norm(left, axis=1), rtol=1e-4)
 
 
 def test_scaled_both_parts_vary_as_they_are_to_and_pooled_numbers_alike():
-    descriptor = photos(200).descriptor * np.linspace(0.1, 9, features.POOLED + features.PAIRS) + 4
+    descriptor = photos(200).descriptor * np.linspace(0.1, 9, embedding.POOLED + embedding.PAIRS) + 4
 
     scaled = Scale.fit(descriptor)(descriptor)
 
-    pooled, pairs = scaled[:, : features.POOLED], scaled[:, features.POOLED :]
+    pooled, pairs = scaled[:, : embedding.POOLED], scaled[:, embedding.POOLED :]
     assert np.allclose(scaled.mean(axis=0), 0, atol=1e-5)
     assert np.allclose(pooled.std(axis=0), pooled.std(axis=0)[0], rtol=1e-4)
     assert (pooled.var(axis=0).sum(), pairs.var(axis=0).sum()) == pytest.approx((0.4, 1.6), rel=1e-4)
     # the pairs keep their proportions
     assert pairs[:, -1].std() / pairs[:, 0].std() == pytest.approx(
-        descriptor[:, -1].std() / descriptor[:, features.POOLED].std(), rel=1e-4
+        descriptor[:, -1].std() / descriptor[:, embedding.POOLED].std(), rel=1e-4
     )
 
 

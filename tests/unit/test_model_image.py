@@ -1,4 +1,4 @@
-"""`python -m model image`: what it tells Docker and ECR. That the container works is tested end to end."""
+"""`scones image`: what it tells Docker and ECR. That the container works is tested end to end."""
 
 import json
 import os
@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from model import image
-from model.__main__ import cli
+from model.sagemaker import image
 from model.sagemaker.account import connect
+from scones import cli
 from tests.aws_shapes import recording
 
 DOCKER = """#!/bin/sh

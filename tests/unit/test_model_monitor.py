@@ -1,4 +1,4 @@
-"""`model monitor`: what it reports, writes and refuses, and what a baseline is made of."""
+"""`scones monitor`: what it reports, writes and refuses, and what a baseline is made of."""
 
 import hashlib
 import json
@@ -13,20 +13,21 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from functions.monitor.monitoring import drift
-from functions.monitor.monitoring.captures import Tally, TimeWindow, read
-from functions.monitor.monitoring.drift import BaselineError
-from functions.monitor.monitoring.window import Window
-from local import pictures
-from model import monitor
-from model.__main__ import cli
-from model.monitoring import baseline, plots
-from model.monitoring import figures as monitoring
+from functions.monitor.capture_analysis import drift
+from functions.monitor.capture_analysis.captures import Tally, TimeWindow, read
+from functions.monitor.capture_analysis.drift import BaselineError
+from functions.monitor.capture_analysis.window import Window
+from model.training import baseline
+from pipeline import sample_images
+from pipeline.commands import monitor
+from pipeline.monitoring import metrics as monitoring
+from pipeline.monitoring import plots
+from scones import cli
 from tests import captures
 
 PHOTOS = captures.photos(30)
 DARK = [
-    pictures.encoded(pictures.picture(pictures.bicycle, seed).point(lambda level: level * 0.3))
+    sample_images.encoded(sample_images.picture(sample_images.bicycle, seed).point(lambda level: level * 0.3))
     for seed in range(9)
 ]
 

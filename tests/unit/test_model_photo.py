@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from model.network import photo
-from model.network.photo import MARGIN, PhotoError, read_pixels
+from model import photo
+from model.photo import MARGIN, PhotoError, read_pixels
 
 SIZE = 64
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from model.__main__ import COMMANDS, Commands, cli
+from scones import SECTIONS, cli
 
 
 @pytest.fixture
@@ -99,10 +99,13 @@ def test_wrong_usage_is_exit_code_2(arguments):
 
 
 def test_help_says_of_a_command_what_the_command_says_of_itself():
-    context = cli.make_context("model", [], resilient_parsing=True)
-    commands = {name: Commands.get_command(cli, context, name) for name in COMMANDS}
+    context = cli.make_context("scones", [], resilient_parsing=True)
+    commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
 
-    assert {name: command.help.splitlines()[0] for name, command in commands.items()} == COMMANDS
+    summaries = {
+        name: summary for section in SECTIONS.values() for name, summary in section.summaries.items()
+    }
+    assert {name: command.help.splitlines()[0] for name, command in commands.items()} == summaries
     assert all(command.name == name for name, command in commands.items())
 
 
@@ -116,7 +119,7 @@ def test_help_is_plain_and_imports_nothing_heavy(arguments):
     script = (
         "import sys, atexit, runpy; "
         f"atexit.register(lambda: print('HEAVY', sorted({heavy} & set(sys.modules)), file=sys.stderr)); "
-        f"sys.argv = ['model', *{arguments!r}]; runpy.run_module('model', run_name='__main__')"
+        f"sys.argv = ['scones', *{arguments!r}]; runpy.run_module('scones', run_name='__main__')"
     )
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

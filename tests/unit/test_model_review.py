@@ -12,16 +12,15 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from moto import mock_aws
 
-from local import pictures
-from model import review
-from model.__main__ import cli
-from model.pipeline.stack import Stack
-from model.reviewing import desk
-from model.reviewing.desk import UNUSABLE, Desk, Outcome, ReviewError
-from model.reviewing.page import SKIP, SPOILT, keys
-from model.training.reviewed import ReviewedError, fetched
+from model.training.reviewed_photos import ReviewedError, fetched
+from pipeline import review_queue, sample_images
+from pipeline.commands import review
+from pipeline.review_page import SKIP, SPOILT, keys
+from pipeline.review_queue import UNUSABLE, Desk, Outcome, ReviewError
+from pipeline.stack import Stack
+from scones import cli
 
-PHOTO = pictures.encoded(pictures.picture(pictures.bicycle, seed=1))
+PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
 
 class Pipeline:
@@ -276,10 +275,10 @@ def test_a_photo_is_no_longer_kept_once_it_has_left_the_queue(pipeline, ada):
 def test_a_photo_that_is_looked_at_stays_at_the_desk_for_as_long(pipeline, ada, monkeypatch):
     pipeline.upload()
     photo, kept = ada.take(), threading.Event()
-    monkeypatch.setattr(desk, "EVERY", 0.01)
+    monkeypatch.setattr(review_queue, "EVERY", 0.01)
     monkeypatch.setattr(ada, "keep", lambda one: kept.set() if one is photo else None)
 
-    with desk.held(ada, photo):
+    with review_queue.held(ada, photo):
         assert kept.wait(10)
 
 
@@ -329,9 +328,13 @@ def test_the_plain_form_gives_back_what_it_was_asking_about_when_it_is_left(pipe
 
 def test_reviewed_photos_train_the_next_model(pipeline, ada, tmp_path):
     for number, (label, draw) in enumerate(
-        [("bicycle", pictures.bicycle), ("other", pictures.scone), ("bicycle", pictures.bicycle)]
+        [
+            ("bicycle", sample_images.bicycle),
+            ("other", sample_images.scone),
+            ("bicycle", sample_images.bicycle),
+        ]
     ):
-        content = pictures.encoded(pictures.picture(draw, seed=number))
+        content = sample_images.encoded(sample_images.picture(draw, seed=number))
         pipeline.upload(f"uploads/{number}.jpg", str(number), content)
         ada.answer(ada.take(), label)
     first = pipeline.s3.list_object_versions(Bucket="uploads", Prefix="uploads/2.jpg")["Versions"][0]
@@ -340,8 +343,8 @@ def test_reviewed_photos_train_the_next_model(pipeline, ada, tmp_path):
         for number in range(2):
             file = tmp_path / "own" / label / f"{number}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
-            drawn = pictures.picture(getattr(pictures, label), seed=10 + number)
-            file.write_bytes(pictures.encoded(drawn))
+            drawn = sample_images.picture(getattr(sample_images, label), seed=10 + number)
+            file.write_bytes(sample_images.encoded(drawn))
 
     options = ["--source", tmp_path / "own", "--out", tmp_path / "out", "--reviewed"]
     done = CliRunner().invoke(cli, ["data", *map(str, options), "s3://uploads/ground-truth"])

@@ -15,7 +15,7 @@ from moto import mock_aws
 from PIL import Image
 
 from model.network.classifier import Classifier
-from model.serve import CONTENT_TYPES, create_app
+from model.serving.app import CONTENT_TYPES, create_app
 from model.serving.capture import Capture
 from model.serving.hosting import MAX_BODY
 

@@ -1,4 +1,4 @@
-"""``python -m model train`` on a few drawn pictures, half of them sharp and half of them small."""
+"""``scones train`` on a few drawn pictures, half of them sharp and half of them small."""
 
 import hashlib
 import json
@@ -11,36 +11,40 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
-from local import pictures
-from model.__main__ import cli
 from model.network import artifact
 from model.network.classifier import Classifier
-from model.network.head import Head
-from model.network.photo import read_pixels
-from model.train import Places, find_places
+from model.network.fusion import Head
+from model.photo import read_pixels
 from model.training import dataset, fitting
-from model.training import steps as training
+from model.training import trainer as training
 from model.training.dataset import Dataset
 from model.training.fitting import Fit
+from model.training.job_folders import Places, find_places
+from pipeline import sample_images
+from scones import cli
 from tests import photos
 
-DRAWN = {"bicycle": pictures.bicycle, "motorcycle": pictures.motorcycle, "other": pictures.scone}
+DRAWN = {
+    "bicycle": sample_images.bicycle,
+    "motorcycle": sample_images.motorcycle,
+    "other": sample_images.scone,
+}
 EACH = 6
 FILES = ["baseline.json", "labels.json", "model-card.md", "model.json", "model.onnx"]
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
-    """A data set as `model data` writes it, of photos of each label."""
+    """A data set as `scones data` writes it, of photos of each label."""
     folder = tmp_path_factory.mktemp("drawn")
     lines = []
     for target, (label, subject) in enumerate(DRAWN.items()):
         (folder / "train" / label).mkdir(parents=True)
         for seed in range(EACH):
-            image = pictures.picture(subject, seed)
+            image = sample_images.picture(subject, seed)
             path = f"train/{label}/{seed}.png"
             (folder / path).write_bytes(
-                pictures.encoded(image.resize((32, 32)) if seed % 2 else image, "PNG")
+                sample_images.encoded(image.resize((32, 32)) if seed % 2 else image, "PNG")
             )
             lines.append(f"{len(lines)}\t{target}\t{path}\n")
     (folder / "train.lst").write_text("".join(lines))
@@ -159,7 +163,7 @@ def test_what_was_drawn_is_told_apart_by_the_model_as_served(trained, drawn):
     classifier = Classifier.load(out)
 
     for label, subject in DRAWN.items():
-        answer = classifier.classify(pictures.encoded(pictures.picture(subject, seed=EACH)))
+        answer = classifier.classify(sample_images.encoded(sample_images.picture(subject, seed=EACH)))
         assert classifier.description.labels[int(np.argmax(answer))] == label
         assert sum(answer) == pytest.approx(1, abs=1e-5)
 
@@ -419,11 +423,12 @@ def job(folders, tmp_path, monkeypatch) -> Path:
         (ml / folder).mkdir(parents=True)
     folders.rename(ml / "input/data/training")
     (ml / "input/config/hyperparameters.json").write_text("{}")
-    monkeypatch.setattr("model.train.JOB_INPUT", ml / "input/data/training")
-    monkeypatch.setattr("model.train.JOB_MODEL", ml / "model")
-    monkeypatch.setattr("model.train.JOB_OUTPUT", ml / "output/data")
-    monkeypatch.setattr("model.train.HYPERPARAMETERS", ml / "input/config/hyperparameters.json")
-    monkeypatch.setattr("model.train.FAILURE", ml / "output/failure")
+    monkeypatch.setattr("model.training.job_folders.JOB_INPUT", ml / "input/data/training")
+    monkeypatch.setattr("model.training.job_folders.JOB_MODEL", ml / "model")
+    monkeypatch.setattr("model.training.job_folders.JOB_OUTPUT", ml / "output/data")
+    for module in ("model.training.job_folders", "model.commands.train"):
+        monkeypatch.setattr(f"{module}.HYPERPARAMETERS", ml / "input/config/hyperparameters.json")
+    monkeypatch.setattr("model.training.job_folders.FAILURE", ml / "output/failure")
     return ml
 
 

@@ -15,11 +15,10 @@ from click.testing import CliRunner, Result
 from moto import mock_aws
 from PIL import Image
 
-from model import image
-from model.__main__ import cli
-from model.sagemaker import training_job
+from model.sagemaker import image, training_job
 from model.sagemaker.account import AccountError, connect
 from model.sagemaker.training_job import Job, TrainingJobError
+from scones import cli
 from tests import moto_gaps
 from tests.conftest import ROOT
 
@@ -73,8 +72,8 @@ def packed(name: str, content: bytes) -> bytes:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """A data set as `model data` writes it."""
-    from model.data import Collection, Photo, write  # noqa: PLC0415
+    """A data set as `scones data` writes it."""
+    from model.training.dataset_builder import Collection, Photo, write  # noqa: PLC0415
 
     photos = []
     for seed in range(8):
@@ -211,7 +210,7 @@ def test_a_quota_that_is_exceeded_says_what_to_do(asked, aws, data, tmp_path):
 def test_an_image_that_is_not_in_ecr_is_missed_before_a_job_is_made(asked, aws, data, tmp_path, monkeypatch):
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
 
-    with pytest.raises(image.ImageError, match="python -m model image"):
+    with pytest.raises(image.ImageError, match="scones image"):
         train(Job(), data, tmp_path / "out")
 
     assert asked.of("CreateTrainingJob") == []
@@ -238,7 +237,7 @@ def test_a_dry_run_misses_what_a_job_would_miss(asked, data, monkeypatch):
     done = run_dry(data)
 
     assert done.exit_code == 1
-    assert "python -m model image" in done.stderr
+    assert "scones image" in done.stderr
 
 
 def test_a_job_that_is_not_there_is_said_so(asked):

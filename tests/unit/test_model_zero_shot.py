@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 
 from model.network import zero_shot
-from model.network.graph import Graph
+from model.network.onnx_graph import Graph
 from model.network.zero_shot import LABELS, VEHICLE_PRIOR
 
 

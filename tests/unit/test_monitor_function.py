@@ -9,10 +9,10 @@ import pytest
 from moto import mock_aws
 
 from functions.monitor import app
-from functions.monitor.monitoring.captures import CaptureError
-from functions.monitor.monitoring.drift import BaselineError
-from local import pictures
-from model.monitoring import baseline
+from functions.monitor.capture_analysis.captures import CaptureError
+from functions.monitor.capture_analysis.drift import BaselineError
+from model.training import baseline
+from pipeline import sample_images
 from tests import captures
 
 START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1, hours=1)
@@ -144,7 +144,9 @@ def test_a_day_like_the_baseline_has_no_drifted_features(captured, known, contex
 
 def test_a_dark_day_has(captured, known, context, capsys):
     dark = [
-        pictures.encoded(pictures.picture(pictures.bicycle, seed).point(lambda level: level * 0.3))
+        sample_images.encoded(
+            sample_images.picture(sample_images.bicycle, seed).point(lambda level: level * 0.3)
+        )
         for seed in range(12)
     ]
     captured(dark)

@@ -7,9 +7,9 @@ import random
 import pytest
 from PIL import Image, ImageFilter
 
-from functions.monitor.monitoring.captures import Record
-from functions.monitor.monitoring.window import Window, properties, usual_labels
-from local import pictures
+from functions.monitor.capture_analysis.captures import Record
+from functions.monitor.capture_analysis.window import Window, properties, usual_labels
+from pipeline import sample_images
 from tests import captures
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_read_has_no_properties():
 
 
 def test_night_is_darker_and_a_dirty_lens_less_sharp():
-    day = pictures.picture(pictures.bicycle, 1)
+    day = sample_images.picture(sample_images.bicycle, 1)
     night, blurred = day.point(lambda level: level * 0.3), day.filter(ImageFilter.GaussianBlur(3))
 
     of_day, of_night, of_blurred = (properties(encoded(picture)) for picture in (day, night, blurred))

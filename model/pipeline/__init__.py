@@ -1,1 +1,0 @@
-"""A deployed stack, on this machine or in AWS, as commands use it from outside."""

@@ -1,1 +1,0 @@
-"""The review loop: a person says what is in the photos that the model is not sure of."""

@@ -1,0 +1,55 @@
+"""A group of commands that are imported when they are called, and fail in one line."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+import click
+
+from model.terminal.errors import in_one_line
+
+
+class Section(NamedTuple):
+    """Commands under one heading of ``--help``.
+
+    Attributes
+    ----------
+    package
+        Where the modules are: command ``data`` is the object ``command`` of ``{package}.data``.
+    summaries
+        What ``--help`` says of each, by name.
+    """
+
+    package: str
+    summaries: Mapping[str, str]
+
+
+class LazyGroup(click.Group):
+    """Import a command only when it is called: ``--help`` needs none of the large libraries."""
+
+    def __init__(self, *, sections: Mapping[str, Section], **options: Any) -> None:  # noqa: ANN401  click's
+        super().__init__(**options)
+        self.sections = sections
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names of all commands, section by section."""
+        return [name for section in self.sections.values() for name in section.summaries]
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import the module of a command."""
+        for section in self.sections.values():
+            if name in section.summaries:
+                module = importlib.import_module(f"{section.package}.{name}")
+                return cast("click.Command", module.command)
+        return None
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands to the help, section by section."""
+        for heading, section in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(list(section.summaries.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a failure ends in one line and exit code 1."""
+        with in_one_line(ctx):
+            return super().invoke(ctx)

@@ -1,0 +1,49 @@
+"""``scones COMMAND``: the one command line, over the model, a deployed stack, and this machine."""
+
+import click
+
+import model.__main__
+from local import COMMANDS as LOCAL_COMMANDS
+from model.terminal.commands import LazyGroup, Section
+from pipeline.commands import COMMANDS as PIPELINE_COMMANDS
+
+SECTIONS = {
+    **model.__main__.SECTIONS,
+    "Stack": Section("pipeline.commands", PIPELINE_COMMANDS),
+    "This machine": Section("local.commands", LOCAL_COMMANDS),
+}
+
+
+@click.group(
+    "scones",
+    cls=LazyGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
+def cli(*, debug: bool) -> None:
+    """Which vehicle is at the door: bicycle, motorcycle, or other.
+
+    \b
+    Examples:
+      scones predict photo.jpg
+      scones predict --threshold .9 photos/ | jq -r 'select(.decision == "accepted") | .file'
+      scones serve --port 8080
+      scones COMMAND --help
+
+    \b
+    Exit codes:
+      0    done
+      1    something failed; one line on stderr says what
+      2    usage error
+      130  stopped by Ctrl-C
+    """  # noqa: D301  click reads \b as a character
+
+
+def main() -> None:
+    """Run the command line; `make setup` installs it as ``scones``."""
+    cli(prog_name="scones")
+
+
+if __name__ == "__main__":
+    main()
