@@ -82,16 +82,17 @@ verify: setup  ## all tests, the long ones too (20 minutes), and docs/reliabilit
 fuzz: setup  ## search for files that serialize has no answer to, led by the code that they reach [RUNS=50000]
 	@$(UV) run --quiet --no-sync --with atheris==3.1.0 python -m tests.fuzz $(or $(RUNS),50000)
 
-lint: setup  ## style, types, template
+lint: setup  ## style, types, imports, template
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/cfn-lint template.yaml model/roles.yaml events/subscriber.yaml .github/oidc.yaml
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 # Each in an environment of its own, as checkov pins half of ours to other versions.
 audit: setup  ## security: the code, the templates, the workflows, known vulnerabilities of what is locked
-	@$(UV) tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive functions model local
+	@$(UV) tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive functions model pipeline local
 	@$(UV) tool run --quiet checkov@3.3.30 --config-file .checkov.yaml
 	@$(UV) tool run --quiet zizmor@1.32.0 --quiet --offline --min-severity medium .github
 	@found=$$($(UV) audit --locked 2>&1) && echo "$$found" || { echo "$$found" >&2; \

@@ -35,6 +35,6 @@ def with_stack(command: Callable[..., None]) -> Callable[..., None]:
         "--model",
         type=click.Path(path_type=Path),
         default=TRAINED if TRAINED.exists() else None,
-        help="The model to ask: a folder that `scones train` wrote. By default what `make train` made, or the "
-        "ready-made model.",
+        help="The model to ask: a folder that `scones train` wrote. By default what `make train` "
+        "made, or the ready-made model.",
     )(command)

@@ -3,16 +3,28 @@
 import base64
 import io
 from pathlib import Path
+from typing import Protocol
 
 import jinja2
 from PIL import Image
 
-from model.evaluation.statistics import Share
 from model.photo import read_pixels
 
 PAGES = Path(__file__).parent / "pages"
 THUMBNAIL = 160
 """Pixels, shown at no more than that."""
+
+
+class Bounds(Protocol):
+    """A figure's confidence interval, as shares from 0 to 1."""
+
+    @property
+    def low(self) -> float:
+        """The lower bound."""
+
+    @property
+    def high(self) -> float:
+        """The upper bound."""
 
 
 def page(template: str, folder: Path = PAGES) -> jinja2.Template:
@@ -33,7 +45,7 @@ def percent(value: float) -> str:
     return f"{value:.1%}"
 
 
-def interval(share: Share) -> str:
+def interval(share: Bounds) -> str:
     """Put its interval in words: ``93.0 to 98.3%``."""
     return f"{share.low * 100:.1f} to {share.high:.1%}"
 

@@ -21,8 +21,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import PayloadError, Record, Tally, TimeWindow
+from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, described, explain, outputs_of
-from model.training import dataset
 from pipeline import queue
 from pipeline.stack import Stack
 
@@ -39,7 +39,7 @@ RECOVERABLE = timedelta(days=35)
 """For which DynamoDB's point-in-time recovery can bring a deleted item back (Developer Guide)."""
 
 
-class TracesError(Exception):
+class ErasureError(Exception):
     """Traces cannot be looked for or deleted; the message says why."""
 
 
@@ -211,7 +211,7 @@ def search(
 
     Raises
     ------
-    CaptureError, TracesError
+    CaptureError, ErasureError
         Captures, or a data set, cannot be read.
     botocore.exceptions.ClientError
         AWS refuses.
@@ -368,7 +368,7 @@ class Files:
             manifests = [key for key in keys if key.rpartition("/")[2] == dataset.MANIFEST]
             return [f"s3://{bucket}/{key.rpartition('/')[0]}" for key in manifests]
         if not Path(place).is_dir():
-            raise TracesError(f"{place} is no folder")
+            raise ErasureError(f"{place} is no folder")
         return sorted(str(path.parent) for path in Path(place).rglob(dataset.MANIFEST))
 
     def manifest(self, folder: str) -> dict[str, Any]:
@@ -376,14 +376,14 @@ class Files:
 
         Raises
         ------
-        TracesError
+        ErasureError
             It is none.
         """
         try:
             manifest: dict[str, Any] = json.loads(self._read(f"{folder}/{dataset.MANIFEST}"))
             manifest["sha256"].items()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TracesError(f"{folder}/{dataset.MANIFEST} is no manifest of a data set") from error
+            raise ErasureError(f"{folder}/{dataset.MANIFEST} is no manifest of a data set") from error
         return manifest
 
     def take_out(self, folder: str, path: str) -> None:
@@ -482,6 +482,6 @@ def refusal(delete: Callable[[], object]) -> str | None:
         delete()
     except (BotoCoreError, ClientError) as error:
         return explain(error)
-    except (OSError, TracesError) as error:
+    except (OSError, ErasureError) as error:
         return str(error)
     return None

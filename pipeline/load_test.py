@@ -94,7 +94,7 @@ class Photo:
 
 
 @dataclass
-class Course:
+class PhotoStatus:
     """What is known of a photo on its way: the outcomes published, by their events' ids; what went wrong."""
 
     published: dict[str, str] = field(default_factory=dict)
@@ -221,7 +221,7 @@ class Traffic:
     ) -> None:
         self.stack, self.prefix, self.photos = stack, prefix, photos
         self.progress, self.rate, self.patience = progress, rate, patience
-        self.courses = {photo.key: Course() for photo in photos}
+        self.statuses = {photo.key: PhotoStatus() for photo in photos}
         self.undelivered = {photo.key for photo in photos if photo.twice}
         self.delivered: set[str] = set()
         self.looked_into: set[str] = set()
@@ -304,14 +304,14 @@ class Traffic:
             if quiet > QUIET and self.lists_executions:
                 self._look_for_failures()
             self.progress.update(sent, completed=len(done))
-            self.progress.update(heard, completed=sum(course.known for course in self.courses.values()))
+            self.progress.update(heard, completed=sum(course.known for course in self.statuses.values()))
             if settled_at is None and (self._settled() or quiet > self.patience):
                 settled_at = time.monotonic()
 
     def _note(self, event: Mapping[str, Any]) -> None:
         """Note an outcome, or deliver the event of an upload a second time."""
         if event["source"] != "aws.s3":
-            self.courses[event["detail"]["key"]].published[event["id"]] = event["detail"]["outcome"]
+            self.statuses[event["detail"]["key"]].published[event["id"]] = event["detail"]["outcome"]
             self.last_outcome_at = time.monotonic()
         elif (key := event["detail"]["object"]["key"]) in self.undelivered:
             execution = self.stack.client("stepfunctions").start_execution(
@@ -322,7 +322,7 @@ class Traffic:
 
     def _settled(self) -> bool:
         """Tell whether something has become of every photo, second deliveries included."""
-        if self.undelivered or not all(course.known for course in self.courses.values()):
+        if self.undelivered or not all(course.known for course in self.statuses.values()):
             return False
         if not self.lists_executions:
             return True
@@ -346,7 +346,7 @@ class Traffic:
                 if (arn := execution["executionArn"]) not in self.looked_into:
                     self.looked_into.add(arn)
                     given = step_functions.describe_execution(executionArn=arn)["input"]
-                    if course := self.courses.get(key_in(given)):
+                    if course := self.statuses.get(key_in(given)):
                         course.failed = True
 
     def _is_new(self, execution: Mapping[str, Any]) -> bool:
@@ -354,14 +354,14 @@ class Traffic:
         return bool(execution["stopDate"] > self.began_at - CLOCKS)
 
     def _report(self, seconds: float) -> Report:
-        recorded = outcomes(self.stack, self.courses)
+        recorded = outcomes(self.stack, self.statuses)
         counts = Counter(
             recorded[key]
             if recorded.get(key) in course.published.values()
             else "failed"
             if course.failed
             else "missing"
-            for key, course in self.courses.items()
+            for key, course in self.statuses.items()
         )
         return Report(
             sent=len(self.photos),
@@ -370,7 +370,7 @@ class Traffic:
             rejected=counts["rejected"],
             failed=counts["failed"],
             missing=counts["missing"],
-            double=sum(len(course.published) > 1 for course in self.courses.values()),
+            double=sum(len(course.published) > 1 for course in self.statuses.values()),
             seconds=round(seconds, 1),
         )
 

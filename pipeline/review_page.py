@@ -21,9 +21,9 @@ from starlette.routing import Route
 
 from model.html_page import page as template
 from model.photo import PhotoError, reduced
-from model.sagemaker.account import AccountError, refusals_explained
+from model.sagemaker.account import AccountError, translate_aws_errors
 from pipeline import PAGES
-from pipeline.review_queue import EVERY, UNUSABLE, Desk, Photo, ReviewError
+from pipeline.review_queue import EVERY, UNUSABLE, Photo, ReviewError, ReviewQueue
 
 type Asked = Mapping[str, str]
 type Handle = Callable[[Request], Awaitable[Response]]
@@ -64,7 +64,7 @@ class Session:
         Where the photos come from.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: ReviewQueue) -> None:
         self.desk = desk
         self.token = secrets.token_urlsafe(32)
         self._held: dict[str, Photo] = {}
@@ -93,12 +93,12 @@ class Session:
 
     def skip(self, asked: Asked) -> Any:  # noqa: ANN401
         """Leave a photo to somebody else."""
-        self.desk.pass_over(self._drop(asked["ticket"]))
+        self.desk.skip_photo(self._drop(asked["ticket"]))
         return {}
 
-    def give_back(self, asked: Asked) -> Any:  # noqa: ANN401
+    def release(self, asked: Asked) -> Any:  # noqa: ANN401
         """Give a photo back: its page was closed."""
-        self.desk.give_back(self._drop(asked["ticket"]))
+        self.desk.release(self._drop(asked["ticket"]))
         return {}
 
     def picture(self, ticket: str) -> bytes:
@@ -118,7 +118,7 @@ class Session:
         with self._lock:
             held, self._held = list(self._held.values()), {}
         for photo in held:
-            self.desk.give_back(photo)
+            self.desk.release(photo)
 
     def _photo(self, ticket: str) -> Photo:
         with self._lock:
@@ -163,7 +163,7 @@ def create_app(session: Session, port: int) -> Starlette:
         yield
         await run_in_threadpool(session.close)
 
-    calls = (session.take, session.keep, session.answer, session.skip, session.give_back)
+    calls = (session.take, session.keep, session.answer, session.skip, session.release)
     return Starlette(
         routes=[
             Route("/", guarded(page, hosts)),
@@ -223,7 +223,7 @@ def guarded(handle: Handle, hosts: Container[str], token: str = "") -> Handle:
 async def explained(handle: Handle, request: Request) -> Response:
     """Answer a request, or say in one line why not."""
     try:
-        with refusals_explained():
+        with translate_aws_errors():
             return await handle(request)
     except ReviewError as error:
         return refuse(409, str(error))

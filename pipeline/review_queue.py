@@ -82,7 +82,7 @@ class Photo:
         return {"NULL": True} if version is None else {"S": str(version)}
 
 
-class Desk:
+class ReviewQueue:
     """Where one reviewer works.
 
     Parameters
@@ -152,11 +152,11 @@ class Desk:
             raise
         return True
 
-    def give_back(self, photo: Photo) -> None:
+    def release(self, photo: Photo) -> None:
         """Give a photo back unanswered: the next to ask may have it."""
         self.keep(photo, 0)
 
-    def pass_over(self, photo: Photo) -> None:
+    def skip_photo(self, photo: Photo) -> None:
         """Leave a photo to somebody else; it comes again later."""
         self.keep(photo, OTHERS_FIRST)
 
@@ -168,7 +168,7 @@ class Desk:
         ReviewError
             It has been deleted.
         """
-        content = storage.content(self.s3, photo.detail)
+        content = storage.read_photo_version(self.s3, photo.detail)
         if content is None:
             raise ReviewError(f"{photo.uri} has been deleted")
         return content
@@ -278,7 +278,7 @@ def answered(photo: Photo, result: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def held(desk: Desk, photo: Photo) -> Iterator[None]:
+def held(desk: ReviewQueue, photo: Photo) -> Iterator[None]:
     """Keep a photo at the desk for as long as a ``with`` block takes."""
     ended = threading.Event()
 

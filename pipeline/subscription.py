@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from model.sagemaker.account import PROJECT, unless_gone
+from model.sagemaker.account import PROJECT, ignore_missing
 from pipeline.queue import BATCH
 from pipeline.stack import Stack, StackError
 
@@ -121,10 +121,10 @@ class Subscription:
         """Delete the rules and the queue, as far as they were made."""
         for bus in self.patterns:
             target = {"Rule": self.name, "EventBusName": bus, "Ids": ["subscription"]}
-            unless_gone(partial(self.events.remove_targets, **target))
-            unless_gone(partial(self.events.delete_rule, Name=self.name, EventBusName=bus))
+            ignore_missing(partial(self.events.remove_targets, **target))
+            ignore_missing(partial(self.events.delete_rule, Name=self.name, EventBusName=bus))
         if self.url:
-            unless_gone(partial(self.sqs.delete_queue, QueueUrl=self.url))
+            ignore_missing(partial(self.sqs.delete_queue, QueueUrl=self.url))
 
 
 @contextmanager

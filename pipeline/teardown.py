@@ -20,10 +20,10 @@ from model.sagemaker.account import (
     Account,
     described,
     explain,
+    ignore_missing,
     is_gone,
     outputs_of,
     tag_values,
-    unless_gone,
 )
 from model.sagemaker.deployment_file import FILE, Deployment, DeploymentError
 from model.sagemaker.endpoint import EndpointError
@@ -200,7 +200,7 @@ def _delete_training_job(account: Account, name: str) -> None:
         account.sagemaker.stop_training_job(TrainingJobName=name)
     while status() in {"InProgress", "Stopping"}:
         time.sleep(endpoint.POLL_SECONDS)
-    unless_gone(lambda: account.sagemaker.delete_training_job(TrainingJobName=name))
+    ignore_missing(lambda: account.sagemaker.delete_training_job(TrainingJobName=name))
     _delete_streams(account, name)
 
 
@@ -336,20 +336,20 @@ def delete_domain(account: Account, domain: str) -> None:
         for app in apps():
             owner = {key: app[key] for key in ("UserProfileName", "SpaceName") if key in app}
             named = {"AppType": app["AppType"], "AppName": app["AppName"]}
-            unless_gone(partial(sagemaker.delete_app, DomainId=domain, **owner, **named))
+            ignore_missing(partial(sagemaker.delete_app, DomainId=domain, **owner, **named))
         while apps():
             time.sleep(endpoint.POLL_SECONDS)
         for space in sagemaker.list_spaces(DomainIdEquals=domain)["Spaces"]:
-            unless_gone(partial(sagemaker.delete_space, DomainId=domain, SpaceName=space["SpaceName"]))
+            ignore_missing(partial(sagemaker.delete_space, DomainId=domain, SpaceName=space["SpaceName"]))
         while sagemaker.list_spaces(DomainIdEquals=domain)["Spaces"]:
             time.sleep(endpoint.POLL_SECONDS)
         profiles = sagemaker.list_user_profiles(DomainIdEquals=domain)["UserProfiles"]
         for profile in profiles:
             name = profile["UserProfileName"]
-            unless_gone(partial(sagemaker.delete_user_profile, DomainId=domain, UserProfileName=name))
+            ignore_missing(partial(sagemaker.delete_user_profile, DomainId=domain, UserProfileName=name))
         while sagemaker.list_user_profiles(DomainIdEquals=domain)["UserProfiles"]:
             time.sleep(endpoint.POLL_SECONDS)
-        unless_gone(
+        ignore_missing(
             lambda: sagemaker.delete_domain(DomainId=domain, RetentionPolicy={"HomeEfsFileSystem": "Delete"})
         )
 
@@ -371,7 +371,7 @@ def _remove_image(name: str) -> None:
 
 
 def _silent(delete: Callable[[], object]) -> Callable[[], None]:
-    return lambda: unless_gone(delete)
+    return lambda: ignore_missing(delete)
 
 
 def of_stack(account: Account, name: str) -> list[Found]:

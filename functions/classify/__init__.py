@@ -1,0 +1,1 @@
+"""Ask the SageMaker endpoint for the probability of each label."""

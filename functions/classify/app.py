@@ -97,12 +97,12 @@ def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
     except (BotoConnectionError, HTTPClientError) as error:
         raise EndpointUnavailableError(str(error)) from error
     except ClientError as error:
-        if may_pass(error):
+        if is_transient(error):
             raise EndpointUnavailableError(str(error)) from error
         raise
 
 
-def may_pass(error: ClientError) -> bool:
+def is_transient(error: ClientError) -> bool:
     """Tell a fault of the moment from one that stays, by the container's status or else SageMaker's."""
     answer: dict[str, Any] = {**error.response}
     status = answer.get("OriginalStatusCode") or answer["ResponseMetadata"]["HTTPStatusCode"]

@@ -1,0 +1,1 @@
+"""Accept an answer, or send the photo to review."""

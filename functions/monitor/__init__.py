@@ -1,0 +1,1 @@
+"""Compare what the endpoint captured with the baseline, and publish metrics."""

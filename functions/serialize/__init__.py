@@ -1,0 +1,1 @@
+"""Reduce a photo to the model's input size."""

@@ -127,7 +127,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
         try:
             sha256 = download(event["bucket"], event["key"], event.get("version_id"), file)
-            answer = contained(file, box) | {"sha256": sha256}
+            answer = serialize_in_subprocess(file, box) | {"sha256": sha256}
         except RejectedError as rejection:
             answer = {"rejected": {"reason": rejection.reason, "detail": rejection.detail}}
     record(answer)
@@ -191,7 +191,7 @@ def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def contained(file: IO[bytes], box: int) -> dict[str, Any]:
+def serialize_in_subprocess(file: IO[bytes], box: int) -> dict[str, Any]:
     """Serialize in a process of its own: no file can make a decoder crash or hold up more than that.
 
     Raises
@@ -273,7 +273,7 @@ def serialize(file: IO[bytes], box: int) -> dict[str, Any]:
         photo = FORMATS[kind].open(file)
     width, height = photo.size
     logger.append_keys(format=kind, mode=photo.mode, width=width, height=height)
-    refuse_bomb(kind, photo, size_in_bytes)
+    check_pixel_limit(kind, photo, size_in_bytes)
     scale = min(1, box / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     with decoding(kind):
@@ -281,7 +281,7 @@ def serialize(file: IO[bytes], box: int) -> dict[str, Any]:
             photo.draft(None, (2 * size[0], 2 * size[1]))
         photo.load()
     small = reduce(photo, size)
-    if (turn := turn_of(photo)) is not None:
+    if (turn := orientation(photo)) is not None:
         small = small.transpose(turn)
     if turn in SIDEWAYS:
         width, height = height, width
@@ -376,7 +376,7 @@ LIGHTER = {"JPEG": 1.05, "HEIC": 2.3}
 """Bytes per sample when colour is stored at half the resolution (4:2:0), as cameras do."""
 
 
-def refuse_bomb(kind: str, photo: Photo, size_in_bytes: int) -> None:
+def check_pixel_limit(kind: str, photo: Photo, size_in_bytes: int) -> None:
     """Reject a photo that takes more memory to decode than there is."""
     per_sample = LIGHTER[kind] if is_light(photo) else FORMATS[kind].bytes_per_sample
     held = FORMATS[kind].copies * size_in_bytes
@@ -430,7 +430,7 @@ def rgb(strip: Image.Image) -> Image.Image:
     return strip.convert("RGB")
 
 
-def turn_of(photo: Photo) -> Transpose | None:
+def orientation(photo: Photo) -> Transpose | None:
     """Return what turns a photo upright, by its EXIF. A HEIC's decoder has done so already."""
     if not isinstance(photo, Image.Image):
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model.training.dataset_builder import (
+from model.data.builder import (
     CIFAR_100,
     check_replaceable,
     count,
@@ -22,8 +22,8 @@ from model.training.dataset_builder import (
 )
 
 if TYPE_CHECKING:
-    from model.training.reviewed_photos import Reviewed
-    from model.training.staging import Staged
+    from model.data.reviewed_photos import Reviewed
+    from model.data.staging import Staged
 
 
 @click.command("data")
@@ -134,7 +134,7 @@ def command(
 
 def staged_at(out: Path, to: str) -> "Staged":
     """Make what is in S3 the same as the data set."""
-    from model.training.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
+    from model.data.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
 
     return stage(out, to)
 
@@ -151,7 +151,7 @@ def reviewed_in(source: str | None) -> Iterator["Reviewed | None"]:
     if source is None:
         yield None
         return
-    from model.training.reviewed_photos import Reviewed, fetched  # noqa: PLC0415  boto3 takes half a second to import
+    from model.data.reviewed_photos import Reviewed, fetched  # noqa: PLC0415  boto3 takes half a second to import
 
     if source.startswith("s3://"):
         with fetched(source) as found:

@@ -9,8 +9,8 @@ import click
 from model.sagemaker import endpoint, image, registry
 from model.sagemaker.account import (
     connect,
-    refusals_explained,
     stage_option,
+    translate_aws_errors,
 )
 from model.sagemaker.deployment_file import FILE, Deployment
 from model.sagemaker.endpoint import Hosting
@@ -124,7 +124,7 @@ def command(
     if photos_a_minute:
         hosting = replace(hosting, invocations_per_instance=photos_a_minute)
     account = connect()
-    with refusals_explained(), chosen(account, model, training_job, image_uri, hosting) as (found, uri):
+    with translate_aws_errors(), chosen(account, model, training_job, image_uri, hosting) as (found, uri):
         candidate = completed(found, labels, threshold)
         image.require(account, uri)
         if dry_run:

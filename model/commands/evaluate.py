@@ -9,9 +9,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from model.data import dataset
 from model.evaluation.evaluator import METRICS, REPORT, ask, check_labels, find_subject, write
 from model.evaluation.metrics import Evaluation, evaluate
-from model.training import dataset
 
 
 @click.command("evaluate")

@@ -2,7 +2,7 @@
 
 import click
 
-from model.sagemaker.account import connect, refusals_explained
+from model.sagemaker.account import connect, translate_aws_errors
 from model.sagemaker.image import PLATFORMS, build, foreseen, is_pushed, local_name, push_image, uri
 
 
@@ -39,11 +39,11 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
         return
     account = connect()
     if dry_run:
-        with refusals_explained():
+        with translate_aws_errors():
             there = is_pushed(account, uri(account, platform))
         click.echo(f"{uri(account, platform)} is there." if there else foreseen(account, platform))
         return
-    with refusals_explained():
+    with translate_aws_errors():
         # built anew it would be another image, and a tag of ours names but one
         if not is_pushed(account, uri(account, platform)):
             push_image(account, build(platform), platform)

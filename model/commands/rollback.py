@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import click
 
-from model.sagemaker.account import connect, refusals_explained, stage_option
+from model.sagemaker.account import connect, stage_option, translate_aws_errors
 from model.sagemaker.deployment_file import Deployment, DeploymentError
 from model.sagemaker.endpoint import Served
-from model.sagemaker.rollback import rollback, way_back
+from model.sagemaker.rollback import find_rollback_target, rollback
 
 
 @click.command("rollback")
@@ -40,8 +40,8 @@ def command(*, stage: str, bake_seconds: int, dry_run: bool, as_json: bool) -> N
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
     account = connect()
-    with refusals_explained():
-        back = way_back(account, stage)
+    with translate_aws_errors():
+        back = find_rollback_target(account, stage)
         if not dry_run:
             rollback(account, stage, back, bake_seconds)
     if not dry_run:

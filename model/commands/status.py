@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from model.sagemaker.account import connect, refusals_explained, stage_option
+from model.sagemaker.account import connect, stage_option, translate_aws_errors
 from model.sagemaker.endpoint_status import Status, status
 
 
@@ -30,7 +30,7 @@ def command(*, stage: str, as_json: bool) -> None:
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
     account = connect()
-    with refusals_explained():
+    with translate_aws_errors():
         found = status(account, stage)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from model.data.dataset import Dataset
 from model.evaluation.metrics import Answers
 from model.labels import OTHER
 from model.photo import PhotoError
 from model.terminal.progress import counted
-from model.training.dataset import Dataset
 
 METRICS = "metrics.json"
 

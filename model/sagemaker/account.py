@@ -144,7 +144,7 @@ def connect() -> Account:
     AccountError
         There are none, they are not valid, or there is no such region.
     """
-    with refusals_explained():
+    with translate_aws_errors():
         session = boto3.Session()
         region = session.region_name
         if not region:
@@ -187,7 +187,7 @@ def outputs_of(stack: Mapping[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def refusals_explained() -> Iterator[None]:
+def translate_aws_errors() -> Iterator[None]:
     """Raise what AWS refuses, or that it is out of reach, as an `AccountError`."""
     try:
         yield
@@ -250,7 +250,7 @@ def is_gone(error: ClientError) -> bool:
     )
 
 
-def unless_gone(call: Callable[[], object]) -> None:
+def ignore_missing(call: Callable[[], object]) -> None:
     """Make a call, which is to delete something; that there is no such thing is fine."""
     try:
         call()

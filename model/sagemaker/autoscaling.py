@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from model.sagemaker.account import Account, tag_values, tags, unless_gone
+from model.sagemaker.account import Account, ignore_missing, tag_values, tags
 from model.sagemaker.endpoint import Hosting
 from model.serving.capture import VARIANT
 
@@ -48,7 +48,7 @@ def scale_automatically(account: Account, endpoint: str, hosting: Hosting, stage
 
 def stop_scaling(account: Account, endpoint: str) -> None:
     """Leave the number of instances as it is; the policy goes with the target. None is fine."""
-    unless_gone(
+    ignore_missing(
         lambda: account.autoscaling.deregister_scalable_target(
             ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), ScalableDimension=DIMENSION
         )

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from model.sagemaker.account import PROJECT, Account, explain, is_gone, tag_values, tags, unless_gone
+from model.sagemaker.account import PROJECT, Account, explain, ignore_missing, is_gone, tag_values, tags
 from model.sagemaker.registry import SEPARATOR
 from model.serving.capture import VARIANT
-from pipeline.costs import usage
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -37,6 +36,10 @@ POLL_SECONDS = 10.0
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack"}
 """States in which an endpoint can only be waited for."""
 
+PHOTOS_PER_SECOND = 20.6
+"""One instance of two cores, measured: `make bench BENCH=usage`, which holds this figure against its own."""
+UTILIZATION = 0.7
+"""Share of an instance's capacity that autoscaling aims at; the rest absorbs bursts while others start."""
 GRAVITON = re.compile(r"ml\.[cmrtx]\d+g[a-z]*\.")
 """Instance types with AWS's own arm64 processors: c7g, m6gd, but not g5, whose g is for graphics."""
 
@@ -73,9 +76,7 @@ class Hosting:
     instance_type: str | None = "ml.m5.large"
     instances: int = 1
     most_instances: int = 4
-    invocations_per_instance: int = field(
-        default_factory=lambda: round(60 * usage.UTILIZATION * usage.photos_per_second())
-    )
+    invocations_per_instance: int = field(default_factory=lambda: round(60 * UTILIZATION * PHOTOS_PER_SECOND))
     serverless_memory: int = 2048
     concurrency: int = 20
     capture_percent: int = 100
@@ -379,7 +380,7 @@ def delete(account: Account, name: str) -> None:
         asked = False
         while seen := describe(account, name):
             if not asked and seen.status not in BUSY:
-                unless_gone(lambda: account.sagemaker.delete_endpoint(EndpointName=name))
+                ignore_missing(lambda: account.sagemaker.delete_endpoint(EndpointName=name))
                 asked = True
                 continue
             time.sleep(POLL_SECONDS)
@@ -387,12 +388,12 @@ def delete(account: Account, name: str) -> None:
 
 def delete_config(account: Account, name: str) -> None:
     """Delete an endpoint configuration; none is fine."""
-    unless_gone(lambda: account.sagemaker.delete_endpoint_config(EndpointConfigName=name))
+    ignore_missing(lambda: account.sagemaker.delete_endpoint_config(EndpointConfigName=name))
 
 
 def delete_model(account: Account, name: str) -> None:
     """Delete a model; none is fine."""
-    unless_gone(lambda: account.sagemaker.delete_model(ModelName=name))
+    ignore_missing(lambda: account.sagemaker.delete_model(ModelName=name))
 
 
 def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> list[float]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WayBack:
+class RollbackTarget:
     """An endpoint, and the configuration to which it can return.
 
     Attributes
@@ -32,7 +32,7 @@ class WayBack:
     served: Served
 
 
-def way_back(account: Account, stage: str) -> WayBack:
+def find_rollback_target(account: Account, stage: str) -> RollbackTarget:
     """Find what a stage's endpoint served before.
 
     Raises
@@ -51,10 +51,10 @@ def way_back(account: Account, stage: str) -> WayBack:
         raise EndpointError(f"{there.name} has served no model before this one: nothing to roll back to")
     before = account.sagemaker.describe_endpoint_config(EndpointConfigName=previous)
     served = endpoint.served_by(account, before["ProductionVariants"][0]["ModelName"])
-    return WayBack(there, before, served)
+    return RollbackTarget(there, before, served)
 
 
-def rollback(account: Account, stage: str, back: WayBack, bake_seconds: int) -> None:
+def rollback(account: Account, stage: str, back: RollbackTarget, bake_seconds: int) -> None:
     """Bring a stage's endpoint back to the configuration before.
 
     Raises

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from model.data import dataset
 from model.network.artifact import ARCHIVE
 from model.sagemaker import image, registry
 from model.sagemaker.account import (
@@ -31,11 +32,10 @@ from model.sagemaker.account import (
     Account,
     explain,
     is_gone,
-    refusals_explained,
     tag_values,
     tags,
+    translate_aws_errors,
 )
-from model.training import dataset
 
 CHANNEL = "training"
 METRICS_FILE = "metrics.json"
@@ -210,7 +210,7 @@ def train_on_sagemaker(
     ImageError
         Our image is not in ECR.
     """
-    with sdk() as (train, core), refusals_explained():
+    with sdk() as (train, core), translate_aws_errors():
         url, manifest = stage(account, data)
         our_own = job.algorithm == "ours"
         container = (
@@ -313,7 +313,7 @@ def foreseen(account: Account, job: Job, data: str) -> dict[str, Any]:
     ImageError
         Our image is not in ECR.
     """
-    with refusals_explained():
+    with translate_aws_errors():
         url, manifest = place(account, data)
         our_own = job.algorithm == "ours"
         container = image.uri(account, "linux/amd64") if our_own else f"SageMaker's {BUILT_IN}"
@@ -342,7 +342,7 @@ def stage(account: Account, data: str) -> tuple[str, dict[str, Any]]:
     """
     url, manifest = place(account, data)
     if not data.startswith("s3://"):
-        from model.training import staging  # noqa: PLC0415
+        from model.data import staging  # noqa: PLC0415
 
         staging.stage(Path(data), url)
     return url, manifest

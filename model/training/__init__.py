@@ -1,1 +1,1 @@
-"""From labelled photos to a model: fetching and listing them, fitting the head, choosing the threshold."""
+"""From labelled photos to a model: embed them, fit the head, choose the threshold, write the model."""

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import platformdirs
 
+from model.data.dataset import Dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network import artifact, backbone, embedding, fusion
@@ -27,7 +28,6 @@ from model.network.fusion import Head, Integers, Seen
 from model.network.onnx_graph import Graph
 from model.photo import PhotoError, read_pixels
 from model.training import baseline, threshold
-from model.training.dataset import Dataset
 from model.training.fitting import Fit, log_loss
 from model.training.threshold import Threshold
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from model.sagemaker.account import refusals_explained
+from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
 from model.terminal.progress import counting
 from pipeline.backfill import account, follow, photos_under, running, start
@@ -59,7 +59,7 @@ def command(
       2    the command was called wrongly
       130  stopped by Ctrl-C; call again to go on
     """  # noqa: D301  click reads \b as a character
-    with refusals_explained():
+    with translate_aws_errors():
         target = find(stack)
         if dry_run:
             found = {"photos": photos_under(target, prefix), "already_running": running(target, prefix)}

@@ -35,9 +35,9 @@ from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, plain, put_between,
 def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path | None) -> None:
     """Say what a photo and an idle month cost on AWS, beside the original's design.
 
-    Computed from AWS's list prices (pipeline/costs/prices.json, each with its date) and from what a photo uses:
-    counted in the template and the state machine, or measured (pipeline/costs/measured.json, which
-    `make bench BENCH=usage` writes). Free tiers are left out.
+    Computed from AWS's list prices (pipeline/costs/prices.json, each with its date) and from what a photo
+    uses: counted in the template and the state machine, or measured (pipeline/costs/measured.json,
+    which `make bench BENCH=usage` writes). Free tiers are left out.
 
     \b
     Examples:

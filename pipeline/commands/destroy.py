@@ -7,7 +7,7 @@ import click
 from model.sagemaker.account import (
     check_stage,
     connect,
-    refusals_explained,
+    translate_aws_errors,
 )
 from pipeline import teardown
 from pipeline.teardown import deleted, of_stack
@@ -49,7 +49,7 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
     if as_json and not (dry_run or yes):
         raise click.UsageError("--json asks nobody: with --dry-run or --yes")
     account = connect()
-    with refusals_explained():
+    with translate_aws_errors():
         found = of_stack(account, stack) if stack else teardown.take(account, stage)
     if as_json:
         failed = [] if dry_run else [one for one in found if not deleted(one, quiet=True)]

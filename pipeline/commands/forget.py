@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model.sagemaker.account import refusals_explained
+from model.sagemaker.account import translate_aws_errors
 from pipeline.erasure import account, address, refusal
 from pipeline.stack import find, stack_option
 
@@ -73,7 +73,7 @@ def command(
     """  # noqa: D301  click reads \b as a character
     from pipeline import erasure  # noqa: PLC0415  --help should not wait for it
 
-    with refusals_explained():
+    with translate_aws_errors():
         pipeline = find(stack)
         known = erasure.know(pipeline, *address(pipeline, photo))
         places = [*([str(DATA)] if DATA.is_dir() else []), *data]

@@ -13,7 +13,7 @@ import click
 from pipeline.stack import find, stack_option
 
 if TYPE_CHECKING:
-    from pipeline.review_queue import Desk, Photo
+    from pipeline.review_queue import Photo, ReviewQueue
 
 
 @click.command("review")
@@ -49,9 +49,9 @@ def command(*, stack: str | None, reviewer: str, plain: bool, port: int, no_brow
       1  something failed; one line on stderr says what
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    from pipeline.review_queue import Desk  # noqa: PLC0415  --help should not wait for it
+    from pipeline.review_queue import ReviewQueue  # noqa: PLC0415  --help should not wait for it
 
-    desk = Desk(find(stack), reviewer)
+    desk = ReviewQueue(find(stack), reviewer)
     if plain:
         with suppress(KeyboardInterrupt, click.Abort, EOFError):
             ask(desk)
@@ -59,7 +59,7 @@ def command(*, stack: str | None, reviewer: str, plain: bool, port: int, no_brow
         serve(desk, port, open_browser=not no_browser)
 
 
-def serve(desk: Desk, port: int, *, open_browser: bool) -> None:
+def serve(desk: ReviewQueue, port: int, *, open_browser: bool) -> None:
     """Serve the page on this machine alone until Ctrl-C; what is on it then goes back to the queue."""
     import signal  # noqa: PLC0415  as above
     import sys  # noqa: PLC0415
@@ -84,15 +84,15 @@ def serve(desk: Desk, port: int, *, open_browser: bool) -> None:
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def ask(desk: Desk) -> None:
+def ask(desk: ReviewQueue) -> None:
     """Ask on the terminal until nothing waits."""
-    from model.sagemaker.account import refusals_explained  # noqa: PLC0415
+    from model.sagemaker.account import translate_aws_errors  # noqa: PLC0415
     from pipeline.review_page import SKIP, SPOILT, keys  # noqa: PLC0415
     from pipeline.review_queue import UNUSABLE, held  # noqa: PLC0415  as above
 
     choices = {key: label for label, key in keys(desk.labels).items()} | {SPOILT: UNUSABLE, SKIP: ""}
     offered = ", ".join(f"[{key}] {label or 'somebody else'}" for key, label in choices.items())
-    with refusals_explained(), tempfile.TemporaryDirectory() as folder:
+    with translate_aws_errors(), tempfile.TemporaryDirectory() as folder:
         while photo := desk.take(patience=2):
             try:
                 with held(desk, photo):
@@ -103,16 +103,16 @@ def ask(desk: Desk) -> None:
                         click.prompt(offered, type=click.Choice(list(choices)), show_choices=False)
                     ]
             except BaseException:
-                desk.give_back(photo)
+                desk.release(photo)
                 raise
             if label:
                 click.echo(desk.answer(photo, label))
             else:
-                desk.pass_over(photo)
+                desk.skip_photo(photo)
     click.echo("Nothing waits for review.")
 
 
-def shown(desk: Desk, photo: Photo, folder: Path) -> str:
+def shown(desk: ReviewQueue, photo: Photo, folder: Path) -> str:
     """Return the file that holds the photo while it is asked about, or why there is none."""
     from pipeline.review_queue import ReviewError  # noqa: PLC0415  as above
 

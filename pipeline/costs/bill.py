@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from model.sagemaker.endpoint import UTILIZATION
 from pipeline.costs import usage
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def instances(setting: Setting, photos: float) -> int:
     """Return how many instances the busiest hour takes, by what one was measured to answer a second."""
     if setting.endpoint == "serverless":
         return 0
-    return max(1, math.ceil(PEAK * photos / SECONDS / (usage.UTILIZATION * usage.photos_per_second())))
+    return max(1, math.ceil(PEAK * photos / SECONDS / (UTILIZATION * usage.photos_per_second())))
 
 
 def recommended(photos: float, photo: str = "small") -> Bill:

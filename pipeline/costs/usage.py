@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MEASURED = Path(__file__).with_name("measured.json")
 """What ``python -m tests.bench usage`` wrote."""
-UTILIZATION = 0.7
-"""How much of what an instance can do it should be given: what remains is for bursts while others start."""
 TEMPLATE = ROOT / "template.yaml"
 DEFINITION = ROOT / "statemachine" / "classify.asl.json"
 

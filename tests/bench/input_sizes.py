@@ -26,10 +26,11 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from functions.monitor.capture_analysis.intervals import wilson
+from model.data import dataset
 from model.network import backbone, embedding
 from model.network.backbone import LITE0, LITE2
 from model.network.onnx_graph import Graph
-from model.training import dataset, fitting
+from model.training import fitting
 from pipeline.costs.plot import STYLE
 from tests.bench.aims import in_turn, ms
 from tests.conftest import ROOT

@@ -21,10 +21,11 @@ from matplotlib.ticker import NullLocator
 from rich.progress import track
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
+from model.data import dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network.fusion import Seen
-from model.training import dataset, fitting, trainer
+from model.training import fitting, trainer
 from model.training.trainer import Photos
 from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT

@@ -22,12 +22,12 @@ from functions.monitor.capture_analysis.captures import CaptureError
 from functions.serialize.app import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
+from model.data import dataset
 from model.serving.capture import format_record
-from model.training import dataset
 from pipeline import erasure, sample_images
 from pipeline import queue as queues
 from pipeline import stack as deployed
-from pipeline.review_queue import Desk, Photo
+from pipeline.review_queue import Photo, ReviewQueue
 from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
@@ -60,7 +60,7 @@ def say_what_it_shows(stack: Stack, key: str) -> None:
     told = {"classified_at": datetime.now(UTC).isoformat(), "version_id": None}
     session = boto3.Session(region_name=stack.region)
     here = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
-    Desk(here, "a person")._write_truth(Photo("", detail | told), "other")
+    ReviewQueue(here, "a person")._write_truth(Photo("", detail | told), "other")
 
 
 @dataclass
@@ -361,7 +361,7 @@ def test_without_a_permission_forgetting_fails(stack, person, noticed, permissio
 
     person.may(permissions.without(person.policy, permission))
 
-    with pytest.raises((ClientError, erasure.TracesError, CaptureError)) as raised:
+    with pytest.raises((ClientError, erasure.ErasureError, CaptureError)) as raised:
         forgotten(person.stack, key)
     assert permissions.is_missed(permission, str(raised.value))
     # it leads to what is left, so that the next call can finish

@@ -19,7 +19,7 @@ from local import Ports, demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from pipeline import sample_images
 from pipeline.review_page import keys
-from pipeline.review_queue import Desk
+from pipeline.review_queue import ReviewQueue
 from scones import cli
 from tests.conftest import free_port
 
@@ -201,6 +201,6 @@ def test_traffic_through_express_workflows_is_accounted_for(five):
 def test_the_review_page_has_a_key_for_each_class(five):
     from pipeline.stack import find  # noqa: PLC0415
 
-    desk = Desk(find(str(five.description)), "ada")
+    desk = ReviewQueue(find(str(five.description)), "ada")
 
     assert set(SUBJECTS) <= keys(desk.labels).keys()

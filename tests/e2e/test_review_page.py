@@ -21,7 +21,7 @@ from local import demo
 from local.stack import CAPTURE_URI, Stack
 from pipeline import sample_images
 from pipeline import stack as pipeline
-from pipeline.review_queue import Desk, Outcome, Photo, ReviewError
+from pipeline.review_queue import Outcome, Photo, ReviewError, ReviewQueue
 from scones import cli
 from tests import permissions
 from tests.browser import CHROMIUM, Browser, Tab
@@ -139,7 +139,7 @@ def person(waiting) -> Iterator[Person]:
 def review(stack: pipeline.Stack, reviewer: str) -> Photo:
     """Review a photo, with all that the page ever does."""
     stack.client("cloudformation").describe_stacks(StackName=stack.name)
-    desk = Desk(stack, reviewer)
+    desk = ReviewQueue(stack, reviewer)
     photo = desk.take(patience=60)
     assert photo is not None
     assert desk.content(photo) == PHOTOS["review-3.png"]

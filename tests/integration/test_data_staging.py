@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.training.download import Checksum, DownloadError, download
+from model.data.download import Checksum, DownloadError, download
 from tests.conftest import ROOT
 
 BUCKET = "staging"

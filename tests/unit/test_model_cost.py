@@ -6,6 +6,7 @@ import math
 import pytest
 from click.testing import CliRunner
 
+from model.sagemaker.endpoint import PHOTOS_PER_SECOND, UTILIZATION
 from pipeline.costs import bill, usage
 from pipeline.costs.bill import SETTINGS, Setting, original, project, recommended
 from pipeline.costs.table import BEGIN, END, SCALES, bills, table
@@ -68,7 +69,7 @@ def test_a_serverless_endpoint_costs_nothing_when_idle():
 
 
 def test_instances_follow_the_busiest_hour():
-    full = usage.UTILIZATION * usage.photos_per_second() * bill.SECONDS / bill.PEAK
+    full = UTILIZATION * usage.photos_per_second() * bill.SECONDS / bill.PEAK
 
     assert [bill.instances(Setting(), photos) for photos in (0, full * 0.99, full * 1.01, full * 2.5)] == [
         *(1, 1, 2, 3)
@@ -114,3 +115,7 @@ def test_a_page_without_the_marks_is_left_alone(tmp_path):
     assert done.exit_code == 1
     assert BEGIN in done.output
     assert page.read_text() == "nothing\n"
+
+
+def test_autoscaling_aims_at_the_throughput_that_was_measured():
+    assert pytest.approx(usage.photos_per_second(), rel=0.05) == PHOTOS_PER_SECOND

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from model.training import cifar, dataset
-from model.training.cifar import ArchiveError
-from model.training.dataset import DatasetError
-from model.training.dataset_builder import Photo, hold_out
+from model.data import cifar, dataset
+from model.data.builder import Photo, hold_out
+from model.data.cifar import ArchiveError
+from model.data.dataset import DatasetError
 from scones import cli
 
 CLASSES = ["apple", "bicycle", "bus", "motorcycle", "pickup_truck"]
@@ -454,7 +454,7 @@ def test_an_earlier_data_set_stays_when_the_new_one_fails(photos, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("model.training.dataset_builder._write_draft", full)
+    monkeypatch.setattr("model.data.builder._write_draft", full)
     unwritable = data(photos, "--skip-unreadable")
 
     assert fails(unreadable, "cannot be read")
@@ -541,7 +541,7 @@ def test_a_folder_without_sub_folders_is_no_data_set(tmp_path):
 
 def test_cifar_100_is_known_by_its_sha256_unless_another_is_given(monkeypatch, tmp_path):
     asked = []
-    data = importlib.import_module("model.training.dataset_builder")
+    data = importlib.import_module("model.data.builder")
     monkeypatch.setattr(data, "download", lambda url, folder, checksum: asked.append(checksum) or tmp_path)
 
     data.find_archive(data.CIFAR_100, None)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from functions.monitor.capture_analysis import captures
+from model.data import dataset
 from model.serving.capture import format_record
-from model.training import dataset
-from pipeline.erasure import Files, Known, TracesError
+from pipeline.erasure import ErasureError, Files, Known
 from pipeline.erasure import _is_about as is_about
 
 UPLOADED = datetime(2026, 11, 25, 6, tzinfo=UTC)
@@ -73,9 +73,9 @@ def test_what_is_no_manifest_is_told(files, tmp_path):
     (tmp_path / "manifest.json").write_text('{"sha256": []}')
 
     assert files.data_sets(str(tmp_path)) == [str(tmp_path)]
-    with pytest.raises(TracesError, match="no manifest of a data set"):
+    with pytest.raises(ErasureError, match="no manifest of a data set"):
         files.manifest(str(tmp_path))
-    with pytest.raises(TracesError, match="is no folder"):
+    with pytest.raises(ErasureError, match="is no folder"):
         files.data_sets(str(tmp_path / "gone"))
 
 

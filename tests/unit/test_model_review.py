@@ -12,11 +12,11 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from moto import mock_aws
 
-from model.training.reviewed_photos import ReviewedError, fetched
+from model.data.reviewed_photos import ReviewedError, fetched
 from pipeline import review_queue, sample_images
 from pipeline.commands import review
 from pipeline.review_page import SKIP, SPOILT, keys
-from pipeline.review_queue import UNUSABLE, Desk, Outcome, ReviewError
+from pipeline.review_queue import UNUSABLE, Outcome, ReviewError, ReviewQueue
 from pipeline.stack import Stack
 from scones import cli
 
@@ -96,13 +96,13 @@ def pipeline() -> Iterator[Pipeline]:
 
 
 @pytest.fixture
-def ada(pipeline) -> Desk:
-    return Desk(pipeline.stack, "ada")
+def ada(pipeline) -> ReviewQueue:
+    return ReviewQueue(pipeline.stack, "ada")
 
 
 @pytest.fixture
-def ben(pipeline) -> Desk:
-    return Desk(pipeline.stack, "ben")
+def ben(pipeline) -> ReviewQueue:
+    return ReviewQueue(pipeline.stack, "ben")
 
 
 def test_an_answer_is_written_beside_the_models_and_as_ground_truth_and_leaves_the_queue(pipeline, ada):
@@ -130,14 +130,14 @@ def test_two_reviewers_never_have_the_same_photo_and_one_given_back_is_the_other
 
     photo = ada.take()
     assert ben.take() is None
-    ada.give_back(photo)
+    ada.release(photo)
     assert ben.take().uri == photo.uri
 
 
 def test_a_photo_passed_over_comes_again_later_but_not_at_once(pipeline, ada):
     pipeline.upload()
 
-    ada.pass_over(ada.take())
+    ada.skip_photo(ada.take())
 
     assert ada.take() is None
     assert pipeline.left() == (0, 1)
@@ -146,7 +146,7 @@ def test_a_photo_passed_over_comes_again_later_but_not_at_once(pipeline, ada):
 def test_a_photo_that_slipped_away_has_one_answer_the_first(pipeline, ada, ben):
     pipeline.upload()
     adas = ada.take()
-    ada.give_back(adas)  # as if its time had run out
+    ada.release(adas)  # as if its time had run out
     bens = ben.take()
 
     assert ben.answer(bens, "bicycle") is Outcome.RECORDED
@@ -170,7 +170,7 @@ def test_what_breaks_off_after_the_answer_is_made_up_for_without_asking_again(
         patch.setattr(client, broken, fail)
         with pytest.raises(ConnectionError):
             ada.answer(photo, "other")
-    ada.give_back(photo)
+    ada.release(photo)
 
     assert ben.take() is None
     assert pipeline.truth() == {"1": "other"}
@@ -297,7 +297,7 @@ def test_each_label_has_a_key_of_its_own_and_none_of_those_that_mean_something_e
 
 def test_the_plain_form_asks_until_nothing_waits(pipeline, monkeypatch):
     monkeypatch.setattr(review, "find", lambda _: pipeline.stack)
-    monkeypatch.setattr(Desk, "take", lambda desk, patience=0, take=Desk.take: take(desk))
+    monkeypatch.setattr(ReviewQueue, "take", lambda desk, patience=0, take=ReviewQueue.take: take(desk))
     for number in range(3):
         pipeline.upload(f"uploads/{number}\x1b[2J.jpg", str(number))
 

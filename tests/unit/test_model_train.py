@@ -11,13 +11,14 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
+from model.data import dataset
+from model.data.dataset import Dataset
 from model.network import artifact
 from model.network.classifier import Classifier
 from model.network.fusion import Head
 from model.photo import read_pixels
-from model.training import dataset, fitting
+from model.training import fitting
 from model.training import trainer as training
-from model.training.dataset import Dataset
 from model.training.fitting import Fit
 from model.training.job_folders import Places, find_places
 from pipeline import sample_images

@@ -73,7 +73,7 @@ def packed(name: str, content: bytes) -> bytes:
 @pytest.fixture
 def data(tmp_path) -> Path:
     """A data set as `scones data` writes it."""
-    from model.training.dataset_builder import Collection, Photo, write  # noqa: PLC0415
+    from model.data.builder import Collection, Photo, write  # noqa: PLC0415
 
     photos = []
     for seed in range(8):
@@ -171,7 +171,7 @@ def test_a_key_encrypts_the_jobs_volume_and_model(asked, data, tmp_path):
 
 @with_sdk
 def test_data_that_is_in_s3_already_is_used_from_there(asked, data, tmp_path):
-    from model.training.staging import stage  # noqa: PLC0415
+    from model.data.staging import stage  # noqa: PLC0415
 
     account = connect()
     account.s3.create_bucket(Bucket="photos")

@@ -13,8 +13,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from model.data.dataset import MANIFEST, SPLITS, index_name
 from model.terminal.progress import counted
-from model.training.dataset import MANIFEST, SPLITS, index_name
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -15,8 +15,8 @@ from botocore.config import Config
 from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import Tally, TimeWindow
 from model import storage
+from model.data.dataset import LABEL
 from model.photo import SUFFIXES
-from model.training.dataset import LABEL
 
 AT_ONCE = 16
 """Photos that are fetched at a time."""
@@ -61,7 +61,7 @@ def fetched(uri: str) -> Iterator[Reviewed]:
         labels: dict[str, str] = {}
         records = list(_records(uri))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            contents = pool.map(lambda record: storage.content(s3, record["photo"]), records)
+            contents = pool.map(lambda record: storage.read_photo_version(s3, record["photo"]), records)
             for record, content in zip(records, contents, strict=True):
                 photo, label = record["photo"], record["groundTruthData"]["data"].strip()
                 if content is None:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import platformdirs
 from PIL import Image
 
+from model.data import cifar, dataset
+from model.data.download import Checksum, download
 from model.labels import OTHER
 from model.photo import PhotoError, read_pixels
 from model.terminal.progress import counted
-from model.training import cifar, dataset
-from model.training.download import Checksum, download
 
 if TYPE_CHECKING:
-    from model.training.reviewed_photos import Reviewed
+    from model.data.reviewed_photos import Reviewed
 
 
 CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
