@@ -123,7 +123,7 @@ def test_every_environment_has_a_role_to_trust_it():
 def test_what_is_updated_is_there():
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
 
-    files = {"uv": "uv.lock", "pip": "requirements.txt", "docker": "Dockerfile"}
+    files = {"uv": "uv.lock", "pip": "requirements.txt", "docker": "Dockerfile", "npm": "package-lock.json"}
     files |= {"pre-commit": ".pre-commit-config.yaml", "github-actions": ".github/workflows"}
     for update in updates:
         for folder in update.get("directories", [update.get("directory")]):
