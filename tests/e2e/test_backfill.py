@@ -176,7 +176,7 @@ def stopped_and_resumed(stack: Stack, count: int) -> None:
     keys = [f"{prefix}{number:05}.jpg" for number in range(count)]
     for number, batch in enumerate(batched(keys, -(-count // len(PICTURES)), strict=False)):
         put(stack, batch, PICTURES[number])
-    command = [sys.executable, "-m", "model", "backfill", prefix, "--stack", stack.description, "--json"]
+    command = [sys.executable, "-m", "scones", "backfill", prefix, "--stack", stack.description, "--json"]
     target = find(str(stack.description))
 
     with listening(stack, prefix) as subscription:
