@@ -126,9 +126,10 @@ roles: setup  ## once an account: the role, the policy and the bucket for SageMa
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
 	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
-github: setup  ## once a stage: the roles with which GitHub deploys it, REPOSITORY=owner/name [STAGE=dev|prod|review] [PROVIDER=arn:…]
+github: setup  ## once a stage: the roles with which GitHub deploys it, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…]
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \
-	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
+	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) \
+	  $(if $(REPOSITORY_ID),OwnerId=$(OWNER_ID) RepositoryId=$(REPOSITORY_ID)) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
 
 deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
 	@asked=$$($(BIN)/scones parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \

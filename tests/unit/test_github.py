@@ -220,7 +220,21 @@ def test_only_this_repository_in_this_environment_gets_the_role():
     assert statement["Condition"] == {
         "StringEquals": {
             f"{issuer}:aud": "sts.amazonaws.com",
-            f"{issuer}:sub": {"Fn::Sub": "repo:${Repository}:environment:${Stage}"},
+            f"{issuer}:sub": {
+                "Fn::If": [
+                    "HasIds",
+                    {
+                        "Fn::Sub": [
+                            "repo:${Owner}@${OwnerId}/${Name}@${RepositoryId}:environment:${Stage}",
+                            {
+                                "Owner": {"Fn::Select": [0, {"Fn::Split": ["/", {"Ref": "Repository"}]}]},
+                                "Name": {"Fn::Select": [1, {"Fn::Split": ["/", {"Ref": "Repository"}]}]},
+                            },
+                        ]
+                    },
+                    {"Fn::Sub": "repo:${Repository}:environment:${Stage}"},
+                ]
+            },
         }
     }
 
