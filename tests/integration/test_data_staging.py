@@ -138,7 +138,7 @@ def test_a_failed_staging_ends_in_one_line(stack, photos, to, environment, reaso
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT under any path, and breaks the connection after 1,500,000 bytes, a given number of times."""
+    """Serves CONTENT under any path, and closes the first connections after 1,500,000 bytes."""
 
     requests: list[str | None]
     breaks: int
@@ -202,7 +202,7 @@ def test_a_later_call_resumes_unless_the_file_has_changed(tmp_path):
     with serving(breaks=5) as (url, server):
         server.content = CONTENT * 2
         with pytest.raises(
-            DownloadError, match=r"interrupted after 7,500,000 of 10,000,000 bytes. .* is kept"
+            DownloadError, match=r"interrupted after 7,500,000 of 10,000,000 bytes\. .* is kept"
         ):
             download(url, tmp_path)
         server.content, server.etag = CONTENT, '"2"'

@@ -535,7 +535,7 @@ def test_a_damaged_data_set_ends_in_one_line_that_says_so(photos, name, content,
 def test_a_folder_without_sub_folders_is_not_a_data_set(tmp_path):
     with pytest.raises(DatasetError, match="is not a data set"):
         dataset.read(tmp_path)
-    with pytest.raises(DatasetError, match="No such folder: .*nowhere"):
+    with pytest.raises(DatasetError, match=r"No such folder: .*nowhere"):
         dataset.read(tmp_path / "nowhere")
 
 
