@@ -2,7 +2,7 @@
 
 COMMANDS = {
     "data": "Make a data set of labelled photos: from CIFAR-100, or from a folder of your own.",
-    "train": "Train a model on labelled photos, and say from which confidence to accept it.",
+    "train": "Train a model on labelled photos, and choose the confidence threshold.",
     "evaluate": "Measure how right a model is on photos whose labels are known.",
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
     "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",

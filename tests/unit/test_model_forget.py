@@ -9,6 +9,7 @@ import pytest
 from functions.monitor.capture_analysis import captures
 from model.data import dataset
 from model.serving.capture import format_record
+from model.storage import StorageError
 from pipeline.erasure import ErasureError, Files, Known
 from pipeline.erasure import _is_about as is_about
 
@@ -44,7 +45,7 @@ def data_set(tmp_path):
         "counts": {"train": {"bicycle": 2, "other": 1}, "test": {"bicycle": 0, "other": 1}},
         "sha256": {name: hashlib.sha256(name.encode()).hexdigest() for name in names},
     }
-    (tmp_path / dataset.MANIFEST).write_text(dataset.manifest_text(manifest))
+    (tmp_path / dataset.MANIFEST).write_text(dataset.format_manifest(manifest))
     return tmp_path
 
 
@@ -75,7 +76,7 @@ def test_what_is_no_manifest_is_told(files, tmp_path):
     assert files.data_sets(str(tmp_path)) == [str(tmp_path)]
     with pytest.raises(ErasureError, match="no manifest of a data set"):
         files.manifest(str(tmp_path))
-    with pytest.raises(ErasureError, match="is no folder"):
+    with pytest.raises(StorageError, match=r"No such folder: .*gone"):
         files.data_sets(str(tmp_path / "gone"))
 
 

@@ -17,6 +17,7 @@ from functions.monitor.capture_analysis import drift
 from functions.monitor.capture_analysis.captures import Tally, TimeWindow, read
 from functions.monitor.capture_analysis.drift import BaselineError
 from functions.monitor.capture_analysis.window import Window
+from model import storage
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.commands import monitor
@@ -246,7 +247,7 @@ def test_labels_of_the_command_line_and_threshold_count(tmp_path):
         (
             ["--captures", "docs", "--write-baseline", "x.json"],
             1,
-            "there are no answers to make a baseline from",
+            "There are no answers to make a baseline from",
         ),
         (["--captures", "docs", "--truth", "docs"], 1, "docs holds no labels"),
     ],
@@ -330,8 +331,8 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]] * 10)
     features = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
 
-    made = baseline.of_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
-    baseline.write(tmp_path / baseline.FILE, made)
+    made = baseline.from_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
+    storage.write_file(tmp_path / baseline.FILE, made.text().encode())
 
     assert baseline.read(tmp_path) == made
     assert (made.n, made.accuracy, made.mean_confidence) == (30, pytest.approx(2 / 3), pytest.approx(2.2 / 3))
@@ -359,9 +360,9 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
 def test_a_baseline_stays_small_and_keeps_the_distribution():
     values = np.random.default_rng(1).normal(size=100_000)
 
-    kept = baseline.thinned(values)
+    kept = baseline.sample_quantiles(values)
 
-    assert len(kept) == baseline.KEPT
+    assert len(kept) == baseline.MAX_VALUES
     assert drift.kolmogorov_smirnov(kept, values[:5000].tolist())[0] < 0.03
 
 
@@ -374,14 +375,14 @@ def test_the_feature_space_measures_in_deviations():
 
 
 def test_there_is_no_baseline_of_nothing():
-    with pytest.raises(BaselineError, match="there are no answers to make a baseline from"):
+    with pytest.raises(BaselineError, match="There are no answers to make a baseline from"):
         baseline.make(
             model="x",
             labels=["a", "b"],
             threshold=0.5,
             confidence=np.zeros(0),
-            answered=np.zeros(0, int),
-            look={},
+            predicted=np.zeros(0, int),
+            properties={},
         )
 
 
