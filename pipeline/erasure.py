@@ -160,7 +160,7 @@ def versions(s3: Any, bucket: str, key: str) -> Iterator[Mapping[str, Any]]:  # 
 
 def _shown(photo: bytes, box: int) -> set[str]:
     """Return the SHA-256 of what serialize makes of a photo, which is what the endpoint is shown."""
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  HEIC's decoder takes a while
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  HEIC's decoder takes a while
 
     try:
         image = base64.b64decode(serialize(io.BytesIO(photo), box)["image_data"])

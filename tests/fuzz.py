@@ -12,7 +12,7 @@ from typing import get_args
 import atheris
 
 with atheris.instrument_imports(include=["functions", "PIL"]):
-    from functions.serialize.app import Reason, RejectedError, serialize
+    from functions.serialize.photo import Reason, RejectedError, serialize
 
 from tests import bad_photos
 from tests.account import note

@@ -424,7 +424,7 @@ def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list
 
     What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
     """
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  makes a client
     from model.photo import PhotoError  # noqa: PLC0415  Pillow
 
     def classify(photo: bytes) -> list[float]:

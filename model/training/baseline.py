@@ -195,7 +195,7 @@ def look(photos: Iterable[bytes]) -> dict[str, Floats]:
 
 def sent(photo: bytes, box: int) -> bytes:
     """Return a photo as the pipeline sends it to the endpoint: reduced to fit in `box` x `box` pixels."""
-    from functions.serialize.app import serialize  # noqa: PLC0415  HEIC's decoder, which only training needs
+    from functions.serialize.photo import serialize  # noqa: PLC0415  HEIC's decoder, which only training needs
 
     return base64.b64decode(serialize(io.BytesIO(photo), box)["image_data"])
 

@@ -19,7 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from functions.monitor.capture_analysis.captures import CaptureError
-from functions.serialize.app import serialize
+from functions.serialize.photo import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from model.data import dataset

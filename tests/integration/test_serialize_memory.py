@@ -29,31 +29,31 @@ from pathlib import Path
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
-from functions.serialize import app
+from functions.serialize import app, sandbox
 
 def peak():
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
 
-# The process that decodes shares with this one what was there before: its peak is the function's.
-def and_tell_the_peak(file, box, serialize=app.serialize):
+# The decoding subprocess shares this process's memory, so its peak is the function's.
+def serialize_and_write_peak(file, box, log_keys, serialize=sandbox.serialize):
     try:
-        return serialize(file, box)
+        return serialize(file, box, log_keys)
     finally:
-        told.write_text(str(peak()))
+        child_peak.write_text(str(peak()))
 
-app.serialize, told = and_tell_the_peak, Path(tempfile.mkdtemp()) / "peak"
+sandbox.serialize, child_peak = serialize_and_write_peak, Path(tempfile.mkdtemp()) / "peak"
 context = LambdaContext()
 context._function_name = context._invoked_function_arn = context._aws_request_id = "serialize"
 context._memory_limit_in_mb = 512
 for path in map(Path, sys.argv[1:]):
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    told.write_text("0")
+    child_peak.write_text("0")
     size, started = path.stat().st_size, time.perf_counter()
     with path.open("rb") as file, Stubber(app.S3) as s3:
         s3.add_response("get_object", {"Body": StreamingBody(file, size), "ContentLength": size})
         answer = app.lambda_handler({"bucket": "uploads", "key": path.name}, context)
-    line = {"measured": path.name, "peak": max(peak(), int(told.read_text())), "answer": answer}
+    line = {"measured": path.name, "peak": max(peak(), int(child_peak.read_text())), "answer": answer}
     print(json.dumps(line | {"seconds": time.perf_counter() - started}))
 """
 

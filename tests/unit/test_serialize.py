@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from base64 import b64decode
 
 import boto3
@@ -18,7 +20,9 @@ from hypothesis import strategies as st
 from moto import mock_aws
 from PIL import Image
 
-from functions.serialize import app
+from functions.serialize import app, sandbox
+from functions.serialize import photo as photo_module
+from functions.serialize.photo import PngImageFile, RejectedError, serialize
 from tests import bad_photos, photos
 from tests.photos import ODD_KEYS, READABLE, REJECTED, photo
 
@@ -59,8 +63,8 @@ def stubbed_s3():
 
 def outcome(file: bytes) -> str:
     try:
-        app.serialize(io.BytesIO(file), 224)
-    except app.RejectedError as rejection:
+        serialize(io.BytesIO(file), 224)
+    except RejectedError as rejection:
         assert_a_person_can_read(rejection.detail)
         return rejection.reason
     return "serialized"
@@ -80,7 +84,7 @@ def picture(answer: dict) -> Image.Image:
 
 
 def serialized(file: bytes, box: int = 224) -> Image.Image:
-    return picture(app.serialize(io.BytesIO(file), box))
+    return picture(serialize(io.BytesIO(file), box))
 
 
 def colours_at_the_corners(image: Image.Image) -> tuple:
@@ -139,7 +143,7 @@ def test_a_cmyk_photo_is_not_inverted():
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_a_photo_is_turned_as_its_exif_says(kind, orientation):
-    answer = app.serialize(io.BytesIO(photos.with_orientation(orientation, kind)), 224)
+    answer = serialize(io.BytesIO(photos.with_orientation(orientation, kind)), 224)
 
     assert_upright(picture(answer))
     assert (answer["width"], answer["height"]) == (320, 240)
@@ -147,7 +151,7 @@ def test_a_photo_is_turned_as_its_exif_says(kind, orientation):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_heic_is_turned_once(orientation):
-    answer = app.serialize(io.BytesIO(photos.with_orientation(orientation, "HEIF")), 224)
+    answer = serialize(io.BytesIO(photos.with_orientation(orientation, "HEIF")), 224)
 
     assert_upright(picture(answer))
     assert (answer["width"], answer["height"]) == (320, 240)
@@ -299,14 +303,14 @@ def test_a_bomb_is_rejected_before_it_is_decoded(monkeypatch):
 def test_the_detail_of_a_bomb_says_what_can_be_read(answer_to):
     detail = answer_to(photos.png_bomb())["rejected"]["detail"]
 
-    assert detail == "The PNG has 60000 x 60000 pixels, and 59 million can be read."
+    assert detail == "The PNG has 60000 x 60000 pixels; at most 59 million can be read."
 
 
 def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(monkeypatch):
     def load(self):
         raise MemoryError
 
-    monkeypatch.setattr(app.PngImageFile, "load", load)
+    monkeypatch.setattr(PngImageFile, "load", load)
 
     assert outcome(photo("PNG")) == "too_many_pixels"
 
@@ -315,13 +319,13 @@ def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(monkeypatch):
 
 
 def test_a_photo_that_takes_too_long_is_rejected_in_time(monkeypatch, answer_to):
-    monkeypatch.setattr(app, "DECODING_SECONDS", 1)
+    monkeypatch.setattr(sandbox, "DECODING_SECONDS", 1)
 
     answer = answer_to(bad_photos.scan_bomb(6_000, 6_000, 1_000))
 
     assert answer["rejected"] == {
         "reason": "too_many_pixels",
-        "detail": "The file takes longer to decode than 1 s.",
+        "detail": "The file takes longer than 1 s to decode.",
     }
 
 
@@ -330,7 +334,7 @@ def test_a_photo_that_takes_too_long_is_rejected_in_time(monkeypatch, answer_to)
     [(signal.SIGSEGV, "damaged"), (signal.SIGABRT, "damaged"), (signal.SIGXCPU, "too_many_pixels")],
 )
 def test_a_decoder_that_crashes_takes_nothing_else_with_it(number, reason, monkeypatch, answer_to):
-    monkeypatch.setattr(app.PngImageFile, "load", lambda self: os.kill(os.getpid(), number))
+    monkeypatch.setattr(PngImageFile, "load", lambda self: os.kill(os.getpid(), number))
 
     rejected = answer_to(photo("PNG"))["rejected"]
 
@@ -339,9 +343,9 @@ def test_a_decoder_that_crashes_takes_nothing_else_with_it(number, reason, monke
 
 
 def test_decoding_that_somebody_ends_is_worth_another_try(monkeypatch, answer_to):
-    monkeypatch.setattr(app.PngImageFile, "load", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(PngImageFile, "load", lambda self: os.kill(os.getpid(), signal.SIGKILL))
 
-    with pytest.raises(app.DecodingStoppedError, match="-9"):
+    with pytest.raises(sandbox.DecodingStoppedError, match="-9"):
         answer_to(photo("PNG"))
 
 
@@ -349,7 +353,7 @@ def test_a_bug_is_told_with_the_place_where_it_was(monkeypatch, answer_to):
     def encode(picture):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(app, "encode", encode)
+    monkeypatch.setattr(photo_module, "encode", encode)
 
     with pytest.raises(ZeroDivisionError) as bug:
         answer_to(photo())
@@ -434,6 +438,16 @@ def test_a_file_that_is_too_large_is_not_even_downloaded(stubbed_s3, context):
         "detail": "The file is larger than 160 MB.",
     }
     assert body.closed
+
+
+# ── Use outside Lambda ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_importing_the_photo_module_creates_no_client_and_imports_no_powertools():
+    imports = "import functions.serialize.photo, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", imports], capture_output=True, text=True, check=True)
+
+    assert {"boto3", "botocore", "aws_lambda_powertools"}.isdisjoint(loaded.stdout.split())
 
 
 # ── What is logged and counted ───────────────────────────────────────────────────────────────────────────
