@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model.serving.capture import VARIANT, format_record
+from functions.classify.capture import VARIANT, format_record
 from pipeline import sample_images
 
 LABELS = ("bicycle", "motorcycle", "other")

@@ -1,13 +1,7 @@
-"""Data capture: what an endpoint was asked and answered, in the layout and format that SageMaker writes.
-
-https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html, and real captures.
-"""
+"""Data capture: record an endpoint's requests and answers in SageMaker's layout and format."""
 
 import asyncio
-import base64
-import json
 import logging
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,98 +9,51 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-VARIANT = "AllTraffic"
+from functions.classify.capture import capture_path, format_record
 
 logger = logging.getLogger(__name__)
 
 
-def format_record(
-    photo: bytes, content_type: str, answer: str, inference_id: str | None, answered_at: datetime
-) -> str:
-    """Format one request and its answer as a line of JSON.
-
-    The photo is in base64 and the answer as it is, a string of JSON: what SageMaker does where the capture's
-    configuration counts ``application/json`` among its ``JsonContentTypes``.
-
-    Parameters
-    ----------
-    photo, content_type
-        What the endpoint was asked.
-    answer
-        What it answered, as ``application/json``.
-    inference_id
-        The caller's own name for the request, if it gave one; ground truth is matched by it.
-    answered_at
-        When, in UTC.
-    """
-    record = {
-        "captureData": {
-            "endpointInput": {
-                "observedContentType": content_type,
-                "mode": "INPUT",
-                "data": base64.b64encode(photo).decode(),
-                "encoding": "BASE64",
-            },
-            "endpointOutput": {
-                "observedContentType": "application/json",
-                "mode": "OUTPUT",
-                "data": answer,
-                "encoding": "JSON",
-            },
-        },
-        "eventMetadata": {
-            "eventId": str(uuid.uuid4()),
-            **({"inferenceId": inference_id} if inference_id else {}),
-            "inferenceTime": f"{answered_at:%Y-%m-%dT%H:%M:%SZ}",
-        },
-        "eventVersion": "0",
-    }
-    return json.dumps(record, separators=(",", ":")) + "\n"
-
-
 class Capture:
-    """Gathers records and writes them several to a file; of use in one event loop only.
+    """Collects records and writes several of them to a file. Not for use in more than one event loop.
 
     Parameters
     ----------
     destinations
-        Where to write: folders, made if need be, or ``s3://bucket/prefix``.
-    most_records
-        A file is written once it has this many,
-    most_seconds
-        or once its first record has waited this long.
+        Folders, created if they do not exist, or ``s3://bucket/prefix``.
+    max_records, max_seconds
+        A file is written once it has this many records or its first record is this old.
     """
 
-    def __init__(self, *destinations: Path | str, most_records: int = 100, most_seconds: float = 5) -> None:
+    def __init__(self, *destinations: Path | str, max_records: int = 100, max_seconds: float = 5) -> None:
         self._destinations = [
             Bucket(str(place)) if str(place).startswith("s3://") else Folder(Path(place))
             for place in destinations
         ]
-        self._most_records = most_records
-        self._most_seconds = most_seconds
+        self._max_records = max_records
+        self._max_seconds = max_seconds
         self._files: dict[str, _File] = {}
 
     def add(
         self, endpoint: str, photo: bytes, content_type: str, answer: str, inference_id: str | None
     ) -> None:
-        """Take a record of `endpoint`; the rest is as in `format_record`."""
+        """Record a request to an endpoint and its answer."""
         now = datetime.now(UTC)
         file = self._files.get(endpoint) or self._start_file(endpoint, now)
         file.lines.append(format_record(photo, content_type, answer, inference_id, now))
-        if len(file.lines) >= self._most_records:
+        if len(file.lines) >= self._max_records:
             self._finish_file(endpoint)
 
     def close(self) -> None:
-        """Write what there is."""
+        """Write all records that are still in memory."""
         for endpoint in list(self._files):
             self._finish_file(endpoint)
         for destination in self._destinations:
             destination.close()
 
     def _start_file(self, endpoint: str, now: datetime) -> "_File":
-        name = f"{now:%M-%S}-{now.microsecond // 1000:03}-{uuid.uuid4()}.jsonl"
-        timer = asyncio.get_running_loop().call_later(self._most_seconds, self._finish_file, endpoint)
-        file = _File(f"{endpoint}/{VARIANT}/{now:%Y/%m/%d/%H}/{name}", timer)
+        timer = asyncio.get_running_loop().call_later(self._max_seconds, self._finish_file, endpoint)
+        file = _File(capture_path(endpoint, now), timer)
         self._files[endpoint] = file
         return file
 
@@ -125,13 +72,13 @@ class _File:
 
 
 class Destination(Protocol):
-    """Where records go. What cannot be written is logged: photos are answered all the same."""
+    """Where records are written. Failures are logged and not raised: photos are still answered."""
 
     def write(self, path: str, lines: Sequence[str]) -> None:
-        """Write a file of that path."""
+        """Write a file, or start to."""
 
     def close(self) -> None:
-        """Return once all is written."""
+        """Return once everything is written."""
 
 
 class Folder:
@@ -142,7 +89,7 @@ class Folder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, path: str, lines: Sequence[str]) -> None:
-        """Write under another name first, so that whoever finds the file finds all of it."""
+        """Write under another name and rename, so that readers never see an incomplete file."""
         file = self._folder / path
         draft = file.with_suffix(".part")
         try:
@@ -153,15 +100,15 @@ class Folder:
             logger.exception("%d captured records could not be written to %s", len(lines), file)
 
     def close(self) -> None:
-        """Do nothing: all is written."""
+        """Do nothing: `write` has written everything."""
 
 
 class Bucket:
-    """A prefix in S3, written to in the background: it takes a while to answer, and photos are waiting."""
+    """A prefix in S3, written in the background so that photos need not wait for it."""
 
     def __init__(self, uri: str) -> None:
-        import boto3  # noqa: PLC0415  takes half a second to import, and a folder needs none of it
-        from botocore.config import Config  # noqa: PLC0415  as above
+        import boto3  # noqa: PLC0415  takes half a second to import, and a folder does not need it
+        from botocore.config import Config  # noqa: PLC0415
 
         retries = Config(
             retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=2, read_timeout=10
@@ -172,16 +119,16 @@ class Bucket:
         self._thread = ThreadPoolExecutor(1)
 
     def write(self, path: str, lines: Sequence[str]) -> None:
-        """Begin to write an object."""
+        """Start to write an object."""
         key, body = f"{self._prefix}{path}", "".join(lines).encode()
         writing = self._thread.submit(self._s3.put_object, Bucket=self._bucket, Key=key, Body=body)
-        writing.add_done_callback(lambda done: self._tell(done, len(lines), key))
+        writing.add_done_callback(lambda done: self._log_failure(done, len(lines), key))
 
-    def _tell(self, done: Future[Any], records: int, key: str) -> None:
+    def _log_failure(self, done: Future[Any], records: int, key: str) -> None:
         if error := done.exception():
             uri = f"s3://{self._bucket}/{key}"
             logger.error("%d captured records could not be written to %s: %s", records, uri, error)
 
     def close(self) -> None:
-        """Return once all is written."""
+        """Return once everything is written."""
         self._thread.shutdown()

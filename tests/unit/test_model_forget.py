@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from functions.classify.capture import format_record
 from functions.monitor.capture_analysis import captures
 from model.data import dataset
-from model.serving.capture import format_record
 from pipeline.erasure import ErasureError, Files, Known
 from pipeline.erasure import _is_about as is_about
 
