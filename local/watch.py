@@ -18,6 +18,7 @@ from functions.monitor.capture_analysis.drift import LIMIT, Baseline
 from functions.monitor.capture_analysis.window import Window
 from local import LocalError
 from local.stack import Stack, parameters
+from model import storage
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
@@ -114,7 +115,7 @@ def rehearse(stack: Stack, model: Description, tell: Report) -> Rehearsal:
     tell(f"Yesterday: {YESTERDAY} good photos")
     yesterday = sent(stack, "yesterday", itertools.islice(itertools.cycle(good), YESTERDAY), 0)
     known = baseline_of(stack, model, yesterday)
-    baseline.write(home / baseline.FILE, known)
+    storage.write_file(home / baseline.FILE, known.text().encode())
     tell("Deploying yesterday as the baseline")
     stack.deploy(parameters(model) | stack.place_baseline(home / baseline.FILE))
 

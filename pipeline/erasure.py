@@ -23,6 +23,7 @@ from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import PayloadError, Record, Tally, TimeWindow
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, described, explain, outputs_of
+from model.storage import Storage, list_versions
 from pipeline import queue
 from pipeline.stack import Stack
 
@@ -132,7 +133,7 @@ def know(stack: Stack, bucket: str, key: str) -> Known:
     )
     # Each attribute is of one type: {"S": "bicycle"}, {"NULL": True}
     result = {name: value for name, typed in item.items() for kind, value in typed.items() if kind != "NULL"}
-    known = Known(bucket, key, result, list(versions(s3, bucket, key)))
+    known = Known(bucket, key, result, list_versions(s3, bucket, key))
     known.sha256 |= {result["sha256"]} if "sha256" in result else set()
     box = int(parameters(stack)["ImageSize"])
     for version in known.versions:
@@ -148,14 +149,6 @@ def parameters(stack: Stack) -> dict[str, str]:
     """Return the parameters that a stack was deployed with, by name."""
     deployed = described(stack.client("cloudformation"), stack.name) or {}
     return {one["ParameterKey"]: one["ParameterValue"] for one in deployed.get("Parameters", [])}
-
-
-def versions(s3: Any, bucket: str, key: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401  boto3's client
-    """Yield every version of an object, delete markers included, as ListObjectVersions names them."""
-    pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
-    for page in pages:
-        found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        yield from (one for one in found if one["Key"] == key)
 
 
 def _shown(photo: bytes, box: int) -> set[str]:
@@ -301,7 +294,7 @@ def _in_data(files: "Files", known: Known, place: str) -> Iterator[Trace]:
     if not place.startswith("s3://"):
         for file in sorted(path for path in Path(place).rglob("*") if path.is_file()):
             if str(file) not in listed and hashlib.sha256(file.read_bytes()).hexdigest() in hashes:
-                yield Trace("training copy", str(file), partial(files.delete, str(file)))
+                yield Trace("training copy", str(file), partial(files.storage.erase, str(file)))
 
 
 def _look_through(stack: Stack, url: str, kind: str, known: Known, found: Found) -> None:
@@ -342,7 +335,7 @@ def _is_about(body: str, known: Known) -> bool:
 def _version(files: "Files", known: Known, version: Mapping[str, Any]) -> Trace:
     kind = "photo" if "Size" in version else "delete marker"
     where = f"{known.photo}, version {version['VersionId']}"
-    return Trace(kind, where, partial(files.delete_versions, known.bucket, [version]))
+    return Trace(kind, where, partial(files.storage.delete_versions, known.bucket, [version]))
 
 
 def _result(stack: Stack, known: Known) -> Trace:
@@ -352,24 +345,16 @@ def _result(stack: Stack, known: Known) -> Trace:
 
 
 class Files:
-    """Files in folders and in S3, by their paths: ``/folder/file`` or ``s3://bucket/key``."""
+    """Data sets and captures, in folders and in S3: ``/folder/file`` or ``s3://bucket/key``."""
 
     def __init__(self, s3: Any) -> None:  # noqa: ANN401  boto3's client
         self.s3 = s3
+        self.storage = Storage(s3)
 
     def data_sets(self, place: str) -> list[str]:
         """Return each place at or under `place` where a manifest of a data set is."""
-        if place.startswith("s3://"):
-            bucket, prefix = captures.split_uri(place)
-            pages = self.s3.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=f"{prefix}/" if prefix else ""
-            )
-            keys = [found["Key"] for page in pages for found in page.get("Contents", [])]
-            manifests = [key for key in keys if key.rpartition("/")[2] == dataset.MANIFEST]
-            return [f"s3://{bucket}/{key.rpartition('/')[0]}" for key in manifests]
-        if not Path(place).is_dir():
-            raise ErasureError(f"{place} is no folder")
-        return sorted(str(path.parent) for path in Path(place).rglob(dataset.MANIFEST))
+        folders = (path.rpartition("/") for path in self.storage.list_files(place))
+        return [folder for folder, _, name in folders if name == dataset.MANIFEST]
 
     def manifest(self, folder: str) -> dict[str, Any]:
         """Read the manifest of a data set.
@@ -380,7 +365,7 @@ class Files:
             It is none.
         """
         try:
-            manifest: dict[str, Any] = json.loads(self._read(f"{folder}/{dataset.MANIFEST}"))
+            manifest: dict[str, Any] = json.loads(self.storage.read(f"{folder}/{dataset.MANIFEST}"))
             manifest["sha256"].items()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ErasureError(f"{folder}/{dataset.MANIFEST} is no manifest of a data set") from error
@@ -388,55 +373,21 @@ class Files:
 
     def take_out(self, folder: str, path: str) -> None:
         """Delete a photo of a data set, and its lines in the index and the manifest; these last."""
-        self.delete(f"{folder}/{path}")
+        self.storage.erase(f"{folder}/{path}")
         manifest = self.manifest(folder)
         index = dataset.index_name(path.partition("/")[0])
-        lines = self._read(f"{folder}/{index}").decode().splitlines(keepends=True)
-        self._write(f"{folder}/{index}", dataset.index_without(lines, path).encode())
-        self._write(f"{folder}/{dataset.MANIFEST}", dataset.manifest_without(manifest, path).encode())
+        lines = self.storage.read(f"{folder}/{index}").decode().splitlines(keepends=True)
+        self.storage.overwrite(f"{folder}/{index}", dataset.index_without(lines, path).encode())
+        self.storage.overwrite(
+            f"{folder}/{dataset.MANIFEST}", dataset.manifest_without(manifest, path).encode()
+        )
 
     def keep(self, path: str, lines: Sequence[bytes]) -> None:
         """Keep these lines of a file, and of a file without any nothing."""
         if any(line.strip() for line in lines):
-            self._write(path, b"".join(lines))
+            self.storage.overwrite(path, b"".join(lines))
         else:
-            self.delete(path)
-
-    def delete(self, path: str) -> None:
-        """Delete a file, in S3 all versions of it."""
-        if path.startswith("s3://"):
-            bucket, key = captures.split_uri(path)
-            self.delete_versions(bucket, versions(self.s3, bucket, key))
-        else:
-            Path(path).unlink(missing_ok=True)
-
-    def delete_versions(self, bucket: str, versions: Iterable[Mapping[str, Any]]) -> None:
-        """Delete versions of objects, as ListObjectVersions names them."""
-        for one in versions:
-            # One by one: DeleteObjects would take the permission to delete what is no version too.
-            self.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
-
-    def _read(self, path: str) -> bytes:
-        if path.startswith("s3://"):
-            bucket, key = captures.split_uri(path)
-            content: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            return content
-        return Path(path).read_bytes()
-
-    def _write(self, path: str, content: bytes) -> None:
-        """Put a file in another's place, of which no version stays."""
-        if not path.startswith("s3://"):
-            draft = Path(f"{path}.part")
-            draft.write_bytes(content)
-            draft.replace(path)
-            return
-        bucket, key = captures.split_uri(path)
-        sha256 = base64.b64encode(hashlib.sha256(content).digest()).decode()
-        before = list(versions(self.s3, bucket, key))
-        written = self.s3.put_object(Bucket=bucket, Key=key, Body=content, ChecksumSHA256=sha256)
-        # Without versions the new object has the id of the old one: null.
-        old = [one for one in before if one["VersionId"] not in {"null", written.get("VersionId", "null")}]
-        self.delete_versions(bucket, old)
+            self.storage.erase(path)
 
 
 def left(stack: Stack, known: Known) -> list[Left]:

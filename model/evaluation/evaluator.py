@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model import storage
 from model.data.dataset import Dataset
 from model.evaluation.metrics import Answers
 from model.labels import OTHER
@@ -171,19 +171,6 @@ def _read(path: Path) -> bytes:
 
 
 def write(out: Path, report: dict[str, object], page: str) -> None:
-    """Write both files, each complete before it has its name.
-
-    Raises
-    ------
-    EvaluationError
-        The folder cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out) as draft:
-            Path(draft, METRICS).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            Path(draft, REPORT).write_text(page, encoding="utf-8")
-            for name in (METRICS, REPORT):
-                Path(draft, name).replace(out / name)
-    except OSError as error:
-        raise EvaluationError(f"{out} cannot be written ({error.strerror})") from error
+    """Write the metrics and the report."""
+    metrics = json.dumps(report, indent=2) + "\n"
+    storage.write_files(out, {METRICS: metrics.encode(), REPORT: page.encode()})

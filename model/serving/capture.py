@@ -3,19 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from functions.classify.capture import capture_path, format_record
+from model.storage import Storage, is_s3
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 logger = logging.getLogger(__name__)
 
 
 class Capture:
-    """Collects records and writes several of them to a file. Not for use in more than one event loop.
+    """Collects records and writes several of them to a file. Use it in one event loop only.
 
     Parameters
     ----------
@@ -26,13 +30,15 @@ class Capture:
     """
 
     def __init__(self, *destinations: Path | str, max_records: int = 100, max_seconds: float = 5) -> None:
-        self._destinations = [
-            Bucket(str(place)) if str(place).startswith("s3://") else Folder(Path(place))
-            for place in destinations
-        ]
+        self._destinations = [str(destination).rstrip("/") for destination in destinations]
         self._max_records = max_records
         self._max_seconds = max_seconds
         self._files: dict[str, _File] = {}
+        self._background = ThreadPoolExecutor(1)
+        self._storage = Storage(_s3_client() if any(map(is_s3, self._destinations)) else None)
+        for destination in self._destinations:
+            if not is_s3(destination):
+                Path(destination).mkdir(parents=True, exist_ok=True)
 
     def add(
         self, endpoint: str, photo: bytes, content_type: str, answer: str, inference_id: str | None
@@ -48,8 +54,7 @@ class Capture:
         """Write all records that are still in memory."""
         for endpoint in list(self._files):
             self._finish_file(endpoint)
-        for destination in self._destinations:
-            destination.close()
+        self._background.shutdown()
 
     def _start_file(self, endpoint: str, now: datetime) -> "_File":
         timer = asyncio.get_running_loop().call_later(self._max_seconds, self._finish_file, endpoint)
@@ -61,7 +66,18 @@ class Capture:
         file = self._files.pop(endpoint)
         file.timer.cancel()
         for destination in self._destinations:
-            destination.write(file.path, file.lines)
+            path = f"{destination}/{file.path}"
+            if is_s3(destination):
+                # S3 is slow enough to delay the photos that are waiting.
+                self._background.submit(self._write, path, file.lines)
+            else:
+                self._write(path, file.lines)
+
+    def _write(self, path: str, lines: Sequence[str]) -> None:
+        try:
+            self._storage.write(path, "".join(lines).encode())
+        except Exception:  # photos are answered even if they cannot be captured
+            logger.exception("%d captured records could not be written to %s", len(lines), path)
 
 
 @dataclass
@@ -71,64 +87,11 @@ class _File:
     lines: list[str] = field(default_factory=list)
 
 
-class Destination(Protocol):
-    """Where records are written. Failures are logged and not raised: photos are still answered."""
+def _s3_client() -> "S3Client":
+    import boto3  # noqa: PLC0415  takes half a second to import, and a folder does not need it
+    from botocore.config import Config  # noqa: PLC0415
 
-    def write(self, path: str, lines: Sequence[str]) -> None:
-        """Write a file, or start to."""
-
-    def close(self) -> None:
-        """Return once everything is written."""
-
-
-class Folder:
-    """A folder on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def write(self, path: str, lines: Sequence[str]) -> None:
-        """Write under another name and rename, so that readers never see an incomplete file."""
-        file = self._folder / path
-        draft = file.with_suffix(".part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text("".join(lines))
-            draft.rename(file)
-        except OSError:
-            logger.exception("%d captured records could not be written to %s", len(lines), file)
-
-    def close(self) -> None:
-        """Do nothing: `write` has written everything."""
-
-
-class Bucket:
-    """A prefix in S3, written in the background so that photos need not wait for it."""
-
-    def __init__(self, uri: str) -> None:
-        import boto3  # noqa: PLC0415  takes half a second to import, and a folder does not need it
-        from botocore.config import Config  # noqa: PLC0415
-
-        retries = Config(
-            retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=2, read_timeout=10
-        )
-        self._s3 = boto3.client("s3", config=retries)
-        self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-        self._thread = ThreadPoolExecutor(1)
-
-    def write(self, path: str, lines: Sequence[str]) -> None:
-        """Start to write an object."""
-        key, body = f"{self._prefix}{path}", "".join(lines).encode()
-        writing = self._thread.submit(self._s3.put_object, Bucket=self._bucket, Key=key, Body=body)
-        writing.add_done_callback(lambda done: self._log_failure(done, len(lines), key))
-
-    def _log_failure(self, done: Future[Any], records: int, key: str) -> None:
-        if error := done.exception():
-            uri = f"s3://{self._bucket}/{key}"
-            logger.error("%d captured records could not be written to %s: %s", records, uri, error)
-
-    def close(self) -> None:
-        """Return once everything is written."""
-        self._thread.shutdown()
+    retries = Config(
+        retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=2, read_timeout=10
+    )
+    return boto3.client("s3", config=retries)

@@ -233,20 +233,3 @@ def read(path: Path) -> Baseline:
         raise BaselineError(f"{file} cannot be read ({error.strerror})") from error
     except BaselineError as error:
         raise BaselineError(f"{file}: {error}") from error
-
-
-def write(path: Path, baseline: Baseline) -> None:
-    """Write a baseline, complete before it has its name.
-
-    Raises
-    ------
-    BaselineError
-        It cannot be written.
-    """
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(baseline.text(), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise BaselineError(f"{path} cannot be written ({error.strerror})") from error

@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 import platformdirs
 
+from model import storage
 from model.data.dataset import Dataset
 from model.evaluation import statistics
 from model.labels import OTHER
@@ -247,14 +248,14 @@ def write(places: "Places", result: Result, seen: Seen) -> None:
     files = artifact.contents(graph, description) | {baseline.FILE: compared_with.text().encode()}
     metrics = {"threshold": result.threshold.value, "photos": len(result.photos.paths), **result.metrics}
     try:
-        artifact.write(
+        storage.write_files(
             places.model, files if places.packed_later else {artifact.ARCHIVE: artifact.pack(files)}
         )
         written = {
             METRICS: (json.dumps(metrics, indent=2) + "\n").encode(),
             baseline.FILE: files[baseline.FILE],
         }
-        artifact.write(places.metrics, written)
+        storage.write_files(places.metrics, written)
     except OSError as error:
         # a full disk is no file's fault, and names none
         place = error.filename or places.model

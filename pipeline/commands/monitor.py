@@ -139,6 +139,7 @@ def command(
 
     from functions.monitor.capture_analysis.captures import TimeWindow  # noqa: PLC0415
     from functions.monitor.capture_analysis.window import Window  # noqa: PLC0415
+    from model import storage  # noqa: PLC0415
     from model.training import baseline  # noqa: PLC0415
     from pipeline.monitoring import ground_truth, metrics  # noqa: PLC0415
 
@@ -163,7 +164,7 @@ def command(
         sample = metrics.measure(window, classifier, features_sample)
         report = metrics.monitor(captures, bounds, window, tally, sample, baseline=known, truth=shown)
         if write_baseline:
-            baseline.write(write_baseline, as_baseline(report, sample, classifier))
+            storage.write_file(write_baseline, as_baseline(report, sample, classifier).text().encode())
         if out:
             status.update("Drawing …")
             write(out, report)

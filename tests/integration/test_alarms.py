@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 from functions.monitor.capture_analysis.window import Window
 from local import processes
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
+from model import storage
 from model.network.classifier import Classifier
 from model.training import baseline
 from pipeline import sample_images
@@ -161,7 +162,7 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     tally = monitoring.gather(str(stack.home / "good"), monitoring.TimeWindow(), window)
     sample = monitoring.measure(window, None, 0)
     report = monitoring.monitor("good", monitoring.TimeWindow(), window, tally, sample)
-    baseline.write(known, metrics.as_baseline(report, sample, None))
+    storage.write_file(known, metrics.as_baseline(report, sample, None).text().encode())
     stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(known))
 
     dark = [

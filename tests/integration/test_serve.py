@@ -124,7 +124,7 @@ def test_a_signal_stops_the_server_at_once_with_all_records_written(how, photo, 
         "photo-1",
         "photo-2",
     ]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_requests_in_progress_when_it_is_stopped_are_still_answered_and_recorded(

@@ -70,6 +70,15 @@ def test_a_flat_folder_and_a_single_file_are_read_too(tmp_path):
     assert read(file)[1].records == 2
 
 
+def test_a_file_that_is_still_being_written_is_not_read(tmp_path):
+    write(tmp_path / ".draft" / "05-12-996.jsonl", line()[:100])
+    write(tmp_path / "05-12-990.jsonl", line())
+
+    _, tally = read(tmp_path)
+
+    assert (tally.records, tally.broken) == (1, 0)
+
+
 def test_an_event_that_comes_twice_counts_once_also_across_files(tmp_path):
     one, another = line(), line()
     write(tmp_path / "a.jsonl", one, one)

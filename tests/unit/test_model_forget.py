@@ -9,6 +9,7 @@ import pytest
 from functions.classify.capture import format_record
 from functions.monitor.capture_analysis import captures
 from model.data import dataset
+from model.storage import StorageError
 from pipeline.erasure import ErasureError, Files, Known
 from pipeline.erasure import _is_about as is_about
 
@@ -75,7 +76,7 @@ def test_what_is_no_manifest_is_told(files, tmp_path):
     assert files.data_sets(str(tmp_path)) == [str(tmp_path)]
     with pytest.raises(ErasureError, match="no manifest of a data set"):
         files.manifest(str(tmp_path))
-    with pytest.raises(ErasureError, match="is no folder"):
+    with pytest.raises(StorageError, match=r"No such folder: .*gone"):
         files.data_sets(str(tmp_path / "gone"))
 
 

@@ -17,6 +17,7 @@ from functions.monitor.capture_analysis import drift
 from functions.monitor.capture_analysis.captures import Tally, TimeWindow, read
 from functions.monitor.capture_analysis.drift import BaselineError
 from functions.monitor.capture_analysis.window import Window
+from model import storage
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.commands import monitor
@@ -331,7 +332,7 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
     features = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
 
     made = baseline.of_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
-    baseline.write(tmp_path / baseline.FILE, made)
+    storage.write_file(tmp_path / baseline.FILE, made.text().encode())
 
     assert baseline.read(tmp_path) == made
     assert (made.n, made.accuracy, made.mean_confidence) == (30, pytest.approx(2 / 3), pytest.approx(2.2 / 3))

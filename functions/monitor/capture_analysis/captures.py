@@ -176,7 +176,8 @@ class Folder:
             entries = sorted(Path(folder).iterdir())
         except OSError as error:
             raise CaptureError(f"{folder} cannot be read ({error.strerror})") from error
-        folders = [entry.as_posix() for entry in entries if entry.is_dir()]
+        # A hidden folder holds a file that is still being written.
+        folders = [entry.as_posix() for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         return folders, [entry.as_posix() for entry in entries if entry.is_file()]
 
     def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
