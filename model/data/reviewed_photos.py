@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from model import storage
 from model.data.dataset import LABEL
 from model.photo import SUFFIXES
@@ -80,7 +80,7 @@ def fetched(uri: str) -> Iterator[Reviewed]:
 
 
 def _records(uri: str) -> Iterator[Mapping[str, Any]]:
-    for path, lines in captures.read_lines(uri, TimeWindow(), Tally()):
+    for path, lines in captures.read_lines(uri, TimeWindow(), ReadCounts()):
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from functions.monitor.capture_analysis.drift import Baseline, BaselineError, Numbers, categories, rounded
-from functions.monitor.capture_analysis.window import PROPERTIES, properties
+from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_properties
 from model.network import artifact
 
 if TYPE_CHECKING:
@@ -189,8 +189,8 @@ def make(
 
 def look(photos: Iterable[bytes]) -> dict[str, Floats]:
     """Measure how photos look, by property (`window.properties`); what cannot be read is left out."""
-    measured = [found for photo in photos if (found := properties(photo))]
-    return {name: np.array([one[name] for one in measured]) for name in PROPERTIES}
+    measured = [found for photo in photos if (found := image_properties(photo))]
+    return {name: np.array([one[name] for one in measured]) for name in IMAGE_PROPERTIES}
 
 
 def sent(photo: bytes, box: int) -> bytes:

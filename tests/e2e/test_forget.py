@@ -359,7 +359,7 @@ def test_without_a_permission_forgetting_fails(stack, person, noticed, permissio
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
     leave_traces(stack, key)
 
-    person.may(permissions.without(person.policy, permission))
+    person.may(permissions.unusable(person.policy, permission))
 
     with pytest.raises((ClientError, erasure.ErasureError, CaptureError)) as raised:
         forgotten(person.stack, key)
