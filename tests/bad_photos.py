@@ -179,7 +179,7 @@ def bombs() -> Files:
     yield "7000x7000-in-a-thousand-scans.jpg", scan_bomb(7_000, 7_000, 1_000)
     yield "500x500-in-ten-thousand-scans.jpg", scan_bomb(500, 500, 10_000)
     yield "30000x30000.heic", photos.heic_bomb()
-    yield "more-pixels-than-told.avif", photos.avif_with_understated_size()
+    yield "more-pixels-than-declared.avif", photos.avif_with_understated_size()
     for size in (2**16, 2**31, 2**32 - 1):
         for kind in ("still.heic", "still.avif"):
             whole = seeds()[kind]
@@ -361,10 +361,10 @@ def jpegs() -> Files:
         length = 2 + int.from_bytes(whole[start + 2 : start + 4])
         yield f"no-{name}.jpg", whole[:start] + whole[start + length :]
         yield f"two-{name}s.jpg", whole[: start + length] + whole[start:]
-        for told in (0, 1, 2, 0xFFFF):
+        for declared in (0, 1, 2, 0xFFFF):
             yield (
-                f"{name}-of-{told}-bytes.jpg",
-                whole[: start + 2] + struct.pack(">H", told) + whole[start + 4 :],
+                f"{name}-of-{declared}-bytes.jpg",
+                whole[: start + 2] + struct.pack(">H", declared) + whole[start + 4 :],
             )
     yield "no-end.jpg", whole[:-2]
     yield "no-data.jpg", whole[: whole.index(b"\xff\xda")] + b"\xff\xd9"
@@ -479,11 +479,11 @@ def pngs() -> Files:  # noqa: C901  a list
         yield f"wrong-checksum-of-{name}.png", whole[:end] + b"\0\0\0\0" + whole[end + 4 :]
         yield f"no-{name}.png", whole[: start - 4] + whole[end + 4 :]
         yield f"two-{name}s.png", whole[: end + 4] + whole[start - 4 :]
-        for told in (0, length - 1, length + 1, 2**31, 2**32 - 1):
-            if told >= 0:
+        for declared in (0, length - 1, length + 1, 2**31, 2**32 - 1):
+            if declared >= 0:
                 yield (
-                    f"{name}-of-{told}-bytes.png",
-                    whole[: start - 4] + struct.pack(">I", told) + whole[start:],
+                    f"{name}-of-{declared}-bytes.png",
+                    whole[: start - 4] + struct.pack(">I", declared) + whole[start:],
                 )
     for row_filter in (5, 255):
         yield f"row-filter-{row_filter}.png", png(32, 24, 8, 0, (bytes([row_filter]) + bytes(32)) * 24)
@@ -558,7 +558,7 @@ def gifs() -> Files:
         yield f"data-{name}.gif", gif(100, 100, data=data)
     whole = gif(10, 10)
     palette = whole[:13] + whole[19:]
-    yield "no-palette-but-told.gif", palette
+    yield "palette-declared-but-missing.gif", palette
     yield "no-palette.gif", palette[:10] + b"\0" + palette[11:]
     for code in (0x01, 0xF9, 0xFE, 0xFF, 0x00):
         for content in (
@@ -643,10 +643,10 @@ def boxes() -> Files:
             length = int.from_bytes(whole[place - 4 : place])
             label = kind.decode()
             yield f"no-{label}-{name}", whole[:place] + b"free" + whole[place + 4 :]
-            for told in (0, 1, 7, length * 2, 2**31 - 1):
+            for declared in (0, 1, 7, length * 2, 2**31 - 1):
                 yield (
-                    f"{label}-of-{told}-{name}",
-                    whole[: place - 4] + struct.pack(">I", told) + whole[place:],
+                    f"{label}-of-{declared}-{name}",
+                    whole[: place - 4] + struct.pack(">I", declared) + whole[place:],
                 )
             yield (
                 f"{label}-twice-{name}",

@@ -1,7 +1,7 @@
 """Analyse the endpoint's recent captures, and publish metrics of its accuracy and drift."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -44,21 +44,7 @@ class Summary(TypedDict):
 
 @dataclass(frozen=True)
 class Settings:
-    """The function's environment.
-
-    Attributes
-    ----------
-    source
-        The endpoint's captures, ``s3://bucket/prefix``.
-    baseline
-        The baseline, ``s3://bucket/key``, or an empty string.
-    labels
-        The labels in the order of the probabilities.
-    threshold
-        The lowest confidence, 0 to 1, that is accepted.
-    hours
-        The length of a window.
-    """
+    """The function's environment: S3 addresses of captures and baseline (or empty), and a window's hours."""
 
     source: str
     baseline: str
@@ -152,7 +138,8 @@ def publish(
     The alarms watch bounds of 95% intervals, so that a few photos do not trigger one.
     """
     answers = len(window.confidence)
-    accuracy = estimate(window.confidence, baseline)
+    estimate = baseline.estimated_accuracy if baseline else intervals.estimated_accuracy
+    accuracy = estimate(window.confidence)
     at = bounds.end or datetime.now(UTC)
     metrics.set_timestamp(at)
     for name, count in (
@@ -189,8 +176,3 @@ def publish(
     )
     logger.info("monitored", extra={**summary})
     return summary
-
-
-def estimate(confidence: Sequence[float], baseline: Baseline | None) -> intervals.Interval | None:
-    """Estimate accuracy, corrected by the baseline's if there is one."""
-    return baseline.estimated_accuracy(confidence) if baseline else intervals.estimated_accuracy(confidence)

@@ -219,26 +219,26 @@ def test_a_result_has_every_attribute_of_the_contract(stack):
         stack, {"contract.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))}
     )
 
-    told = result(stack, "uploads/contract.jpg")
+    item = result(stack, "uploads/contract.jpg")
 
     (execution,) = executions(stack, "uploads/contract.jpg")
     event = json.loads(execution["input"])
-    assert told["photo"] == f"s3://{stack.outputs['UploadBucketName']}/uploads/contract.jpg"
-    assert told["outcome"] == "accepted"
-    assert told["label"] == "bicycle"
-    assert told["confidence"] == max(told["inferences"])
-    assert len(told["inferences"]) == 3
-    assert told["reason"] == "confident"
-    assert told["classified_at"].endswith("Z")
-    assert told["inference_id"] == event["id"]
-    assert told["execution"] == execution["executionArn"]
-    assert told["etag"] == event["detail"]["object"]["etag"]
-    assert told["version_id"] == event["detail"]["object"].get("version-id")
-    assert told["model"] == "vehicle-classifier"
+    assert item["photo"] == f"s3://{stack.outputs['UploadBucketName']}/uploads/contract.jpg"
+    assert item["outcome"] == "accepted"
+    assert item["label"] == "bicycle"
+    assert item["confidence"] == max(item["inferences"])
+    assert len(item["inferences"]) == 3
+    assert item["reason"] == "confident"
+    assert item["classified_at"].endswith("Z")
+    assert item["inference_id"] == event["id"]
+    assert item["execution"] == execution["executionArn"]
+    assert item["etag"] == event["detail"]["object"]["etag"]
+    assert item["version_id"] == event["detail"]["object"].get("version-id")
+    assert item["model"] == "vehicle-classifier"
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))
-    assert told["sha256"] == hashlib.sha256(photo).hexdigest()
-    until = datetime.fromtimestamp(int(told["expires_at"]), UTC) - datetime.fromisoformat(
-        told["classified_at"]
+    assert item["sha256"] == hashlib.sha256(photo).hexdigest()
+    until = datetime.fromtimestamp(int(item["expires_at"]), UTC) - datetime.fromisoformat(
+        item["classified_at"]
     )
     assert until / timedelta(days=1) == pytest.approx(365, abs=1e-4)
 

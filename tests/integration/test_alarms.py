@@ -176,9 +176,9 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     for file in (stack.home / "bad").rglob("*.jsonl"):
         key = f"captures/{file.relative_to(stack.home / 'bad').as_posix()}"
         stack.client("s3").upload_file(str(file), CAPTURE_BUCKET, key)
-    told = watch(stack)
-    assert told["records"] == 100
-    assert "brightness" in told["drifted"]
+    summary = watch(stack)
+    assert summary["records"] == 100
+    assert "brightness" in summary["drifted"]
 
 
 def watch(stack: Stack) -> dict[str, Any]:
@@ -187,8 +187,8 @@ def watch(stack: Stack) -> dict[str, Any]:
     answer = stack.client("lambda").invoke(
         FunctionName=stack.outputs["MonitorFunctionName"], Payload=json.dumps(hour)
     )
-    told: dict[str, Any] = json.loads(answer["Payload"].read())
-    return told
+    summary: dict[str, Any] = json.loads(answer["Payload"].read())
+    return summary
 
 
 CONDITIONS: dict[str, Callable[[Stack, Alarm], None]] = {
@@ -298,8 +298,8 @@ def test_without_one_of_its_permissions_the_monitor_function_fails(stack, alarms
 
     iam.put_role_policy(RoleName=role, PolicyName="monitor", PolicyDocument=json.dumps(poorer))
     try:
-        told = watch(stack)
+        summary = watch(stack)
     finally:
         iam.put_role_policy(RoleName=role, PolicyName="monitor", PolicyDocument=json.dumps(document))
 
-    assert "AccessDenied" in told["errorMessage"] or "Forbidden" in told["errorMessage"]
+    assert "AccessDenied" in summary["errorMessage"] or "Forbidden" in summary["errorMessage"]

@@ -55,8 +55,8 @@ def test_each_outcome_is_recorded_with_its_name_and_event_type(machine, state, g
     tested = machine(state, given)
 
     assert tested["nextState"] == "Record"
-    told = json.loads(tested["output"])
-    assert (told["outcome"], told["detail_type"]) == (outcome, published_as)
+    recorded = json.loads(tested["output"])
+    assert (recorded["outcome"], recorded["detail_type"]) == (outcome, published_as)
 
 
 @pytest.mark.parametrize("state", ["Serialize", "Classify", "Filter", "Record", "Publish"])

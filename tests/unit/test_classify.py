@@ -183,18 +183,18 @@ def test_a_capture_has_the_path_and_format_of_an_endpoints_capture(endpoint, con
     path = r"captures/vehicle-classifier/AllTraffic/\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f-]{36}\.jsonl"
     assert put["Bucket"] == "bucket"
     assert re.fullmatch(path, put["Key"])
-    ours, theirs = (
+    captured, reference = (
         json.loads(line)
         for line in (
             put["Body"].decode(),
             format_record(IMAGE, "image/jpeg", "[0.92, 0.05, 0.03]", "5f1c-7e", datetime.now(UTC)),
         )
     )
-    for record in (ours, theirs):
+    for record in (captured, reference):
         assert re.fullmatch(r"[0-9a-f-]{36}", record["eventMetadata"].pop("eventId"))
         record["eventMetadata"].pop("inferenceTime")
-    assert ours == theirs
-    assert list(ours["eventMetadata"]) == list(theirs["eventMetadata"])
+    assert captured == reference
+    assert list(captured["eventMetadata"]) == list(reference["eventMetadata"])
 
 
 def test_a_retried_photo_is_captured_as_the_same_event(captures_to, monkeypatch):

@@ -157,9 +157,9 @@ def test_a_changed_class_mix_has_drifted():
 
 
 def test_a_reversed_mix_of_two_classes_has_drifted_although_psi_is_below_its_usual_limit():
-    known = baseline(counts={"class_mix": {"bicycle": 300, "motorcycle": 200}})
+    reference = baseline(counts={"class_mix": {"bicycle": 300, "motorcycle": 200}})
 
-    turned = drift.compare(Features({}, {"class_mix": {"bicycle": 80, "motorcycle": 120}}), known)[
+    turned = drift.compare(Features({}, {"class_mix": {"bicycle": 80, "motorcycle": 120}}), reference)[
         "class_mix"
     ]
 
@@ -182,18 +182,18 @@ def test_a_few_odd_photos_are_not_significant():
 
 def test_a_value_that_all_photos_share_is_unchanged_by_writing_and_reading_the_baseline():
     numbers = {"aspect": Numbers(500, drift.rounded([4 / 3] * 500))}
-    known = Baseline.parse(baseline(numbers=numbers).text())
+    reference = Baseline.parse(baseline(numbers=numbers).text())
 
-    found = drift.compare(Features({"aspect": [4 / 3] * 200}, {}), known)
+    found = drift.compare(Features({"aspect": [4 / 3] * 200}, {}), reference)
 
     assert found["aspect"].statistic < 0.01
 
 
 def test_any_change_of_a_value_that_all_photos_shared_is_detected():
-    known = baseline(numbers={"aspect": Numbers(500, [1.0] * 500)})
+    reference = baseline(numbers={"aspect": Numbers(500, [1.0] * 500)})
 
     for changed in (0.75, 1.5):
-        assert drift.compare(Features({"aspect": [changed] * 200}, {}), known)["aspect"].drifted
+        assert drift.compare(Features({"aspect": [changed] * 200}, {}), reference)["aspect"].drifted
 
 
 def test_a_feature_that_only_one_side_has_is_not_compared():
@@ -205,20 +205,22 @@ def test_a_feature_that_only_one_side_has_is_not_compared():
 def test_windows_without_drift_rarely_raise_an_alarm():
     rng = np.random.default_rng(1)
     names = [f"feature {n}" for n in range(8)]
-    known = baseline(numbers={name: Numbers(500, sorted(rng.normal(size=500))) for name in names}, counts={})
+    reference = baseline(
+        numbers={name: Numbers(500, sorted(rng.normal(size=500))) for name in names}, counts={}
+    )
     windows = [Features({name: rng.normal(size=200) for name in names}, {}) for _ in range(50)]
 
     alarms = [
-        window for window in windows if any(one.drifted for one in drift.compare(window, known).values())
+        window for window in windows if any(one.drifted for one in drift.compare(window, reference).values())
     ]
 
     assert len(alarms) <= 2
 
 
 def test_a_baseline_is_unchanged_by_writing_and_reading():
-    known = baseline(feature_space={"graph_sha256": "0" * 64, "mean": [0.1], "deviation": [1.0]})
+    reference = baseline(feature_space={"graph_sha256": "0" * 64, "mean": [0.1], "deviation": [1.0]})
 
-    assert Baseline.parse(known.text()) == known
+    assert Baseline.parse(reference.text()) == reference
 
 
 @pytest.mark.parametrize(
@@ -252,11 +254,11 @@ def test_calibrated_confidence_estimates_accuracy():
 
 def test_the_baselines_accuracy_shifts_the_estimate_and_widens_its_interval():
     alone = estimated_accuracy([0.9] * 200)
-    known = estimated_accuracy([0.9] * 200, known_accuracy=0.8, known_confidence=0.85, known_n=100)
+    reference = estimated_accuracy([0.9] * 200, known_accuracy=0.8, known_confidence=0.85, known_n=100)
 
     assert alone.value == pytest.approx(0.9)
-    assert known.value == pytest.approx(0.85)
-    assert known.high - known.low > alone.high - alone.low
+    assert reference.value == pytest.approx(0.85)
+    assert reference.high - reference.low > alone.high - alone.low
 
 
 def test_without_answers_there_is_no_estimate():

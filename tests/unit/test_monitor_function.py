@@ -56,7 +56,7 @@ def captured(s3, tmp_path):
 
 
 @pytest.fixture
-def known(s3, monkeypatch):
+def known_baseline(s3, monkeypatch):
     """A baseline made from a similar day."""
     import numpy as np  # noqa: PLC0415
 
@@ -118,7 +118,7 @@ def test_without_a_baseline_everything_but_drift_is_published(captured, context,
     assert answer["drifted"] == []
 
 
-def test_a_day_like_the_baseline_has_no_drifted_features(captured, known, context, capsys):
+def test_a_day_like_the_baseline_has_no_drifted_features(captured, known_baseline, context, capsys):
     captured()
 
     answer, lines = handled(DAY_AFTER, context, capsys)
@@ -142,7 +142,7 @@ def test_a_day_like_the_baseline_has_no_drifted_features(captured, known, contex
     assert answer["drifted"] == []
 
 
-def test_a_dark_day_has_drifted_brightness(captured, known, context, capsys):
+def test_a_dark_day_has_drifted_brightness(captured, known_baseline, context, capsys):
     dark = [
         sample_images.encoded(
             sample_images.picture(sample_images.bicycle, seed).point(lambda level: level * 0.3)
@@ -158,7 +158,7 @@ def test_a_dark_day_has_drifted_brightness(captured, known, context, capsys):
     assert published(lines)["Drift brightness"] > 0.2
 
 
-def test_metrics_have_the_time_of_the_windows_end(captured, known, context, capsys):
+def test_metrics_have_the_time_of_the_windows_end(captured, known_baseline, context, capsys):
     captured()
 
     _, lines = handled(DAY_AFTER, context, capsys)
@@ -167,7 +167,7 @@ def test_metrics_have_the_time_of_the_windows_end(captured, known, context, caps
     assert ends == {int((START + timedelta(days=1)).timestamp() * 1000)}
 
 
-def test_metrics_have_the_dimensions_that_alarms_and_dashboard_use(captured, known, context, capsys):
+def test_metrics_have_the_dimensions_that_alarms_and_dashboard_use(captured, known_baseline, context, capsys):
     captured()
 
     _, lines = handled(DAY_AFTER, context, capsys)
@@ -228,7 +228,7 @@ def test_a_broken_line_is_counted_and_logged_with_its_place(s3, context, capsys,
     ]
 
 
-def test_no_log_contains_a_photo(captured, known, context, capsys, logged):
+def test_no_log_contains_a_photo(captured, known_baseline, context, capsys, logged):
     captured()
     logged(app.logger)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -88,18 +88,10 @@ class ReadCounts:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A request to an endpoint and its answer; any part may be missing.
+    """A request to an endpoint and its answer, each as captured; any part may be missing.
 
-    Attributes
-    ----------
-    event_id
-        SageMaker's id of the request.
-    inference_id
-        The caller's id of the request.
-    at
-        The time of the answer in UTC, from the record or its path.
-    input, output
-        ``endpointInput`` and ``endpointOutput``, as captured.
+    ``event_id`` is SageMaker's id of the request and ``inference_id`` the caller's. ``at`` is the time of the
+    answer in UTC, from the record or else from its path.
     """
 
     event_id: str | None
@@ -157,21 +149,14 @@ def _content(payload: Mapping[str, Any]) -> bytes:
         raise PayloadError("the payload is not valid BASE64") from error
 
 
-class Store(Protocol):
-    """A place with captures, in files and folders."""
-
-    def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the sorted paths of a folder's subfolders, and of its files."""
-
-    def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Yield each file's path and lines; skip files that no longer exist."""
-
-
 class Folder:
     """Captures on this machine."""
 
     def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """See `Store`; hidden subfolders are skipped, because they hold files that are being written."""
+        """Return the sorted paths of subfolders and of files.
+
+        Hidden subfolders are skipped, because they contain files that are still being written.
+        """
         try:
             entries = sorted(Path(folder).iterdir())
         except OSError as error:
@@ -180,7 +165,7 @@ class Folder:
         return folders, [entry.as_posix() for entry in entries if entry.is_file()]
 
     def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """See `Store`."""
+        """Yield each file's path and lines; skip files that no longer exist."""
         for path in files:
             try:
                 with Path(path).open("rb") as file:
@@ -199,7 +184,7 @@ class Bucket:
         self._s3 = s3 or boto3.client("s3", config=config)
 
     def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """See `Store`."""
+        """Return the sorted paths of the folders and of the files directly under a prefix."""
         bucket, prefix = split_uri(folder)
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/"
@@ -215,7 +200,7 @@ class Bucket:
         return folders, files
 
     def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """See `Store`; the next objects are fetched while the reader is busy."""
+        """Yield each object's path and lines, and fetch the next ones meanwhile; skip those that are gone."""
         fetched: deque[tuple[str, Future[bytes | None]]] = deque()
         with ThreadPoolExecutor(PREFETCH) as threads:
             try:
@@ -313,7 +298,7 @@ def read_lines(
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Yield the path and lines of every file that may have records of a time window; see `read`."""
     if source.startswith("s3://"):
-        store: Store = Bucket(s3)
+        store: Folder | Bucket = Bucket(s3)
         source = source.rstrip("/")
     else:
         store = Folder()
@@ -328,7 +313,7 @@ def _is_file(source: str) -> bool:
     return source.endswith(SUFFIX) and (source.startswith("s3://") or Path(source).is_file())
 
 
-def _find(store: Store, folder: str, window: TimeWindow) -> Iterator[str]:
+def _find(store: Folder | Bucket, folder: str, window: TimeWindow) -> Iterator[str]:
     folders, files = store.list(folder)
     yield from (file for file in files if file.endswith(SUFFIX))
     for inner in folders:

@@ -47,26 +47,16 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Statistics of photos and answers on which the model's quality is known. It contains no photos.
+    """Statistics of ``n`` photos and answers, with which later ones are compared. It contains no photos.
 
     Attributes
     ----------
     model
         The model's name and version.
-    labels
-        The labels in the order of the probabilities.
-    threshold
-        The lowest confidence, 0 to 1, that is accepted.
-    n
-        The number of answers in the baseline.
-    mean_confidence
-        The mean confidence of these answers.
     accuracy
         The share of correct answers, from 0 to 1; ``None`` if the correct labels are not known.
-    numbers
-        The distribution of each numeric feature.
-    counts
-        For each categorical feature, the number of answers in each category.
+    numbers, counts
+        The distribution of each numeric feature, and the counts by category of each categorical feature.
     feature_space
         The parameters for measuring a photo's distance in the model's feature space, if there are any.
     """
@@ -120,20 +110,17 @@ class Drift:
     ----------
     psi
         The population stability index.
-    ks
-        The Kolmogorov-Smirnov distance of a numeric feature.
-    variation
-        The total variation distance of a categorical feature: the share of answers that changed category.
+    ks, variation
+        The Kolmogorov-Smirnov distance of a numeric feature, or the total variation distance of a categorical
+        one: the share of answers that changed category.
     p_value
         The probability of a distance at least this large without drift.
     n
         The number of values in the window.
     statistic
         The larger of `psi` and the distance.
-    limit
-        A significant `statistic` beyond this limit is drift: 0.2 for numbers, 0.1 for categories.
     level
-        ``drifted`` beyond `limit`, ``moderate`` beyond 0.1, otherwise or if not significant ``none``.
+        ``drifted`` if `statistic` is significant and beyond `limit`, ``moderate`` if beyond `MODERATE`.
     """
 
     psi: float

@@ -49,14 +49,7 @@ def estimated_accuracy(
         accuracy = mean p + (known accuracy - known mean confidence)
 
     The variance is the sum of two: sum p (1 - p) / n^2 for independent trials with probabilities p, and
-    a (1 - a) / known n for the known accuracy a. The interval is the normal approximation.
-
-    Parameters
-    ----------
-    confidence
-        The confidence of each answer, from 0 to 1.
-    known_accuracy, known_confidence, known_n
-        Accuracy and mean confidence on `known_n` labelled photos, if there are any.
+    a (1 - a) / known n for the known accuracy a of `known_n` photos. The interval is the normal one.
     """
     n = len(confidence)
     if not n:

@@ -23,20 +23,9 @@ IMAGE_PROPERTIES = ("brightness", "contrast", "sharpness", "size", "aspect")
 
 
 class Answer(NamedTuple):
-    """The endpoint's answer to one photo.
+    """The endpoint's answer to one photo: the index of the most probable label, and its probability.
 
-    Attributes
-    ----------
-    at
-        The time in seconds since 1970, or NaN.
-    name
-        The inference id or, without one, the event id.
-    label
-        The index of the most probable label.
-    confidence
-        The probability of that label, from 0 to 1.
-    photo
-        The file that was sent to the endpoint.
+    ``at`` is in seconds since 1970, or NaN. ``name`` is the inference id or, without one, the event id.
     """
 
     at: float
@@ -50,27 +39,18 @@ class Answer(NamedTuple):
 class Window:
     """Collects records: a few numbers of each, but only the photos of a sample.
 
+    ``at``, ``label``, ``confidence`` and, with ``keep_names``, ``names`` have one value per answer, in the
+    order of the files. ``sample`` and ``least_confident`` have answers with their photos. ``unusable`` counts
+    records without a usable input or output, by reason.
+
     Parameters
     ----------
     threshold
         The lowest confidence, 0 to 1, that is accepted.
     labels
-        The labels in the order of the probabilities; by default `default_labels` of the first answer's.
-    sample_size
-        The number of photos to retain, drawn at random from all.
-    least_confident_size
-        The number of least confident answers to retain with their photos.
-
-    Attributes
-    ----------
-    at, label, confidence
-        The values of each `Answer`, in the order of the files.
-    names
-        The name of each `Answer`, if `keep_names` is set.
-    sample
-        Answers drawn at random, with their photos.
-    unusable
-        The number of records without a usable input or output, by reason.
+        The labels in the order of the probabilities; by default `default_labels` for the first answer.
+    sample_size, least_confident_size
+        The numbers of photos to retain: drawn at random from all, and of the least confident answers.
     """
 
     threshold: float
