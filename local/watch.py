@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT, Baseline
 from functions.monitor.capture_analysis.window import Window
 from local import LocalError
@@ -68,7 +68,7 @@ def report(
     return found
 
 
-def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, Tally]:
+def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, ReadCounts]:
     """Read what the local endpoint captured."""
     window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=metrics.SHOWN)
     return window, metrics.gather(str(stack.captures), bounds, window)
@@ -165,7 +165,7 @@ def sent(stack: Stack, day: str, photos: Iterator[bytes], pause: float) -> TimeW
     heard, heard_at = 0, time.monotonic()
     while heard < count:
         time.sleep(1)
-        tally = Tally()
+        tally = ReadCounts()
         for _ in captures.read(str(stack.captures), TimeWindow(start, None), tally):
             pass
         if tally.records > heard:

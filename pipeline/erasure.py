@@ -20,7 +20,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import PayloadError, Record, Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts, Record, TimeWindow
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, described, explain, outputs_of
 from model.storage import Storage, list_versions
@@ -153,7 +153,7 @@ def parameters(stack: Stack) -> dict[str, str]:
 
 def _shown(photo: bytes, box: int) -> set[str]:
     """Return the SHA-256 of what serialize makes of a photo, which is what the endpoint is shown."""
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  HEIC's decoder takes a while
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  HEIC's decoder takes a while
 
     try:
         image = base64.b64decode(serialize(io.BytesIO(photo), box)["image_data"])
@@ -244,7 +244,7 @@ def _in_captures(
 ) -> Iterator[Trace]:
     seen = set()
     for source, window in itertools.product(sources, windows):
-        for path, lines in captures.read_lines(source, window, Tally(), files.s3):
+        for path, lines in captures.read_lines(source, window, ReadCounts(), files.s3):
             if path in seen:
                 continue
             seen.add(path)
@@ -264,7 +264,7 @@ def _is_captured(line: bytes, known: Known) -> bool:
 
 def _in_ground_truth(files: "Files", known: Known, uri: str) -> Iterator[Trace]:
     """Find what people said that the photo shows, whenever that was."""
-    for path, lines in captures.read_lines(uri, TimeWindow(), Tally(), files.s3):
+    for path, lines in captures.read_lines(uri, TimeWindow(), ReadCounts(), files.s3):
         content = list(lines)
         of_others = [line for line in content if not _is_said_of(line, known)]
         if len(of_others) < len(content):

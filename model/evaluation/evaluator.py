@@ -80,7 +80,7 @@ def asking(endpoint: str, endpoint_url: str | None, box: int) -> Callable[[bytes
     import boto3  # noqa: PLC0415  takes half a second to import
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  as above
 
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  as above
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  as above
 
     runtime = boto3.client("sagemaker-runtime", endpoint_url=endpoint_url)
 

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from functions.monitor.capture_analysis import drift
 from functions.monitor.capture_analysis.drift import Baseline, Drift, Features
-from functions.monitor.capture_analysis.window import PROPERTIES, properties
+from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_properties
 from model.network.classifier import Classifier
 from model.photo import read_pixels
 from model.training import baseline
@@ -94,7 +94,7 @@ def answered(
         pixels = read_pixels(sent, classifier.description.input_size)[np.newaxis]
         answers.append(classifier.probabilities(pixels)[0])
         features.append(classifier.features(pixels)[0])
-        look.append(list(properties(sent).values()))
+        look.append(list(image_properties(sent).values()))
     return Pool(np.array(answers), np.array(features), np.array(look))
 
 
@@ -120,7 +120,7 @@ def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
         threshold=classifier.description.threshold,
         confidence=pool.probabilities.max(axis=1),
         predicted=pool.probabilities.argmax(axis=1),
-        properties=dict(zip(PROPERTIES, pool.look.T, strict=True)),
+        properties=dict(zip(IMAGE_PROPERTIES, pool.look.T, strict=True)),
         features=pool.features,
     )
 
@@ -129,7 +129,7 @@ def compared(pool: Pool, known: Baseline, *, seen: bool) -> dict[str, Drift]:
     """What the command says, or without the model's feature space, what the function says."""
     confidence, answers = pool.probabilities.max(axis=1), pool.probabilities.argmax(axis=1)
     numbers = {"confidence": confidence.tolist()}
-    numbers |= dict(zip(PROPERTIES, pool.look.T.tolist(), strict=True))
+    numbers |= dict(zip(IMAGE_PROPERTIES, pool.look.T.tolist(), strict=True))
     if seen:
         numbers["feature_distance"] = (
             baseline.FeatureSpace.from_baseline(known).distance(pool.features).tolist()

@@ -18,12 +18,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from functions.classify.capture import format_record
 from functions.monitor.capture_analysis.captures import CaptureError
-from functions.serialize.app import serialize
+from functions.serialize.photo import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from model.data import dataset
-from model.serving.capture import format_record
 from pipeline import erasure, sample_images
 from pipeline import queue as queues
 from pipeline import stack as deployed
@@ -359,7 +359,7 @@ def test_without_a_permission_forgetting_fails(stack, person, noticed, permissio
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
     leave_traces(stack, key)
 
-    person.may(permissions.without(person.policy, permission))
+    person.may(permissions.unusable(person.policy, permission))
 
     with pytest.raises((ClientError, erasure.ErasureError, CaptureError)) as raised:
         forgotten(person.stack, key)

@@ -104,7 +104,7 @@ def test_without_a_permission_a_function_fails(stack, probes, noticed, permissio
     whole = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
 
     try:
-        poorer = json.dumps(permissions.without(whole, permission))
+        poorer = json.dumps(permissions.unusable(whole, permission))
         iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=poorer)
         failures = [failure(stack, function, event) for event in probes[function]]
     finally:

@@ -177,7 +177,7 @@ def test_without_a_permission_reviewing_fails(waiting, person, noticed, permissi
     name = f"lacking-{permission.action.replace(':', '-')}.png"
     (outcome,) = demo.classify(waiting, {name: PHOTOS["review-3.png"]})
     assert outcome.outcome == "needs_review"
-    person.may(permissions.without(person.policy, permission))
+    person.may(permissions.unusable(person.policy, permission))
 
     with pytest.raises(ClientError) as raised:
         review(person.stack, person.name)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from functions.classify.capture import format_record
 from functions.monitor.capture_analysis import captures
 from model.data import dataset
-from model.serving.capture import format_record
 from model.storage import StorageError
 from pipeline.erasure import ErasureError, Files, Known
 from pipeline.erasure import _is_about as is_about
@@ -118,10 +118,10 @@ def test_without_a_result_no_record_is_known_by_having_no_id_either():
 def test_captures_are_looked_for_from_each_upload_and_around_the_result():
     upload, result = known().windows()
 
-    assert upload.holds(UPLOADED)
-    assert upload.holds(UPLOADED + timedelta(minutes=59))
-    assert result.holds(UPLOADED + timedelta(seconds=5))
-    assert not result.holds(UPLOADED + timedelta(hours=1))
+    assert upload.contains(UPLOADED)
+    assert upload.contains(UPLOADED + timedelta(minutes=59))
+    assert result.contains(UPLOADED + timedelta(seconds=5))
+    assert not result.contains(UPLOADED + timedelta(hours=1))
     assert known(result={}, versions=[]).windows() == []
 
 

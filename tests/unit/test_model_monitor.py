@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from functions.monitor.capture_analysis import drift
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow, read
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow, read
 from functions.monitor.capture_analysis.drift import BaselineError
 from functions.monitor.capture_analysis.window import Window
 from model import storage
@@ -94,7 +94,7 @@ def test_each_event_counts_once_and_a_broken_line_is_named(tmp_path):
 
     assert (metrics["records_read"], metrics["records"], metrics["duplicates"]) == (20 + lines, 20, lines)
     assert metrics["broken"] == 1
-    assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: it is not JSON"]
+    assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: not JSON"]
 
 
 def test_a_time_window_is_what_was_asked_for(tmp_path):
@@ -221,7 +221,7 @@ def test_labels_tell_how_right_the_answers_are(tmp_path):
 
     metrics = reported("--captures", folder, "--truth", truth)
 
-    answers = [record.probabilities() for record in read(str(folder), TimeWindow(), Tally())][:60]
+    answers = [record.probabilities() for record in read(str(folder), TimeWindow(), ReadCounts())][:60]
     shown = [number % 2 for number in range(50)] + [1] * 10
     right = sum(answer[label] == max(answer) for answer, label in zip(answers, shown, strict=True))
     assert (metrics["labelled"]["accuracy"]["of"], metrics["labelled"]["accuracy"]["count"]) == (60, right)
@@ -242,7 +242,7 @@ def test_labels_of_the_command_line_and_threshold_count(tmp_path):
         (["--captures", ".", "--from", "soon"], 2, "'soon' is no time such as 2026-11-25"),
         (["--captures", ".", "--from", "2026-11-25", "--to", "2026-11-24"], 2, "--from must be before --to"),
         (["--captures", ".", "--fail-on-drift"], 2, "--fail-on-drift needs a --baseline"),
-        (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: it is no baseline"),
+        (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: not a baseline"),
         (["--captures", ".", "--baseline", "docs"], 1, r"docs/baseline.json cannot be read \(No such file"),
         (
             ["--captures", "docs", "--write-baseline", "x.json"],
