@@ -375,8 +375,8 @@ def remove_from_data_set(storage: Storage, folder: str, path: str) -> None:
     manifest = read_manifest(storage, folder)
     index = f"{folder}/{dataset.index_name(path.partition('/')[0])}"
     lines = storage.read(index).decode().splitlines(keepends=True)
-    storage.overwrite(index, dataset.index_without(lines, path).encode())
-    storage.overwrite(f"{folder}/{dataset.MANIFEST}", dataset.manifest_without(manifest, path).encode())
+    storage.overwrite(index, dataset.remove_from_index(lines, path).encode())
+    storage.overwrite(f"{folder}/{dataset.MANIFEST}", dataset.remove_from_manifest(manifest, path).encode())
 
 
 def _find_messages(sqs: Any, url: str, kind: str, identity: PhotoIdentity) -> Iterator[StoredCopy]:  # noqa: ANN401

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from functions.monitor.capture_analysis.captures import SUFFIX, split_uri
 from model import storage
+from model.labels import split_labels
 from pipeline.queue import approximate_waiting
 from pipeline.stack import Stack
 
@@ -85,7 +86,7 @@ class ReviewQueue:
     """A stack's review queue as one reviewer uses it; the reviewer's name is recorded with each answer."""
 
     def __init__(self, stack: Stack, reviewer: str) -> None:
-        self.labels = tuple(label.strip() for label in stack.output("ClassLabels").split(","))
+        self.labels = split_labels(stack.output("ClassLabels"))
         self.reviewer = reviewer
         self.url, self.table = stack.output("ReviewQueueUrl"), stack.output("ResultsTableName")
         self.truth_bucket, self.truth_prefix = split_uri(stack.output("GroundTruthUri"))

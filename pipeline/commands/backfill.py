@@ -7,7 +7,7 @@ import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
-from model.terminal.progress import counting
+from model.terminal.progress import progress_bar
 from pipeline import backfill
 from pipeline.options import stack_option
 from pipeline.stack import Stack, find_stack
@@ -67,7 +67,7 @@ def command(
         execution = backfill.find_running(target, prefix) or backfill.start(
             target, prefix, concurrency, tolerate
         )
-        with counting() as progress:
+        with progress_bar() as progress:
             try:
                 backfill.follow(target, execution, progress)
                 stopped = False

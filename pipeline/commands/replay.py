@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from model.sagemaker.account import translate_aws_errors
-from model.terminal.progress import counting
+from model.terminal.progress import progress_bar
 from pipeline.options import stack_option
 from pipeline.replay import replay
 from pipeline.stack import find_stack
@@ -35,7 +35,7 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
       1  a message is not an input of this pipeline and stays in the queue, or something failed
       2  usage error
     """  # noqa: D301  click reads \b as a character
-    with translate_aws_errors(), counting() as progress:
+    with translate_aws_errors(), progress_bar() as progress:
         target = find_stack(stack)
         report = replay(target, progress, dry_run=dry_run)
     if as_json:
