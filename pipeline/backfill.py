@@ -19,37 +19,19 @@ POLL = 1.0
 class BackfillReport:
     """The number of photos under a prefix by what happened to them.
 
-    Attributes
-    ----------
-    photos
-        All photos found.
-    done
-        Have a result for their current version.
-    failed
-        Have none because their execution failed; its input is in the failed queue.
-    left
-        Were not started, or not finished, when the backfill ended.
-    already
-        Those of `done` that had their result before.
-    accepted, needs_review, rejected
-        Outcomes of the other `done` ones.
-    seconds
-        Duration of the backfill.
-    manifest
-        The S3 object that leads to the outcome of each photo. Without it, `already` and the outcomes are
-        unknown.
+    The numbers that may be ``None`` are unknown without a manifest.
     """
 
     photos: int
-    done: int
-    failed: int
-    left: int
-    already: int | None
-    accepted: int | None
+    done: int  # with a result for their current version
+    failed: int  # without one, because their execution failed; its input is in the failed queue
+    left: int  # not started, or not finished, when the backfill ended
+    already: int | None  # of those done, with the result from before
+    accepted: int | None  # of those done now, by outcome
     needs_review: int | None
     rejected: int | None
     seconds: float
-    manifest: str | None
+    manifest: str | None  # the S3 object that leads to the outcome of each photo
 
     def __str__(self) -> str:
         before = "" if self.already is None else f", {self.already} of them from before"
@@ -154,13 +136,13 @@ def summarize(stack: Stack, execution: str) -> tuple[BackfillReport, str | None]
     ended, counts = describe_execution(stack, execution), Counter(item_counts(stack, execution))
     manifest = find_manifest(stack, execution)
     outcomes = Counter(read_outcomes(stack, manifest)) if manifest else None
-    known = ("already", "accepted", "needs_review", "rejected")
+    names = ("already", "accepted", "needs_review", "rejected")
     report = BackfillReport(
         photos=counts["total"],
         done=counts["succeeded"],
         failed=counts["failed"] + counts["timedOut"],
         left=counts["pending"] + counts["running"] + counts["aborted"],
-        **{name: None if outcomes is None else outcomes[name] for name in known},
+        **{name: None if outcomes is None else outcomes[name] for name in names},
         seconds=round((ended["stopDate"] - ended["startDate"]).total_seconds(), 1),
         manifest=f"s3://{stack.output('UploadBucketName')}/{manifest}" if manifest else None,
     )

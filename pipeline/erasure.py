@@ -28,13 +28,10 @@ from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 300
 """Seconds for which received messages are hidden from other consumers."""
-
 LONGEST_EXECUTION = timedelta(hours=1)
 """The longest an execution runs, and so the longest time from the upload to the capture and the result."""
-
 HISTORY_RETENTION = timedelta(days=90)
 """How long Step Functions keeps an execution's states, photo included (Developer Guide, "Quotas")."""
-
 BACKUP_RETENTION = timedelta(days=35)
 """How far back DynamoDB's point-in-time recovery can restore a deleted item (Developer Guide)."""
 
@@ -49,16 +46,10 @@ class AddressError(ErasureError):
 
 @dataclass(frozen=True)
 class StoredCopy:
-    """Something that contains a photo, or was derived from it.
+    """Something that contains a photo or was derived from it: what it is, in words, and its address.
 
-    Attributes
-    ----------
-    kind, where
-        What it is, in words, and its address.
-    delete
-        Deletes it; succeeds if it is already gone.
-    release
-        Undoes what finding it did: a message that was received becomes visible again.
+    ``delete`` succeeds if the copy is already gone. ``release`` undoes what finding it did: it makes a
+    message that was received visible again.
     """
 
     kind: str
@@ -77,28 +68,14 @@ class Retained(NamedTuple):
 
 @dataclass
 class PhotoIdentity:
-    """How a photo's copies are recognised.
-
-    Attributes
-    ----------
-    bucket, key
-        The address that the photo was uploaded to.
-    result
-        Its item in the results table, as plain values; empty if there is none.
-    versions
-        The object's versions and delete markers, as ListObjectVersions describes them.
-    file_hashes
-        The SHA-256, in hex, of each version's file.
-    input_hashes
-        The SHA-256, in hex, of the image that the endpoint was given for each version.
-    """
+    """How a photo's copies are recognised: by the address that it was uploaded to, and by hashes."""
 
     bucket: str
     key: str
-    result: Mapping[str, Any]
-    versions: list[Mapping[str, Any]]
-    file_hashes: set[str] = field(default_factory=set)
-    input_hashes: set[str] = field(default_factory=set)
+    result: Mapping[str, Any]  # the item in the results table, as plain values; empty if there is none
+    versions: list[Mapping[str, Any]]  # with delete markers, as ListObjectVersions describes them
+    file_hashes: set[str] = field(default_factory=set)  # SHA-256, in hex, of each version's file
+    input_hashes: set[str] = field(default_factory=set)  # … of the image that the endpoint was given
 
     @property
     def uri(self) -> str:
@@ -214,14 +191,9 @@ def _hash_model_input(photo: bytes, side: int) -> set[str]:
 
 @dataclass
 class Search:
-    """What a search found.
+    """What a search found: copies, in the order in which to delete them.
 
-    Attributes
-    ----------
-    copies
-        In the order in which to delete them.
-    remaining
-        What may still contain the photo, in words: it could not be searched, or not be deleted.
+    ``remaining`` is what may still contain the photo, in words: it could not be searched, or not be deleted.
     """
 
     copies: list[StoredCopy] = field(default_factory=list)

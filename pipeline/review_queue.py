@@ -52,7 +52,7 @@ class AnswerStatus(StrEnum):
         """An explanation for the reviewer."""
         return {
             AnswerStatus.RECORDED: "Recorded.",
-            AnswerStatus.SUPERSEDED: "A newer upload replaced this photo. Your answer is ground truth.",
+            AnswerStatus.SUPERSEDED: "Replaced by a newer upload. Your answer counts as ground truth.",
             AnswerStatus.ALREADY_ANSWERED: "Another reviewer answered first. Their answer stands.",
             AnswerStatus.RESULT_DELETED: "This photo's result was deleted. Nothing was recorded.",
         }[self]
