@@ -3,7 +3,6 @@
 import json
 import math
 
-
 DECIMALS = 15
 """The precision of a probability.
 

@@ -92,7 +92,7 @@ def test_probabilities_rounded_by_the_model_are_accepted_unchanged(weights):
 def test_a_probability_survives_the_fifteen_digits_that_the_state_machine_writes_into_the_table(weights):
     answer = [weight / math.fsum(weights) for weight in weights]
 
-    for probability in probabilities(json.dumps(answer).encode()):
+    for probability in parse_probabilities(json.dumps(answer).encode()):
         assert Decimal(f"{probability:.15g}") == Decimal(repr(probability))
         assert probability == 0 or probability >= 1e-130  # DynamoDB refuses smaller numbers
 
