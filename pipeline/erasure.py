@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import PayloadError, Record, Tally, TimeWindow
 from model.data import dataset
-from model.sagemaker.account import ROLES_STACK, described, explain, outputs_of
+from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, list_versions
 from pipeline import queue
 from pipeline.stack import Stack
@@ -147,7 +147,7 @@ def know(stack: Stack, bucket: str, key: str) -> Known:
 
 def parameters(stack: Stack) -> dict[str, str]:
     """Return the parameters that a stack was deployed with, by name."""
-    deployed = described(stack.client("cloudformation"), stack.name) or {}
+    deployed = describe_stack(stack.client("cloudformation"), stack.name) or {}
     return {one["ParameterKey"]: one["ParameterValue"] for one in deployed.get("Parameters", [])}
 
 
@@ -234,8 +234,8 @@ def _own_captures(stack: Stack, known: Known) -> list[str]:
 
 def _own_data(stack: Stack) -> list[str]:
     """Return where the account's training data is staged, if it has a place for it."""
-    roles = described(stack.client("cloudformation"), ROLES_STACK)
-    bucket = outputs_of(roles).get("WorkspaceBucketName") if roles else None
+    roles = describe_stack(stack.client("cloudformation"), ROLES_STACK)
+    bucket = stack_outputs(roles).get("WorkspaceBucketName") if roles else None
     return [f"s3://{bucket}/data"] if bucket else []
 
 

@@ -406,10 +406,10 @@ def outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
 
 def delete(stack: Stack, prefix: str, keys: Iterable[str]) -> None:
     """Delete photos, in all their versions, and their results."""
-    from pipeline.teardown import empty  # noqa: PLC0415  it knows all of SageMaker
+    from pipeline.teardown import empty_bucket  # noqa: PLC0415  it knows all of SageMaker
 
     s3, dynamodb = stack.client("s3"), stack.client("dynamodb")
     bucket, table = stack.output("UploadBucketName"), stack.output("ResultsTableName")
-    empty(s3, bucket, prefix)
+    empty_bucket(s3, bucket, prefix)
     for key in keys:
         dynamodb.delete_item(TableName=table, Key={"photo": {"S": f"s3://{bucket}/{key}"}})

@@ -10,7 +10,7 @@ import boto3
 import click
 from botocore.config import Config
 
-from model.sagemaker.account import PATIENT, connect, described, outputs_of
+from model.sagemaker.account import RETRY_CONFIG, connect, describe_stack, stack_outputs
 
 DESCRIPTION = Path(__file__).parents[1] / ".local" / "stack.json"
 """What `make up` writes: where the local stack is, and its outputs."""
@@ -49,7 +49,7 @@ class Stack:
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 names its clients' types at run time
         """Return boto3's client of a service."""
         if service not in self._clients:
-            config = PATIENT.merge(AT_AN_ADDRESS) if self.endpoint_url else PATIENT
+            config = RETRY_CONFIG.merge(AT_AN_ADDRESS) if self.endpoint_url else RETRY_CONFIG
             self._clients[service] = self.session.client(  # type: ignore[call-overload]
                 service, endpoint_url=self.endpoint_url, config=config
             )
@@ -101,10 +101,10 @@ def find(name: str | None) -> Stack:
     if name is None or name.endswith(".json"):
         return _local(Path(name) if name else DESCRIPTION)
     account = connect()
-    stack = described(account.cloudformation, name)
+    stack = describe_stack(account.cloudformation, name)
     if stack is None:
         raise StackError(f"there is no stack {name} in account {account.id}, {account.region}: make deploy")
-    outputs = outputs_of(stack)
+    outputs = stack_outputs(stack)
     if "StateMachineArn" not in outputs:
         raise StackError(f"{name} is no stack of this project that is ready: it has no StateMachineArn")
     return Stack(name, account.session, outputs)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from model.network.artifact import ARCHIVE
+from model.terminal.options import STAGE
 from model.training.job_folders import HYPERPARAMETERS, Places, find_places, telling_the_job
 
 
@@ -230,7 +231,8 @@ def launch(
     """
     # here, since where there is no AWS to call, as in the container, there is no boto3 either
     from model.sagemaker import training_job  # noqa: PLC0415
-    from model.sagemaker.account import STAGE, connect  # noqa: PLC0415
+    from model.sagemaker.account import connect  # noqa: PLC0415
+    from model.sagemaker.registry import METRICS_FILE  # noqa: PLC0415
 
     if not STAGE.fullmatch(stage):
         raise click.UsageError("--stage is up to 16 lower case letters and digits, the first a letter")
@@ -239,11 +241,11 @@ def launch(
     if on == "docker":
         training_job.train_in_docker(Path(data), out, hyperparameters)
         where = f"{out}: {ARCHIVE}, trained in the container"
-        click.echo((out / training_job.METRICS_FILE).read_text().strip() if as_json else where)
+        click.echo((out / METRICS_FILE).read_text().strip() if as_json else where)
         return
     job = training_job.Job(stage, algorithm, instance_type, spot, hours, kms_key)
     if dry_run:
-        plan = training_job.foreseen(connect(), job, data)
+        plan = training_job.plan(connect(), job, data)
         click.echo(json.dumps(plan) if as_json else told(plan))
         return
     trained = training_job.train_on_sagemaker(connect(), job, data, out, hyperparameters)

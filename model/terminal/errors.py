@@ -7,7 +7,7 @@ import click
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
-OURS = ("model", "local", "functions")
+OURS = ("model", "pipeline", "local", "functions")
 """The packages whose errors are written for whoever calls the command."""
 
 
