@@ -19,6 +19,7 @@ from model.sagemaker.account import (
     explain,
     ignore_missing,
     is_not_found,
+    paginate,
     stack_outputs,
     tag_values,
 )
@@ -125,10 +126,9 @@ def _stage_in(name: str) -> str | None:
 
 
 def _scaling(account: Account) -> Iterator[Resource]:
-    pages = account.autoscaling.get_paginator("describe_scalable_targets").paginate(
-        ServiceNamespace="sagemaker"
-    )
-    for target in (target for page in pages for target in page["ScalableTargets"]):
+    for target in paginate(
+        account.autoscaling, "describe_scalable_targets", "ScalableTargets", ServiceNamespace="sagemaker"
+    ):
         name = target["ResourceId"].split("/")[1]
         if name.startswith(f"{PROJECT}-"):
             stop = partial(autoscaling.stop_scaling, account, name)
@@ -136,8 +136,9 @@ def _scaling(account: Account) -> Iterator[Resource]:
 
 
 def _alarms(account: Account) -> Iterator[Resource]:
-    pages = account.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{PROJECT}-")
-    for alarm in (alarm for page in pages for alarm in page["MetricAlarms"]):
+    for alarm in paginate(
+        account.cloudwatch, "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{PROJECT}-"
+    ):
         tags = tag_values(account.cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"])
         if _is_ours(tags):
             name = alarm["AlarmName"]
@@ -146,7 +147,7 @@ def _alarms(account: Account) -> Iterator[Resource]:
 
 
 def _sagemaker_resources(account: Account) -> Iterator[Resource]:
-    kinds: Iterable[tuple[str, Any, str, str, Callable[[Account, str], None]]] = (
+    kinds: Iterable[tuple[str, str, str, str, Callable[[Account, str], None]]] = (
         ("endpoint", "list_endpoints", "Endpoints", "Endpoint", endpoint.delete),
         (
             "endpoint configuration",
@@ -159,8 +160,7 @@ def _sagemaker_resources(account: Account) -> Iterator[Resource]:
         ("training job", "list_training_jobs", "TrainingJobSummaries", "TrainingJob", _delete_training_job),
     )
     for kind, operation, key, prefix, delete in kinds:
-        pages = account.sagemaker.get_paginator(operation).paginate(NameContains=PROJECT)
-        for found in (found for page in pages for found in page[key]):
+        for found in paginate(account.sagemaker, operation, key, NameContains=PROJECT):
             name = found[f"{prefix}Name"]
             # We may not be allowed to read the tags of others' resources, whose names may contain ours.
             tags = endpoint.tags_of(account, found[f"{prefix}Arn"]) if name.startswith(PROJECT) else {}
@@ -186,27 +186,28 @@ def _delete_training_job(account: Account, name: str) -> None:
 
 def _delete_log_streams(account: Account, job: str) -> None:
     """Delete a training job's logs from the log group that all jobs of the account share."""
-    pages = account.logs.get_paginator("describe_log_streams").paginate(
-        logGroupName=TRAINING_LOGS, logStreamNamePrefix=f"{job}/"
+    group = {"logGroupName": TRAINING_LOGS}
+    streams = paginate(
+        account.logs, "describe_log_streams", "logStreams", logStreamNamePrefix=f"{job}/", **group
     )
-    for stream in [stream["logStreamName"] for page in pages for stream in page["logStreams"]]:
-        account.logs.delete_log_stream(logGroupName=TRAINING_LOGS, logStreamName=stream)
+    for stream in list(streams):
+        account.logs.delete_log_stream(logStreamName=stream["logStreamName"], **group)
 
 
 def _log_groups(account: Account) -> Iterator[Resource]:
-    pages = account.logs.get_paginator("describe_log_groups").paginate(
-        logGroupNamePrefix=f"{ENDPOINT_LOGS}/{PROJECT}-"
-    )
-    for group in (group["logGroupName"] for page in pages for group in page["logGroups"]):
+    prefix = f"{ENDPOINT_LOGS}/{PROJECT}-"
+    for found in paginate(account.logs, "describe_log_groups", "logGroups", logGroupNamePrefix=prefix):
         # SageMaker creates it without tags and names it after the endpoint.
+        group = found["logGroupName"]
         stage = _stage_in(group.rpartition("/")[2])
         yield Resource("log group", group, stage, partial(account.logs.delete_log_group, logGroupName=group))
 
 
 def _model_packages(account: Account) -> Iterator[Resource]:
     sagemaker = account.sagemaker
-    pages = sagemaker.get_paginator("list_model_package_groups").paginate(NameContains=PROJECT)
-    for group in (group for page in pages for group in page["ModelPackageGroupSummaryList"]):
+    for group in paginate(
+        sagemaker, "list_model_package_groups", "ModelPackageGroupSummaryList", NameContains=PROJECT
+    ):
         name = group["ModelPackageGroupName"]
         if name != registry.GROUP or not _is_ours(endpoint.tags_of(account, group["ModelPackageGroupArn"])):
             continue
@@ -231,8 +232,7 @@ def _repositories(account: Account) -> Iterator[Resource]:
 
 
 def _stacks(account: Account, *, shared: bool) -> Iterator[Resource]:
-    pages = account.cloudformation.get_paginator("describe_stacks").paginate()
-    for stack in (stack for page in pages for stack in page["Stacks"]):
+    for stack in paginate(account.cloudformation, "describe_stacks", "Stacks"):
         tags = tag_values(stack.get("Tags", []))
         if tags.get("project") == PROJECT and (stack["StackName"] == ROLES_STACK) == shared:
             yield _stack_resource(account, stack, tags.get("stage"))

@@ -113,13 +113,7 @@ class Account:
 
     @cached_property
     def workspace(self) -> "Workspace":
-        """The role and the bucket that ``model/roles.yaml`` created in this account.
-
-        Raises
-        ------
-        AccountError
-            The roles stack is missing or incomplete.
-        """
+        """The role and the bucket that ``model/roles.yaml`` created in this account."""
         stack = describe_stack(self.cloudformation, ROLES_STACK)
         outputs = stack_outputs(stack) if stack else {}
         try:
@@ -172,6 +166,12 @@ def tags(stage: str | None = None, **more: str) -> list[Tag]:
 def tag_values(tags: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return tags by key; services spell the members ``Key`` and ``Value`` or ``key`` and ``value``."""
     return {tag.get("Key", tag.get("key")): tag.get("Value", tag.get("value")) for tag in tags}
+
+
+def paginate(client: Any, operation: str, key: str, **parameters: object) -> Iterator[Any]:  # noqa: ANN401  boto3's
+    """Yield the items under `key` from every page of a listing."""
+    for page in client.get_paginator(operation).paginate(**parameters):
+        yield from page[key]
 
 
 def describe_stack(cloudformation: "CloudFormationClient", name: str) -> Mapping[str, Any] | None:

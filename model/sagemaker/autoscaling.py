@@ -1,5 +1,7 @@
 """Scale the number of an endpoint's instances with its traffic (Application Auto Scaling)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,3 +76,16 @@ def stop_scaling(account: Account, endpoint: str) -> None:
             ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), ScalableDimension=DIMENSION
         )
     )
+
+
+@contextmanager
+def paused(account: Account, endpoint: str, scaling: Scaling | None, stage: str) -> Iterator[None]:
+    """Stop scaling during an update, when the instances may be of two types, and start it again after."""
+    if scaling is None:
+        yield
+        return
+    stop_scaling(account, endpoint)
+    try:
+        yield
+    finally:
+        start_scaling(account, endpoint, scaling, stage)

@@ -16,26 +16,10 @@ class DeploymentError(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """What ``scones deploy`` writes for ``make deploy``; names follow the stack's parameters.
+    """What ``scones deploy`` writes for ``make deploy``; most fields are parameters of the stack.
 
-    Attributes
-    ----------
-    class_labels
-        The labels, in the order of the endpoint's probabilities.
-    confidence_threshold
-        The lowest confidence, 0 to 1, at which an answer is accepted.
-    image_size
-        The model's input size in pixels.
-    capture_uri
-        Where requests and answers are captured; ``None`` if they are not.
-    model
-        Name and version of the model.
-    model_package
-        The ARN of its version in the model registry.
-    deployed_at
-        ISO 8601, UTC.
-    capture_percent
-        Share of the photos that the pipeline captures itself, because a serverless endpoint cannot.
+    `model` is the model's name and version, `model_package` its ARN in the registry, and `deployed_at` is in
+    ISO 8601, UTC. `capture_percent` is for the pipeline to capture, because a serverless endpoint cannot.
     """
 
     stage: str
@@ -53,13 +37,7 @@ class Deployment:
 
     @classmethod
     def read(cls, path: Path = FILE) -> Self:
-        """Read the file; fields that were added later get their defaults.
-
-        Raises
-        ------
-        DeploymentError
-            The file is missing or damaged.
-        """
+        """Read the file; fields that an older version did not write get their defaults."""
         try:
             content = json.loads(path.read_bytes())
             values = {
@@ -93,19 +71,8 @@ class Deployment:
 def parameters(stage: str, endpoint: str | None = None, path: Path = FILE) -> dict[str, str]:
     """Return the parameters of a stage's stack, by name.
 
-    Parameters
-    ----------
-    stage
-        The stage to which the deployment must belong.
-    endpoint
-        The endpoint to call; by default the one in `path`. Of any other only the name is known.
-    path
-        The file to read.
-
-    Raises
-    ------
-    DeploymentError
-        There is no deployment, or it belongs to another stage.
+    An `endpoint` other than the deployed one gets the template's defaults. Otherwise a missing deployment, or
+    one of another stage, is a `DeploymentError`.
     """
     try:
         deployment = Deployment.read(path)

@@ -23,6 +23,7 @@ from model.sagemaker.account import (
     explain,
     ignore_missing,
     is_not_found,
+    paginate,
     tag_values,
     tags,
 )
@@ -54,20 +55,9 @@ class EndpointError(Exception):
 class Hosting:
     """What an endpoint runs on.
 
-    Attributes
-    ----------
-    instance_type
-        E.g. ``ml.m5.large``; ``None`` for a serverless endpoint.
-    instances, max_instances
-        Bounds for autoscaling.
-    photos_per_minute
-        What each instance should answer, for autoscaling.
-    serverless_memory, concurrency
-        MB in whole GB, and simultaneous requests of a serverless endpoint.
-    capture_percent
-        Share of requests and answers to capture.
-    kms_key
-        Encrypts volumes and captures; ``None`` for AWS's own keys.
+    Without an `instance_type` it is serverless: `serverless_memory` is in MB, and `concurrency` the number of
+    simultaneous requests. `photos_per_minute` is what autoscaling aims at for each instance. Without a
+    `kms_key`, AWS's own keys encrypt volumes and captures.
     """
 
     instance_type: str | None = "ml.m5.large"
@@ -156,24 +146,16 @@ def describe(account: Account, name: str) -> Endpoint | None:
 
 def find(account: Account, stage: str) -> Endpoint | None:
     """Find the endpoint of a stage by its tags, whatever its status; the newest if there are several."""
-    pages = account.sagemaker.get_paginator("list_endpoints").paginate(
-        NameContains=f"{PROJECT}-{stage}-", SortBy="CreationTime", SortOrder="Descending"
-    )
     expected = tag_values(tags(stage, purpose="serving"))
-    for found in (found for page in pages for found in page["Endpoints"]):
+    prefix, order = f"{PROJECT}-{stage}-", {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    for found in paginate(account.sagemaker, "list_endpoints", "Endpoints", NameContains=prefix, **order):
         if expected.items() <= tags_of(account, found["EndpointArn"]).items():
             return describe(account, found["EndpointName"])
     return None
 
 
 def served_model(account: Account, name: str) -> ServedModel:
-    """Look up the model that an endpoint serves.
-
-    Raises
-    ------
-    EndpointError
-        The endpoint does not exist, or this project did not create it.
-    """
+    """Look up the model that an endpoint serves; an `EndpointError` if this project did not deploy it."""
     found = describe(account, name)
     if found is None:
         raise EndpointError(f"No such endpoint in {account.region}: {name}. List them with: scones status.")
@@ -182,13 +164,7 @@ def served_model(account: Account, name: str) -> ServedModel:
 
 
 def describe_model(account: Account, name: str) -> ServedModel:
-    """Look up in the registry what a SageMaker model contains.
-
-    Raises
-    ------
-    EndpointError
-        This project did not create the model.
-    """
+    """Look up a SageMaker model in the registry; an `EndpointError` if this project did not create it."""
     container = account.sagemaker.describe_model(ModelName=name).get("PrimaryContainer", {})
     package = container.get("ModelPackageName", "")
     if f":model-package/{PROJECT}/" not in package:
@@ -208,8 +184,7 @@ def describe_model(account: Account, name: str) -> ServedModel:
 def tags_of(account: Account, arn: str) -> dict[str, str]:
     """Return the tags of a SageMaker resource, none if it does not exist."""
     try:
-        pages = account.sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
-        return tag_values([tag for page in pages for tag in page["Tags"]])
+        return tag_values(paginate(account.sagemaker, "list_tags", "Tags", ResourceArn=arn))
     except ClientError as error:
         if is_not_found(error):
             return {}
@@ -244,16 +219,8 @@ def create_config(
 ) -> None:
     """Create an endpoint configuration for a model.
 
-    Parameters
-    ----------
-    account, name, stage, hosting, model
-        The configuration's name, what it runs on, and the SageMaker model it serves.
-    instances
-        The initial number of instances.
-    captures
-        Whether to capture data, if `hosting` says so.
-    previous
-        The configuration to which a rollback returns.
+    It starts with `instances`, captures data if both `captures` and `hosting` say so, and remembers in a tag
+    the `previous` configuration, to which a rollback returns.
     """
     capture: DataCaptureConfigTypeDef = {
         "EnableCapture": True,
@@ -297,26 +264,17 @@ def _variant(model: str, hosting: Hosting, instances: int) -> "ProductionVariant
 
 def list_configs(account: Account, stage: str) -> list[str]:
     """List the names of a stage's endpoint configurations."""
-    pages = account.sagemaker.get_paginator("list_endpoint_configs").paginate(
-        NameContains=f"{PROJECT}-{stage}-"
-    )
-    expected = tag_values(tags(stage))
+    expected, prefix = tag_values(tags(stage)), f"{PROJECT}-{stage}-"
+    configs = paginate(account.sagemaker, "list_endpoint_configs", "EndpointConfigs", NameContains=prefix)
     return [
         found["EndpointConfigName"]
-        for page in pages
-        for found in page["EndpointConfigs"]
+        for found in configs
         if expected.items() <= tags_of(account, found["EndpointConfigArn"]).items()
     ]
 
 
 def create(account: Account, name: str, config: str, stage: str, purpose: str) -> None:
-    """Create an endpoint and wait until it is in service.
-
-    Raises
-    ------
-    EndpointError
-        The endpoint failed; the message has SageMaker's reason.
-    """
+    """Create an endpoint and wait until it is in service; an `EndpointError` has SageMaker's reason."""
     account.sagemaker.create_endpoint(
         EndpointName=name, EndpointConfigName=config, Tags=tags(stage, purpose=purpose)
     )

@@ -23,24 +23,14 @@ class Status:
 
     Attributes
     ----------
-    endpoint, state
-        Its name and its status at SageMaker, with the reason of a failure.
-    model, model_package
-        Name and version of the model it serves, and the ARN in the model registry.
     since, deployed_at
         When the endpoint was created and when it was last updated; ISO 8601, UTC.
     on
         The instances, or the size of a serverless endpoint.
     previous
         The endpoint configuration to which ``scones rollback`` returns.
-    captures
-        Where data is captured.
-    photos, failed
-        Requests in the last hour, and those of them that failed.
-    latency_ms
-        99th percentile of ModelLatency in the last hour.
-    alarms
-        The state of each alarm.
+    photos, failed, latency_ms
+        In the last hour: requests, failures, and the 99th percentile of ModelLatency.
     dollars_an_hour
         The list price of the instances alone, without captures, logs and traffic.
     """
@@ -62,13 +52,7 @@ class Status:
 
 
 def status(account: Account, stage: str) -> Status:
-    """Look up the state of a stage's endpoint.
-
-    Raises
-    ------
-    EndpointError
-        The stage has no endpoint.
-    """
+    """Look up the state of a stage's endpoint; an `EndpointError` if the stage has none."""
     current = endpoint.find(account, stage)
     if current is None:
         raise EndpointError(

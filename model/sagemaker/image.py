@@ -60,13 +60,7 @@ def native_platform() -> str:
 
 
 def build(platform: str) -> str:
-    """Build the image and return its name on this machine; Docker reuses unchanged layers.
-
-    Raises
-    ------
-    ImageError
-        Docker is not installed, or the build failed.
-    """
+    """Build the image and return its name on this machine; Docker reuses unchanged layers."""
     name = local_name(platform)
     # An engine without BuildKit rejects --platform, so name it only if it is not this machine's.
     foreign = () if platform == native_platform() else (f"--platform={platform}",)
@@ -75,13 +69,7 @@ def build(platform: str) -> str:
 
 
 def docker(*arguments: str, stdin: str | None = None) -> None:
-    """Run Docker and show its error output.
-
-    Raises
-    ------
-    ImageError
-        Docker is not installed, or the command failed.
-    """
+    """Run Docker and show its error output; an `ImageError` if it is not installed or fails."""
     if not shutil.which("docker"):
         raise ImageError("docker is not on the PATH: install and start Docker")
     # BuildKit adds attestations by default, and SageMaker rejects images that have them.
@@ -101,13 +89,7 @@ def docker(*arguments: str, stdin: str | None = None) -> None:
 
 
 def require_pushed(account: Account, image: str) -> None:
-    """Check that an image in this account's ECR exists; one of another account cannot be checked.
-
-    Raises
-    ------
-    ImageError
-        The image is not in ECR.
-    """
+    """Check that an image in this account's ECR exists; one of another account cannot be checked."""
     if image.startswith(f"{_registry(account)}/") and not is_pushed(account, image):
         platform = "linux/arm64" if image.endswith("arm64") else "linux/amd64"
         raise ImageError(f"{image} is not in ECR. Push it with: scones image --platform {platform} --push")

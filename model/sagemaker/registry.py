@@ -1,6 +1,5 @@
 """Package models, upload them to S3, and register them as versions of the model package group."""
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from model.network import artifact
 from model.network.artifact import Description
-from model.sagemaker.account import PROJECT, Account, is_not_found, tags
-from model.storage import split_uri
+from model.sagemaker.account import PROJECT, Account, is_not_found, paginate, tags
+from model.storage import Storage
 
 GROUP = PROJECT
 """The model package group, which holds every version of this project's model."""
@@ -65,13 +64,7 @@ class Candidate:
 
 @contextmanager
 def candidate_from_disk(path: Path | None) -> Iterator[Candidate]:
-    """Read a model from a folder or a ``model.tar.gz``; ``None`` is the zero-shot model.
-
-    Raises
-    ------
-    ArtifactError
-        The model is missing or damaged.
-    """
+    """Read a model from a folder or a ``model.tar.gz``; ``None`` is the zero-shot model."""
     with tempfile.TemporaryDirectory() as created:
         if path is None:
             from model.network import zero_shot  # noqa: PLC0415  onnx takes half a second to import
@@ -91,26 +84,10 @@ def candidate_from_disk(path: Path | None) -> Iterator[Candidate]:
 
 @contextmanager
 def candidate_from_s3(account: Account, url: str) -> Iterator[Candidate]:
-    """Read a ``model.tar.gz`` from S3.
-
-    Raises
-    ------
-    RegistryError
-        The object does not exist.
-    ArtifactError
-        The object is not a usable model.
-    """
-    bucket, key = split_uri(url)
-    if not bucket or not key:
-        raise RegistryError(f"{url} is not an object in S3: write s3://bucket/key")
+    """Read a ``model.tar.gz`` from S3."""
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder, artifact.ARCHIVE)
-        try:
-            account.s3.download_file(bucket, key, str(archive))
-        except ClientError as error:
-            if is_not_found(error):
-                raise RegistryError(f"No such object: {url}") from error
-            raise
+        archive.write_bytes(Storage(account.s3).read(url))
         with artifact.unpacked(archive) as unpacked:
             yield replace(_candidate(artifact.check(unpacked)), url=url, folder=unpacked)
 
@@ -135,28 +112,16 @@ def pack_folder(folder: Path) -> bytes:
 
 def upload(account: Account, candidate: Candidate) -> tuple[str, str | None]:
     """Upload a model and its metrics unless they are in S3; return the address of each."""
-    bucket, prefix = account.workspace.bucket, f"models/{candidate.sha256[:16]}"
+    folder = f"s3://{account.workspace.bucket}/models/{candidate.sha256[:16]}"
     url, metrics_url = candidate.url, None
     if candidate.archive is not None:
-        url = _put(account, bucket, f"{prefix}/{artifact.ARCHIVE}", candidate.archive)
+        url = f"{folder}/{artifact.ARCHIVE}"
+        Storage(account.s3).write(url, candidate.archive)
     if candidate.metrics is not None:
-        metrics_url = _put(account, bucket, f"{prefix}/{METRICS_FILE}", candidate.metrics)
+        metrics_url = f"{folder}/{METRICS_FILE}"
+        Storage(account.s3).write(metrics_url, candidate.metrics)
     assert url  # noqa: S101  a candidate has an archive or an address
     return url, metrics_url
-
-
-def _put(account: Account, bucket: str, key: str, content: bytes) -> str:
-    """Upload `content` unless the object's metadata has its hash."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    try:
-        existing = account.s3.head_object(Bucket=bucket, Key=key)["Metadata"].get("sha256")
-    except ClientError as error:
-        if not is_not_found(error):
-            raise
-        existing = None
-    if existing != sha256:
-        account.s3.put_object(Bucket=bucket, Key=key, Body=content, Metadata={"sha256": sha256})
-    return f"s3://{bucket}/{key}"
 
 
 def register(account: Account, candidate: Candidate, image: str, *, approved: bool) -> tuple[str, str]:
@@ -204,13 +169,7 @@ def metadata(candidate: Candidate, image: str) -> dict[str, str]:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Check that labels are valid in the registry, in tags, and in the stack parameter ClassLabels.
-
-    Raises
-    ------
-    RegistryError
-        A label has characters that are not allowed, or the labels are too long.
-    """
+    """Check that labels are valid in the registry, in tags, and in the stack parameter ClassLabels."""
     if invalid := [label for label in labels if not LABEL.fullmatch(label)]:
         raise RegistryError(
             "a label starts with a letter or a digit and may contain letters, digits, spaces and .+-_; "
@@ -231,13 +190,7 @@ def find(account: Account, candidate: Candidate, image: str) -> tuple[str, str] 
 
 
 def require_approved(package: str, status: str) -> None:
-    """Check that a model package may be deployed.
-
-    Raises
-    ------
-    RegistryError
-        It is rejected, or not approved yet.
-    """
+    """Check the approval status of a model package."""
     if status == "Approved":
         return
     if status == "Rejected":
@@ -250,10 +203,15 @@ def require_approved(package: str, status: str) -> None:
 
 def list_packages(account: Account) -> list[str]:
     """List the ARNs of the group's versions, newest first."""
-    pages = account.sagemaker.get_paginator("list_model_packages").paginate(
-        ModelPackageGroupName=GROUP, SortBy="CreationTime", SortOrder="Descending"
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    packages = paginate(
+        account.sagemaker,
+        "list_model_packages",
+        "ModelPackageSummaryList",
+        ModelPackageGroupName=GROUP,
+        **order,
     )
-    return [package["ModelPackageArn"] for page in pages for package in page["ModelPackageSummaryList"]]
+    return [package["ModelPackageArn"] for package in packages]
 
 
 def _create_group(account: Account) -> None:

@@ -23,13 +23,7 @@ class RollbackTarget:
 
 
 def find_rollback_target(account: Account, stage: str) -> RollbackTarget:
-    """Find what a stage's endpoint served before the last update.
-
-    Raises
-    ------
-    EndpointError
-        No endpoint is in service, or there was no update.
-    """
+    """Find what a stage's endpoint served before the last update; an `EndpointError` if there was none."""
     current = endpoint.find(account, stage)
     if current is None:
         raise EndpointError(f"stage {stage} has no endpoint in {account.region}: nothing to roll back")
@@ -52,20 +46,14 @@ def roll_back(account: Account, stage: str, target: RollbackTarget, bake_seconds
     EndpointError
         SageMaker rejected the update, or rolled it back.
     """
-    name, variant = target.endpoint.name, target.config["ProductionVariants"][0]
+    name, config = target.endpoint.name, target.config
     alarm_names = alarms.put_alarms(account, name, stage)
-    # An endpoint scales instances of one type only, and scaling stops during an update anyway.
-    scaling = autoscaling.find_scaling(account, name)
-    if scaling:
-        autoscaling.stop_scaling(account, name)
-    try:
-        instances = variant.get("InitialInstanceCount", 1)
-        policy = blue_green(instances, alarm_names, bake_seconds, canary=False)
-        previous = target.config["EndpointConfigName"]
-        endpoint.update(account, name, previous, None if is_serverless(target.config) else policy)
-    finally:
-        if scaling:
-            autoscaling.start_scaling(account, name, scaling, stage)
+    instances = config["ProductionVariants"][0].get("InitialInstanceCount", 1)
+    policy = blue_green(instances, alarm_names, bake_seconds, canary=False)
+    with autoscaling.paused(account, name, autoscaling.find_scaling(account, name), stage):
+        endpoint.update(
+            account, name, config["EndpointConfigName"], None if is_serverless(config) else policy
+        )
 
 
 def update_deployment_file(stage: str, target: RollbackTarget) -> None:

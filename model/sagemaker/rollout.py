@@ -32,17 +32,8 @@ def select_candidate(
 ) -> Iterator[tuple[Candidate, str]]:
     """Select the model to deploy and the image to serve it with.
 
-    Parameters
-    ----------
-    account, hosting
-        Where the model is to run.
-    model, job, image_uri
-        A path or an address in S3, a training job, and an image; each of them optional.
-
-    Raises
-    ------
-    ArtifactError, RegistryError, TrainingJobError
-        There is no such model.
+    `model` is a path or an address in S3, `job` a training job; without either it is the ready-made model.
+    Without an `image_uri` it is the image of this code, or the one in which the job ran.
     """
     own_image = image_uri or image.uri(account, hosting.platform)
     if job:
@@ -67,13 +58,7 @@ def select_candidate(
 
 
 def with_overrides(candidate: Candidate, labels: str | None, threshold: float | None) -> Candidate:
-    """Return a candidate with the labels (separated by commas) and the threshold that the user gave.
-
-    Raises
-    ------
-    RegistryError
-        The model does not specify them, and neither did the user.
-    """
+    """Replace a candidate's labels (separated by commas) and threshold by those that the user gave."""
     if labels:
         candidate = replace(candidate, labels=tuple(label.strip() for label in labels.split(",")))
     if threshold is not None:
@@ -97,13 +82,7 @@ class Rollout:
     bake_seconds: int
 
     def plan(self) -> dict[str, str | None]:
-        """Describe what `deploy` would do, after checking what can be checked without doing it.
-
-        Raises
-        ------
-        EndpointError
-            The stage's endpoint cannot be updated.
-        """
+        """Describe what `deploy` would do, after checking what can be checked without doing it."""
         current = endpoint.find(self.account, self.stage)
         if current:
             check_updatable(self.account, self.stage, current, self.hosting)
@@ -121,15 +100,10 @@ class Rollout:
     def deploy(self, *, approved: bool) -> Deployment:
         """Register the model, create or update the stage's endpoint, and return what it serves.
 
-        Parameters
-        ----------
-        approved
-            Whether the model needs no approval by somebody else.
-
         Raises
         ------
         RegistryError
-            The model is not approved.
+            The model still needs approval, or was rejected; `approved` approves a new one.
         EndpointError
             The endpoint failed. What this call created is deleted, or named if that failed.
         """
@@ -182,15 +156,10 @@ class Rollout:
         self._create_model_and_config(name, package, instances, register_undo, previous=current.config)
         self._try_model(name)
         alarm_names = alarms.put_alarms(account, current.name, self.stage)
-        if not (scaling := self.hosting.scaling):
-            endpoint.update(account, current.name, name, None)
-            return
-        autoscaling.stop_scaling(account, current.name)
-        try:
-            policy = blue_green(instances, alarm_names, self.bake_seconds)
+        serverless = self.hosting.serverless
+        policy = None if serverless else blue_green(instances, alarm_names, self.bake_seconds)
+        with autoscaling.paused(account, current.name, self.hosting.scaling, self.stage):
             endpoint.update(account, current.name, name, policy)
-        finally:
-            autoscaling.start_scaling(account, current.name, scaling, self.stage)
 
     def _create_model_and_config(
         self,
@@ -282,13 +251,7 @@ def undo_on_failure() -> Iterator[RegisterUndo]:
 
 
 def check_updatable(account: Account, stage: str, current: Endpoint, hosting: Hosting) -> None:
-    """Check that an endpoint can be updated to run on other hosting.
-
-    Raises
-    ------
-    EndpointError
-        It is not in service, or only one of the two is serverless.
-    """
+    """Check that an endpoint is in service and would stay serverless, or not serverless."""
     if current.status != "InService":
         reason = f" ({current.failure})" if current.failure else ""
         raise EndpointError(

@@ -23,7 +23,6 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model import storage
 from model.data import dataset
 from model.network.artifact import ARCHIVE
 from model.sagemaker import image
@@ -37,6 +36,7 @@ from model.sagemaker.account import (
     translate_aws_errors,
 )
 from model.sagemaker.registry import METRICS_FILE, SEPARATOR, Candidate
+from model.storage import Storage, write_files
 
 CHANNEL = "training"
 OUTPUT_ARCHIVE = "output.tar.gz"
@@ -67,18 +67,9 @@ class TrainingJobError(Exception):
 class Job:
     """How to train on SageMaker.
 
-    Attributes
-    ----------
-    algorithm
-        ``"ours"`` or ``"built-in"``.
-    instance_type
-        E.g. ``ml.m5.xlarge``; the built-in algorithm needs a GPU.
-    spot
-        Whether to use spare capacity, which is cheaper, may not be available at once, and can be withdrawn.
-    hours
-        The time limit.
-    kms_key
-        Encrypts volumes and the model; ``None`` for AWS's own keys.
+    `algorithm` is ``"ours"`` or ``"built-in"``, which needs a GPU. `spot` uses spare capacity, which is
+    cheaper, may not be available at once, and can be withdrawn. `hours` is the time limit. Without a
+    `kms_key`, AWS's own keys encrypt the volume and the model.
     """
 
     stage: str = "dev"
@@ -101,19 +92,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CompletedJob:
-    """A completed training job.
-
-    Attributes
-    ----------
-    image
-        The container image it ran in.
-    model_url, output_url
-        Where its ``model.tar.gz`` and the archive of its other files are in S3.
-    labels
-        The labels in order, from the job's tags.
-    metrics
-        The final value of each metric.
-    """
+    """A completed training job: its image, its model and its other files in S3, and its final metrics."""
 
     name: str
     image: str
@@ -132,21 +111,8 @@ class CompletedJob:
 def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]) -> None:
     """Train on this machine, in the container that SageMaker would use.
 
-    Parameters
-    ----------
-    data
-        A folder from ``scones data``.
-    out
-        The folder for ``model.tar.gz`` and ``metrics.json``.
-    hyperparameters
-        The options of ``scones train``, by name.
-
-    Raises
-    ------
-    TrainingJobError
-        The SDK is missing, or the training failed.
-    ImageError
-        The container cannot be built.
+    `data` is a folder from ``scones data``, `out` the folder for ``model.tar.gz`` and ``metrics.json``, and
+    `hyperparameters` are the options of ``scones train``.
     """
     with sdk() as (train, _):
         container = image.build(image.native_platform())
@@ -190,16 +156,8 @@ def train_on_sagemaker(
 ) -> CompletedJob:
     """Run a training job, show its log, and download its model.
 
-    Parameters
-    ----------
-    account, job
-        Where and how to train.
-    data
-        A data set in S3, or a folder, which is staged in the workspace bucket first.
-    out
-        The folder for ``model.tar.gz`` and, except for the built-in algorithm, ``metrics.json``.
-    hyperparameters
-        The options of ``scones train``, by name; the built-in algorithm has its own.
+    `data` is a data set in S3, or a folder, which is staged in the workspace bucket first. `hyperparameters`
+    are the options of ``scones train``; the built-in algorithm has its own, and writes no ``metrics.json``.
 
     Raises
     ------
@@ -259,20 +217,15 @@ def train_on_sagemaker(
                 f"aws sagemaker stop-training-job --training-job-name {name}"
             ) from None
         completed = find(account, name)
-        output = None if completed.built_in else _download(account, completed.output_url)
-        _write(out, _download(account, completed.model_url), output)
+        files = Storage(account.s3)
+        output = None if completed.built_in else files.read(completed.output_url)
+        _write(out, files.read(completed.model_url), output)
     return completed
 
 
 @contextmanager
 def sdk() -> Iterator[tuple[Any, Any]]:
-    """Import the SageMaker SDK without its output on stdout; give its modules ``train`` and ``core``.
-
-    Raises
-    ------
-    TrainingJobError
-        The SDK is not installed, or it raised an error.
-    """
+    """Import the SageMaker SDK, and yield its modules ``train`` and ``core``; raise its errors as ours."""
     os.environ.setdefault("SAGEMAKER_USER_CONFIG_OVERRIDE", str(Path(__file__).with_name("sagemaker.yaml")))
     # Validating the role needs IAM permissions that a deployer may not have.
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
@@ -300,15 +253,7 @@ def sdk() -> Iterator[tuple[Any, Any]]:
 
 
 def plan(account: Account, job: Job, data: str) -> dict[str, Any]:
-    """Describe what `train_on_sagemaker` would start, after checking what can be checked without it.
-
-    Raises
-    ------
-    TrainingJobError
-        The data set was not written by ``scones data``.
-    ImageError
-        The project's image is not in ECR.
-    """
+    """Describe what `train_on_sagemaker` would start, after checking what can be checked without it."""
     with translate_aws_errors():
         url, manifest = locate_data(account, data)
         container = f"SageMaker's {BUILT_IN}" if job.built_in else image.uri(account, "linux/amd64")
@@ -328,7 +273,7 @@ def plan(account: Account, job: Job, data: str) -> dict[str, Any]:
 
 
 def stage_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
-    """Copy a data set to S3 unless it is there; return as `locate_data`, and raise the same errors."""
+    """Copy a data set to S3 unless it is there; return its address and its manifest."""
     url, manifest = locate_data(account, data)
     if not data.startswith("s3://"):
         from model.data import staging  # noqa: PLC0415
@@ -338,13 +283,7 @@ def stage_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
 
 
 def locate_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
-    """Return the address in S3 of a data set, or of a folder once it is staged, and its manifest.
-
-    Raises
-    ------
-    TrainingJobError
-        The data set was not written by ``scones data``.
-    """
+    """Return the address in S3 of a data set, or of a folder once it is staged, and its manifest."""
     if not data.startswith("s3://"):
         folder = Path(data)
         dataset.read(folder)
@@ -358,13 +297,11 @@ def locate_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
         return url, json.loads(content)
     url = data.rstrip("/")
     try:
-        return url, json.loads(_download(account, f"{url}/{dataset.MANIFEST}"))
-    except ClientError as error:
-        if is_not_found(error):
-            raise TrainingJobError(
-                f"{data} has no {dataset.MANIFEST}. Stage a data set with: scones data --to {data}"
-            ) from error
-        raise
+        return url, json.loads(Storage(account.s3).read(f"{url}/{dataset.MANIFEST}"))
+    except FileNotFoundError as error:
+        raise TrainingJobError(
+            f"{data} has no {dataset.MANIFEST}. Stage a data set with: scones data --to {data}"
+        ) from error
 
 
 def channels(train: Any, url: str, *, built_in: bool) -> list[Any]:  # noqa: ANN401  the SDK's modules
@@ -406,13 +343,7 @@ def built_in_hyperparameters(manifest: Mapping[str, Any]) -> dict[str, object]:
 
 
 def find(account: Account, name: str) -> CompletedJob:
-    """Look up a completed training job.
-
-    Raises
-    ------
-    TrainingJobError
-        The job does not exist, or has not completed.
-    """
+    """Look up a training job; a `TrainingJobError` if it does not exist or has not completed."""
     try:
         job = account.sagemaker.describe_training_job(TrainingJobName=name)
     except ClientError as error:
@@ -448,11 +379,6 @@ def built_in_candidate(job: CompletedJob) -> Candidate:
     )
 
 
-def _download(account: Account, url: str) -> bytes:
-    bucket, key = storage.split_uri(url)
-    return account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-
 def _write(out: Path, model: bytes, output: bytes | None) -> None:
     """Write a job's model, and the metrics from its output archive, into a folder."""
     files = {ARCHIVE: model}
@@ -461,4 +387,4 @@ def _write(out: Path, model: bytes, output: bytes | None) -> None:
             for member in tar.getmembers():
                 if Path(member.name).name == METRICS_FILE and (metrics := tar.extractfile(member)):
                     files[METRICS_FILE] = metrics.read()
-    storage.write_files(out, files)
+    write_files(out, files)
