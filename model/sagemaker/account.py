@@ -202,11 +202,11 @@ def explain(error: Exception) -> str:
     """Describe an error in one line; an AWS error includes what to do about it."""
     match error:
         case NoRegionError():
-            return "no region: set AWS_DEFAULT_REGION, or `aws configure set region us-east-1`"
+            return "no region: set AWS_REGION, or `aws configure set region us-east-1`"
         case InvalidRegionError():
             return (
                 f"SageMaker is not available in {error.kwargs['region_name']}, according to boto3 "
-                f"{boto3.__version__}: set AWS_DEFAULT_REGION to another region"
+                f"{boto3.__version__}: set AWS_REGION to another region"
             )
         case NoCredentialsError() | PartialCredentialsError():
             return (

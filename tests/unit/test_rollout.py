@@ -763,7 +763,7 @@ def test_every_update_policy_is_valid_for_sagemaker(instances, bake_seconds, can
     ("environment", "reason"),
     [
         ({"AWS_DEFAULT_REGION": "us-esat-1"}, "SageMaker is not available in us-esat-1"),
-        ({"AWS_DEFAULT_REGION": ""}, "no region: set AWS_DEFAULT_REGION"),
+        ({"AWS_DEFAULT_REGION": ""}, "no region: set AWS_REGION"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials"),
     ],
 )
