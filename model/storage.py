@@ -1,7 +1,7 @@
 """Read, write and delete files by path: ``/folder/file`` on this machine, ``s3://bucket/key`` in S3.
 
 Local writes are atomic, and S3 checks the SHA-256 of what it receives. This module imports no AWS library, so
-that what only writes local files starts quickly: whoever uses S3 passes a client.
+that commands which only write local files start quickly: callers that use S3 pass a client.
 """
 
 import base64
@@ -29,7 +29,7 @@ class StorageError(OSError):
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def _explain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -37,28 +37,18 @@ def _storage_errors(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically, and make its folder if need be: readers see the old content or all of the new.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be written.
-    """
-    with _storage_errors(path):
+    """Write a file atomically, and make its folder if need be; raise `StorageError` if that is impossible."""
+    with _explain_errors(path):
         _write_files(path.parent, {path.name: content})
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
     """Write files by name into a folder, made if need be; all are complete before the first is renamed.
 
-    Files named in `stale`, left by an earlier call, are deleted once the new ones are complete.
-
-    Raises
-    ------
-    StorageError
-        The folder cannot be written.
+    `stale` names files of an earlier call, to delete once the new ones are complete. Raises `StorageError` if
+    the folder cannot be written.
     """
-    with _storage_errors(folder):
+    with _explain_errors(folder):
         _write_files(folder, files, stale)
 
 
@@ -77,13 +67,10 @@ def _write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] 
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty draft folder, which takes the place of `folder` when the ``with`` block succeeds.
 
-    Raises
-    ------
-    StorageError
-        The draft or the folder cannot be written.
+    Raises `StorageError` if the draft or the folder cannot be written.
     """
     folder = folder.resolve()
-    with _storage_errors(folder):
+    with _explain_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # next to the folder, because a rename cannot move it from one disk to another
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -112,59 +99,41 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 class Storage:
-    """Files of both kinds, by path; an S3 client is needed only for paths in S3."""
+    """Files on this machine and, with a client, in S3."""
 
-    def __init__(self, s3: "S3Client | None" = None) -> None:
-        self._s3 = s3
-
-    @property
-    def s3(self) -> "S3Client":
-        """The client for paths in S3."""
-        assert self._s3, "paths in S3 need a client"  # noqa: S101
-        return self._s3
+    def __init__(self, s3: Any = None) -> None:  # noqa: ANN401  boto3's client
+        self.s3 = s3
 
     def list_files(self, folder: str) -> list[str]:
-        """Return the paths of all files in a folder or under a prefix, at any depth, sorted.
-
-        Raises
-        ------
-        StorageError
-            There is no such local folder.
-        """
+        """Return the paths of all files in a folder or under a prefix, at any depth, sorted."""
         if is_s3(folder):
             bucket, prefix = split_uri(folder)
-            pages = self.s3.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=f"{prefix}/" if prefix else ""
-            )
+            listing = self.s3.get_paginator("list_objects_v2")
+            pages = listing.paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "")
             return [f"s3://{bucket}/{found['Key']}" for page in pages for found in page.get("Contents", [])]
         if not Path(folder).is_dir():
             raise StorageError(f"No such folder: {folder}")
         return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is no such file or object.
-        """
+        """Return the content of a file; raise `FileNotFoundError` if it is missing, in S3 too."""
         if not is_s3(path):
             return Path(path).read_bytes()
         bucket, key = split_uri(path)
         try:
-            return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            content: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         except self.s3.exceptions.NoSuchKey as error:
             raise FileNotFoundError(f"No such object: {path}") from error
+        return content
 
     def has(self, path: str, content: bytes) -> bool:
-        """Return whether an existing file has this content; of an object, S3's own SHA-256 is compared."""
+        """Return whether an existing file has this content, in S3 by the checksum stored there."""
         if not is_s3(path):
             return Path(path).read_bytes() == content
         bucket, key = split_uri(path)
         # the ETag is not a checksum of an object that is encrypted by KMS or was uploaded in parts
         head = self.s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
-        return head.get("ChecksumSHA256") == _sha256(content)
+        return bool(head.get("ChecksumSHA256") == _sha256(content))
 
     def write(self, path: str, content: bytes) -> str | None:
         """Write a file atomically, or an object with its checksum; return the object's version, if any."""
@@ -172,48 +141,40 @@ class Storage:
             write_file(Path(path), content)
             return None
         bucket, key = split_uri(path)
-        checksum: Any = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(content)}
-        return self.s3.put_object(Bucket=bucket, Key=key, Body=content, **checksum).get("VersionId")
-
-    def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; a versioned bucket keeps the earlier versions. Missing ones are ignored.
-
-        Raises
-        ------
-        StorageError
-            S3 refuses to delete an object.
-        """
-        objects = defaultdict(list)
-        for path in paths:
-            if is_s3(path):
-                bucket, key = split_uri(path)
-                objects[bucket].append({"Key": key})
-            else:
-                Path(path).unlink(missing_ok=True)
-        for bucket, keys in objects.items():
-            delete_objects(self.s3, bucket, keys)
+        checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(content)}
+        put = self.s3.put_object(Bucket=bucket, Key=key, Body=content, **checksum)
+        return str(put["VersionId"]) if "VersionId" in put else None
 
     def overwrite(self, path: str, content: bytes) -> None:
-        """Write a file and leave no earlier version of it in S3."""
-        if not is_s3(path):
-            write_file(Path(path), content)
-            return
+        """Write a file, and in S3 delete its earlier versions."""
         bucket, key = split_uri(path)
-        before = list_versions(self.s3, bucket, key)
-        # without versioning the new object has the same id as the old one: null
-        written = self.write(path, content) or "null"
-        self.delete_versions(bucket, [one for one in before if one["VersionId"] not in {"null", written}])
+        earlier = list_versions(self.s3, bucket, key) if is_s3(path) else []
+        # without versioning, the new object has the same version id as the old one: null
+        current = {"null", self.write(path, content)}
+        self.delete_versions(bucket, [one for one in earlier if one["VersionId"] not in current])
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files; in a versioned bucket, keep their versions. Missing files are ignored."""
+        keys = defaultdict(list)
+        for path in paths:
+            bucket, key = split_uri(path)
+            if is_s3(path):
+                keys[bucket].append({"Key": key})
+            else:
+                Path(path).unlink(missing_ok=True)
+        for bucket, objects in keys.items():
+            delete_objects(self.s3, bucket, objects)
 
     def erase(self, path: str) -> None:
-        """Delete a file, and in S3 all its versions; a missing one is ignored."""
-        if not is_s3(path):
+        """Delete a file, and in S3 all its versions; a missing file is ignored."""
+        if is_s3(path):
+            bucket, key = split_uri(path)
+            self.delete_versions(bucket, list_versions(self.s3, bucket, key))
+        else:
             Path(path).unlink(missing_ok=True)
-            return
-        bucket, key = split_uri(path)
-        self.delete_versions(bucket, list_versions(self.s3, bucket, key))
 
     def delete_versions(self, bucket: str, versions: Iterable[Mapping[str, Any]]) -> None:
-        """Delete versions of objects, as `list_versions` yields them."""
+        """Delete versions of objects, as `list_versions` returns them."""
         for one in versions:
             # one at a time, because DeleteObjects needs the permission to delete current objects as well
             self.s3.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
@@ -236,13 +197,7 @@ def list_prefix_versions(s3: "S3Client", bucket: str, prefix: str) -> Iterator[M
 
 
 def delete_objects(s3: "S3Client", bucket: str, objects: Iterable[Mapping[str, Any]]) -> None:
-    """Delete objects by ``Key``, or versions of them by ``Key`` and ``VersionId``, in batches.
-
-    Raises
-    ------
-    StorageError
-        S3 refuses to delete one.
-    """
+    """Delete objects by ``Key``, or their versions by ``Key`` and ``VersionId``, in batches."""
     for batch in batched(objects, BATCH, strict=False):
         keys: Any = [{name: one[name] for name in ("Key", "VersionId") if name in one} for one in batch]
         answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})

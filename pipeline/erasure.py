@@ -377,9 +377,9 @@ class Files:
         manifest = self.manifest(folder)
         index = dataset.index_name(path.partition("/")[0])
         lines = self.storage.read(f"{folder}/{index}").decode().splitlines(keepends=True)
-        self.storage.overwrite(f"{folder}/{index}", dataset.index_without(lines, path).encode())
+        self.storage.overwrite(f"{folder}/{index}", dataset.remove_from_index(lines, path).encode())
         self.storage.overwrite(
-            f"{folder}/{dataset.MANIFEST}", dataset.manifest_without(manifest, path).encode()
+            f"{folder}/{dataset.MANIFEST}", dataset.remove_from_manifest(manifest, path).encode()
         )
 
     def keep(self, path: str, lines: Sequence[bytes]) -> None:

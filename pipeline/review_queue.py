@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from functions.monitor.capture_analysis.captures import SUFFIX, split_uri
 from model import storage
+from model.labels import split_labels
 from pipeline import queue
 from pipeline.stack import Stack
 
@@ -94,7 +95,7 @@ class ReviewQueue:
     """
 
     def __init__(self, stack: Stack, reviewer: str) -> None:
-        self.labels = tuple(label.strip() for label in stack.output("ClassLabels").split(","))
+        self.labels = split_labels(stack.output("ClassLabels"))
         self.reviewer = reviewer
         self.queue, self.table = stack.output("ReviewQueueUrl"), stack.output("ResultsTableName")
         self.truth_bucket, self.truth_prefix = split_uri(stack.output("GroundTruthUri"))

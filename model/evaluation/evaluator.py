@@ -15,7 +15,7 @@ from model.data.dataset import Dataset
 from model.evaluation.metrics import Answers
 from model.labels import OTHER
 from model.photo import PhotoError
-from model.terminal.progress import counted
+from model.terminal.progress import track
 
 METRICS = "metrics.json"
 
@@ -139,7 +139,7 @@ def ask(subject: Subject, photos: Dataset, folder: Path) -> Answers:
         A photo cannot be read, or an answer has not one number for each label.
     """
     answers, seconds = [], []
-    for path in counted(photos.paths, len(photos.paths), "Asking"):
+    for path in track(photos.paths, len(photos.paths), "Asking"):
         photo = _read(path)
         started = time.perf_counter()
         try:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from botocore.exceptions import ClientError
 
+from model.labels import LABEL
 from model.network import artifact
 from model.network.artifact import Description
 from model.sagemaker.account import PROJECT, Account, is_not_found, paginate, tags
@@ -20,7 +21,6 @@ GROUP = PROJECT
 METRICS_FILE = "metrics.json"
 SEPARATOR = "/"
 """Separates labels in the registry and in tags, where commas are not allowed; see `check_labels`."""
-LABEL = re.compile(r"\w[\w .+-]*")
 MAX_VALUE_LENGTH = 256
 """Characters of a value in the registry and in a tag."""
 

@@ -9,7 +9,7 @@ import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
-from model.terminal.progress import counting
+from model.terminal.progress import progress_bar
 from pipeline.backfill import account, follow, photos_under, running, start
 from pipeline.stack import find, stack_option
 
@@ -66,7 +66,7 @@ def command(
             click.echo(json.dumps(found) if as_json else foreseen(found))
             return
         execution = running(target, prefix) or start(target, prefix, concurrency, tolerate)
-        with counting() as progress:
+        with progress_bar() as progress:
             try:
                 follow(target, execution, progress)
                 stopped = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from model.labels import split_labels
 from pipeline.monitoring.metrics import as_baseline, load
 from pipeline.monitoring.report import METRICS, REPORT, write
 
@@ -152,7 +153,7 @@ def command(
     shown = ground_truth.read_truth(truth) if truth else None
     window = Window(
         threshold=threshold if threshold is not None else known.threshold if known else THRESHOLD,
-        labels=split(labels) if labels else known.labels if known else (),
+        labels=split_labels(labels) if labels else known.labels if known else (),
         sample_size=sample_size,
         least_confident_size=metrics.SHOWN,
         keep_names=bool(shown),
@@ -175,11 +176,6 @@ def command(
             click.echo(line)
     if fail_on_drift and report.drifted:
         raise click.exceptions.Exit(DRIFTED)
-
-
-def split(labels: str) -> list[str]:
-    """Return labels that are separated by commas."""
-    return [label.strip() for label in labels.split(",")]
 
 
 def summary(report: Monitoring) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from model.sagemaker.account import translate_aws_errors
-from model.terminal.progress import counting
+from model.terminal.progress import progress_bar
 from pipeline.replay import replay
 from pipeline.stack import find, stack_option
 
@@ -34,7 +34,7 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
       1  a message is no input of this pipeline and stays in the queue, or a failure
       2  the command was called wrongly
     """  # noqa: D301  click reads \b as a character
-    with translate_aws_errors(), counting() as progress:
+    with translate_aws_errors(), progress_bar() as progress:
         pipeline = find(stack)
         account = replay(pipeline, progress, dry_run=dry_run)
     if as_json:

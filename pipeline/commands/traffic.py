@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from model.sagemaker.account import translate_aws_errors
-from model.terminal.progress import counting
+from model.terminal.progress import progress_bar
 from pipeline.load_test import PREFIX, Report, Traffic, delete, planned
 from pipeline.stack import find, stack_option
 
@@ -91,7 +91,7 @@ def command(
     """  # noqa: D301  click reads \b as a character
     if bad + other > 1:
         raise click.UsageError("--bad and --other are shares of the same photos: together at most 1")
-    with translate_aws_errors(), counting() as progress:
+    with translate_aws_errors(), progress_bar() as progress:
         target = find(stack)
         prefix = f"{PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{random.randbytes(3).hex()}/"  # noqa: S311  a name
         sent = planned(prefix, burst, photos, bad=bad, other=other, duplicates=duplicates)

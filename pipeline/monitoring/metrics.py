@@ -294,7 +294,7 @@ def monitor(
     truth
         What photos show, by their inferences' ids: a label, or its number.
     """
-    if baseline and sample.features is not None and (space := FeatureSpace.of(baseline)):
+    if baseline and sample.features is not None and (space := FeatureSpace.from_baseline(baseline)):
         sample = Sample(sample.answers, sample.look, sample.features, space.distance(sample.features))
     compared = drift.features(window, {name: values.tolist() for name, values in sample.numbers.items()})
     at, confidence, label = np.array(window.at), np.array(window.confidence), np.array(window.label)
@@ -544,7 +544,7 @@ def load(model: Path, baseline: Baseline | None) -> Classifier:
     from model.training.baseline import FeatureSpace  # noqa: PLC0415
 
     classifier = Classifier.load(model)
-    space = FeatureSpace.of(baseline) if baseline else None
+    space = FeatureSpace.from_baseline(baseline) if baseline else None
     if space and space.graph_sha256 != classifier.description.graph_sha256:
         raise BaselineError(
             f"the baseline is of another model than {model}: give its own, or leave --model out"
@@ -570,8 +570,8 @@ def as_baseline(report: Monitoring, sample: Sample, classifier: Classifier | Non
         labels=report.labels,
         threshold=report.threshold,
         confidence=np.array(report.window.confidence),
-        answered=np.array(report.window.label),
-        look=sample.look,
+        predicted=np.array(report.window.label),
+        properties=sample.look,
         features=sample.features,
         graph_sha256=described.graph_sha256 if described else "",
     )

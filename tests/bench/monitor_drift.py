@@ -90,7 +90,7 @@ def answered(
         picture = change(varied(Image.open(chance.choice(files)).convert("RGB"), chance))
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=90)
-        sent = baseline.sent(file.getvalue(), classifier.description.input_size)
+        sent = baseline.serialize_photo(file.getvalue(), classifier.description.input_size)
         pixels = read_pixels(sent, classifier.description.input_size)[np.newaxis]
         answers.append(classifier.probabilities(pixels)[0])
         features.append(classifier.features(pixels)[0])
@@ -119,8 +119,8 @@ def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
         labels=classifier.description.labels,
         threshold=classifier.description.threshold,
         confidence=pool.probabilities.max(axis=1),
-        answered=pool.probabilities.argmax(axis=1),
-        look=dict(zip(PROPERTIES, pool.look.T, strict=True)),
+        predicted=pool.probabilities.argmax(axis=1),
+        properties=dict(zip(PROPERTIES, pool.look.T, strict=True)),
         features=pool.features,
     )
 
@@ -131,7 +131,9 @@ def compared(pool: Pool, known: Baseline, *, seen: bool) -> dict[str, Drift]:
     numbers = {"confidence": confidence.tolist()}
     numbers |= dict(zip(PROPERTIES, pool.look.T.tolist(), strict=True))
     if seen:
-        numbers["feature_distance"] = baseline.FeatureSpace.of(known).distance(pool.features).tolist()
+        numbers["feature_distance"] = (
+            baseline.FeatureSpace.from_baseline(known).distance(pool.features).tolist()
+        )
     by_label = np.bincount(answers, minlength=len(known.labels)).tolist()
     under = int((confidence < known.threshold).sum())
     found = Features(numbers, drift.categories(dict(zip(known.labels, by_label, strict=True)), under))

@@ -45,7 +45,7 @@ def data_set(tmp_path):
         "counts": {"train": {"bicycle": 2, "other": 1}, "test": {"bicycle": 0, "other": 1}},
         "sha256": {name: hashlib.sha256(name.encode()).hexdigest() for name in names},
     }
-    (tmp_path / dataset.MANIFEST).write_text(dataset.manifest_text(manifest))
+    (tmp_path / dataset.MANIFEST).write_text(dataset.format_manifest(manifest))
     return tmp_path
 
 

@@ -331,7 +331,7 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]] * 10)
     features = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
 
-    made = baseline.of_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
+    made = baseline.from_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
     storage.write_file(tmp_path / baseline.FILE, made.text().encode())
 
     assert baseline.read(tmp_path) == made
@@ -360,9 +360,9 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
 def test_a_baseline_stays_small_and_keeps_the_distribution():
     values = np.random.default_rng(1).normal(size=100_000)
 
-    kept = baseline.thinned(values)
+    kept = baseline.sample_quantiles(values)
 
-    assert len(kept) == baseline.KEPT
+    assert len(kept) == baseline.MAX_VALUES
     assert drift.kolmogorov_smirnov(kept, values[:5000].tolist())[0] < 0.03
 
 
@@ -381,8 +381,8 @@ def test_there_is_no_baseline_of_nothing():
             labels=["a", "b"],
             threshold=0.5,
             confidence=np.zeros(0),
-            answered=np.zeros(0, int),
-            look={},
+            predicted=np.zeros(0, int),
+            properties={},
         )
 
 

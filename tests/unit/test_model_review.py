@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from moto import mock_aws
 
-from model.data.reviewed_photos import ReviewedError, fetched
+from model.data.reviewed_photos import ReviewedError, fetch
 from pipeline import review_queue, sample_images
 from pipeline.commands import review
 from pipeline.review_page import SKIP, SPOILT, keys
@@ -350,7 +350,7 @@ def test_reviewed_photos_train_the_next_model(pipeline, ada, tmp_path):
     done = CliRunner().invoke(cli, ["data", *map(str, options), "s3://uploads/ground-truth"])
 
     assert done.exit_code == 0, done.output
-    assert "s3://uploads/uploads/2.jpg, which has been deleted" in done.output
+    assert "s3://uploads/uploads/2.jpg (has been deleted)" in done.output
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
     assert sum(counts["train"].values()) == 4
     assert counts["train"]["other"] == 1
@@ -361,7 +361,7 @@ def test_of_two_answers_about_the_same_photo_the_later_one_trains(pipeline, ada,
         pipeline.upload(f"uploads/{number}.jpg", str(number))
         ada.answer(ada.take(), label)
 
-    with fetched("s3://uploads/ground-truth") as found:
+    with fetch("s3://uploads/ground-truth") as found:
         files = [file.relative_to(found.folder).parts[0] for file in found.folder.rglob("*.jpg")]
 
     assert files == ["motorcycle"]
@@ -378,7 +378,10 @@ def test_of_two_answers_about_the_same_photo_the_later_one_trains(pipeline, ada,
 def test_a_record_of_somebody_elses_is_refused(pipeline, record):
     pipeline.s3.put_object(Bucket="uploads", Key="ground-truth/a.jsonl", Body=json.dumps(record))
 
-    with pytest.raises(ReviewedError, match=r"a\.jsonl:1 is no record"), fetched("s3://uploads/ground-truth"):
+    with (
+        pytest.raises(ReviewedError, match=r"a\.jsonl:1 is not a ground-truth record"),
+        fetch("s3://uploads/ground-truth"),
+    ):
         pass
 
 

@@ -67,8 +67,8 @@ def known(s3, monkeypatch):
         labels=captures.LABELS,
         threshold=0.8,
         confidence=answers.max(axis=1),
-        answered=answers.argmax(axis=1),
-        look=baseline.look(PHOTOS * 20),
+        predicted=answers.argmax(axis=1),
+        properties=baseline.measure_properties(PHOTOS * 20),
     )
     s3.put_object(Bucket="captures", Key="baseline.json", Body=made.text().encode())
     monkeypatch.setenv("BASELINE_URI", "s3://captures/baseline.json")
