@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from model.sagemaker.account import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         DeploymentConfigTypeDef,
         ProductionVariantTypeDef,
     )
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 POLL_SECONDS = 10.0
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack"}
@@ -341,27 +342,28 @@ def delete_model(account: Account, name: str) -> None:
     ignore_missing(lambda: account.sagemaker.delete_model(ModelName=name))
 
 
-def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> list[float]:
-    """Return an endpoint's probabilities for a photo, requested and parsed as the pipeline does it.
+def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_type: str) -> list[float]:
+    """Send a photo to an endpoint as the pipeline does, and read the answer as the pipeline does.
 
     Raises
     ------
     EndpointError
-        The endpoint fails, or its answer is not a list of probabilities.
+        The endpoint does not exist, fails, or answers with something other than probabilities.
     """
     from functions.classify.app import EndpointAnswerError, probabilities  # noqa: PLC0415  makes a client
 
     try:
-        answer = account.runtime.invoke_endpoint(
+        answer = runtime.invoke_endpoint(
             EndpointName=endpoint, ContentType=content_type, Accept="application/json", Body=photo
         )
         return probabilities(answer["Body"].read())
     except EndpointAnswerError as error:
-        raise EndpointError(f"{endpoint} gives an unusable answer: {error}") from error
-    except ClientError as error:
-        if is_not_found(error):
+        raise EndpointError(f"{endpoint} did not answer with a list of probabilities: {error}") from error
+    except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and is_not_found(error):
+            region = runtime.meta.region_name
             raise EndpointError(
-                f"No such endpoint in {account.region}: {endpoint}. List them with: scones status."
+                f"No such endpoint in {region}: {endpoint}. List them with: scones status."
             ) from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error
 
@@ -379,6 +381,7 @@ def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list
             reduced = serialize(io.BytesIO(photo), size)
         except RejectedError as error:
             raise PhotoError(error.detail) from error
-        return ask(account, endpoint, base64.b64decode(reduced["image_data"]), reduced["content_type"])
+        body = base64.b64decode(reduced["image_data"])
+        return ask(account.runtime, endpoint, body, reduced["content_type"])
 
     return classify

@@ -33,7 +33,7 @@ def smoke_test(
     """
     sample = json.loads(SAMPLE.read_bytes())
     photo = base64.b64decode(sample["image_data"])
-    answer = ask(account, endpoint, photo, sample["content_type"])
+    answer = ask(account.runtime, endpoint, photo, sample["content_type"])
     if len(answer) != labels:
         raise EndpointError(f"{endpoint} returns {len(answer)} probabilities for {labels} labels")
     if classify is None:
