@@ -15,7 +15,7 @@ with atheris.instrument_imports(include=["functions", "PIL"]):
     from functions.serialize.app import Reason, RejectedError, serialize
 
 from tests import bad_photos
-from tests.account import note
+from tests.photo_ledger import record_figures
 
 FOLDER = Path(__file__).parents[1] / ".local" / "fuzz"
 REASONS = get_args(Reason.__value__)
@@ -43,7 +43,7 @@ def main() -> None:
         if len(content) <= LONGEST:
             (seeds / name.replace("/", "-")).write_bytes(content)
     (runs,) = sys.argv[1:]
-    note(fuzzed_files=int(runs))
+    record_figures(fuzzed_files=int(runs))
     limits = [f"-runs={runs}", f"-max_len={LONGEST}", "-timeout=30", "-rss_limit_mb=1024", "-seed=1"]
     atheris.Setup(
         [sys.argv[0], *limits, f"-artifact_prefix={FOLDER}/", "-print_final_stats=1", str(seeds)], one_outcome

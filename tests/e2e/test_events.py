@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from local.stack import Stack
 from pipeline import sample_images
-from pipeline.stack import find
+from pipeline.stack import find_stack
 from pipeline.subscription import PROBE, subscribed
 from tests.conftest import ROOT
 
@@ -57,8 +57,10 @@ def published(stack: Stack, subscriber: str) -> dict[str, dict[str, Any]]:
     """The event that each of the files led to, by its name."""
     bus, found = stack.outputs["ResultsBusName"], dict[str, dict[str, Any]]()
     pattern = {"source": ["scones.vehicle-classifier", PROBE], "detail": {"key": [{"prefix": PREFIX}]}}
-    with subscribed(find(str(stack.description)), f"schemas-{time.time_ns()}", {bus: pattern}) as hearing:
-        hearing.wait_until_heard({bus: {"key": PREFIX}})
+    with subscribed(
+        find_stack(str(stack.description)), f"schemas-{time.time_ns()}", {bus: pattern}
+    ) as hearing:
+        hearing.wait_until_active({bus: {"key": PREFIX}})
         for name, content in FILES.items():
             stack.client("s3").put_object(
                 Bucket=stack.outputs["UploadBucketName"], Key=PREFIX + name, Body=content

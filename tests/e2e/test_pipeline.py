@@ -14,7 +14,7 @@ from boto3.dynamodb.types import TypeDeserializer
 from local import demo
 from local.stack import Stack
 from pipeline import sample_images
-from pipeline.stack import find
+from pipeline.stack import find_stack
 from pipeline.subscription import PROBE, Subscription, subscribed
 from tests import photos
 
@@ -117,9 +117,9 @@ def routing(stack) -> Iterator[Subscriber]:
     bus = stack.outputs["ResultsBusName"]
     pattern = {"source": ["scones.vehicle-classifier", PROBE]}
     with subscribed(
-        find(str(stack.description)), f"routing-{time.time_ns()}", {bus: pattern}
+        find_stack(str(stack.description)), f"routing-{time.time_ns()}", {bus: pattern}
     ) as subscription:
-        subscription.wait_until_heard({bus: {}})
+        subscription.wait_until_active({bus: {}})
         yield Subscriber(subscription)
 
 
