@@ -201,13 +201,13 @@ def test_the_notebook_runs_with_an_endpoint_of_sagemaker(stack, aws_calls, aws, 
     for_make = stack._environment() | {"ARCHITECTURE": "x86_64"}
     monkeypatch.setattr(subprocess, "run", partial(subprocess.run, env=for_make))
     shown: list[object] = []
-    known: dict[str, Any] = {"display": shown.append}
+    namespace: dict[str, Any] = {"display": shown.append}
 
     try:
         for cell in nbformat.read(ROOT / "model" / "walkthrough.ipynb", as_version=4).cells:
             if cell.cell_type == "code":
-                exec(compile(cell.source, cell.id, "exec"), known)
-            if "train.command" in cell.source:  # what SageMaker does: serve this model, and capture data
+                exec(compile(cell.source, cell.id, "exec"), namespace)
+            if 'cli(["train"' in cell.source:  # what SageMaker does: serve this model, and capture data
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(local.stack, "CAPTURE_URI", workspace)
                     patch.setattr(subprocess, "run", subprocess.run.func)
@@ -216,11 +216,11 @@ def test_the_notebook_runs_with_an_endpoint_of_sagemaker(stack, aws_calls, aws, 
         monkeypatch.undo()
         stack.serve(None)
 
-    assert known["told"]["EndpointName"].startswith("scones-unlimited-dev-")
-    assert known["told"]["CaptureUri"] == workspace
-    assert {one.outcome for one in known["outcomes"]} <= {"accepted", "needs_review"}
-    assert known["tally"].records == len(known["sent"]) + 1
-    assert "sharpness" in known["report"].drifted
+    assert namespace["parameters"]["EndpointName"].startswith("scones-unlimited-dev-")
+    assert namespace["parameters"]["CaptureUri"] == workspace
+    assert {one.outcome for one in namespace["outcomes"]} <= {"accepted", "needs_review"}
+    assert namespace["tally"].records == len(namespace["sent"]) + 1
+    assert "sharpness" in namespace["report"].drifted
     assert len(shown) == 3
     assert remaining_in_moto() == {}
     assert not (ROOT / FILE).exists()
