@@ -235,7 +235,7 @@ def undo_on_failure() -> Iterator[RegisterUndo]:
         yield register
     except KeyboardInterrupt:
         endpoint.console.print(
-            f"Interrupted. In AWS there remains: {', '.join(existing) or 'nothing new'}. "
+            f"Interrupted. Left in AWS: {', '.join(existing) or 'nothing new'}. "
             "Delete everything with: scones destroy.",
             soft_wrap=True,
             highlight=False,
