@@ -39,7 +39,7 @@ def _model(path: Path | None) -> Asked:
 
 def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
     from model.sagemaker.account import connect, translate_aws_errors  # noqa: PLC0415  as above
-    from model.sagemaker.endpoint import asking, served  # noqa: PLC0415  as above
+    from model.sagemaker.endpoint import asking, served_model  # noqa: PLC0415  as above
 
     account = connect()
     if labels and threshold is not None:
@@ -48,7 +48,7 @@ def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
         own_labels = split_labels(labels)
         return Asked(asking(account, name, SIZE), own_labels, threshold)
     with translate_aws_errors():
-        known = served(account, name)
+        known = served_model(account, name)
     return Asked(asking(account, name, known.input_size), known.labels, known.threshold)
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts, TimeWindow
 from model.data import dataset
-from model.sagemaker.account import ROLES_STACK, described, explain, outputs_of
+from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, is_s3, list_versions
 from pipeline.queue import approximate_in_flight, receive_all
 from pipeline.stack import Stack
@@ -174,7 +174,7 @@ def identify(stack: Stack, bucket: str, key: str) -> PhotoIdentity:
 
 def stack_parameters(stack: Stack) -> dict[str, str]:
     """Return the parameters that a stack was deployed with, by name."""
-    description = described(stack.client("cloudformation"), stack.name) or {}
+    description = describe_stack(stack.client("cloudformation"), stack.name) or {}
     return {one["ParameterKey"]: one["ParameterValue"] for one in description.get("Parameters", [])}
 
 
@@ -257,8 +257,8 @@ def _own_captures(stack: Stack, identity: PhotoIdentity) -> list[str]:
 
 def _own_data(stack: Stack) -> list[str]:
     """Return where the account's training data is staged, if anywhere."""
-    roles = described(stack.client("cloudformation"), ROLES_STACK)
-    bucket = outputs_of(roles).get("WorkspaceBucketName") if roles else None
+    roles = describe_stack(stack.client("cloudformation"), ROLES_STACK)
+    bucket = stack_outputs(roles).get("WorkspaceBucketName") if roles else None
     return [f"s3://{bucket}/data"] if bucket else []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from model.sagemaker.account import PATIENT, connect, described, outputs_of
+from model.sagemaker.account import RETRY_CONFIG, connect, describe_stack, stack_outputs
 
 DESCRIPTION = Path(__file__).parents[1] / ".local" / "stack.json"
 """The file in which `make up` describes the local stack: its addresses and outputs."""
@@ -39,7 +39,7 @@ class Stack:
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
         """Return boto3's client of a service."""
         if service not in self._clients:
-            config = PATIENT.merge(NO_HOST_PREFIX) if self.endpoint_url else PATIENT
+            config = RETRY_CONFIG.merge(NO_HOST_PREFIX) if self.endpoint_url else RETRY_CONFIG
             self._clients[service] = self.session.client(  # type: ignore[call-overload]
                 service, endpoint_url=self.endpoint_url, config=config
             )
@@ -80,12 +80,12 @@ def find_stack(name: str | None) -> Stack:
     if name is None or name.endswith(".json"):
         return _read_local_stack(Path(name) if name else DESCRIPTION)
     account = connect()
-    stack = described(account.cloudformation, name)
+    stack = describe_stack(account.cloudformation, name)
     if stack is None:
         raise StackError(
             f"No such stack in account {account.id}, {account.region}: {name}. Deploy it with: make deploy"
         )
-    outputs = outputs_of(stack)
+    outputs = stack_outputs(stack)
     if "StateMachineArn" not in outputs:
         raise StackError(
             f"Stack {name} has no output StateMachineArn: it is another project's, or not deployed yet."

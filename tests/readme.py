@@ -23,7 +23,7 @@ TRAIN, UP, DRIFT, DOWN = ("make train DATA=~/Pictures/ours", "make up", "make dr
 ROLES, DEPLOY = "make roles", "make deploy STAGE=dev"
 """Run as they stand, but on the emulator."""
 IMAGE, MODEL = ".venv/bin/scones image --push", ".venv/bin/scones deploy"
-"""Tried with --dry-run, as no SageMaker or ECR is here; test_sagemaker_life.py has them do it, on moto."""
+"""Run with --dry-run, because there is no SageMaker or ECR; test_sagemaker_lifecycle.py runs them on moto."""
 UPLOAD = "aws s3 cp photo.jpg s3://<UploadBucketName>/uploads/"
 """Not run: the AWS CLI is not the project's. The photo is put there all the same."""
 DESTROY = "make destroy STAGE=dev"

@@ -177,7 +177,7 @@ def ask(command: str, *more: str) -> str:
 def test_the_container_and_the_endpoint_can_be_tried_first(account):
     address = image.uri(account, "linux/amd64")
     assert f"push it as {address}" in ask(readme.IMAGE, "--dry-run")
-    image.make_repository(account)
+    image.create_repository(account)
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
     account.ecr.put_image(
         repositoryName=image.REPOSITORY,
@@ -185,7 +185,7 @@ def test_the_container_and_the_endpoint_can_be_tried_first(account):
         imageTag=image.tag("linux/amd64"),
     )
 
-    assert ask(readme.IMAGE, "--dry-run") == f"{address} is there.\n"
+    assert ask(readme.IMAGE, "--dry-run") == f"{address} exists.\n"
     assert ask(readme.MODEL, "--dry-run").startswith("Would create an endpoint (account 123456789012")
 
 
