@@ -4,8 +4,6 @@ boto3 throughout: the SageMaker SDK (3.27) has no deployment guardrails, and sen
 wrongly (aws/sagemaker-core#225).
 """
 
-import base64
-import io
 import re
 import secrets
 import time
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
         DeploymentConfigTypeDef,
         ProductionVariantTypeDef,
     )
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 
 POLL_SECONDS = 10.0
@@ -396,45 +395,27 @@ def delete_model(account: Account, name: str) -> None:
     ignore_missing(lambda: account.sagemaker.delete_model(ModelName=name))
 
 
-def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> list[float]:
-    """Ask an endpoint about a photo as the pipeline does, and take its answer apart as the pipeline does.
+def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_type: str) -> list[float]:
+    """Send a photo to an endpoint as the pipeline does, and read the answer as the pipeline does.
 
     Raises
     ------
     EndpointError
-        It answers with something else than probabilities, or refuses.
+        The endpoint does not exist, fails, or answers with something other than probabilities.
     """
     from functions.classify.app import EndpointAnswerError, probabilities  # noqa: PLC0415  makes a client
 
     try:
-        answer = account.runtime.invoke_endpoint(
+        answer = runtime.invoke_endpoint(
             EndpointName=endpoint, ContentType=content_type, Accept="application/json", Body=photo
         )
         return probabilities(answer["Body"].read())
     except EndpointAnswerError as error:
-        raise EndpointError(f"{endpoint} answers with {error}") from error
-    except ClientError as error:
-        if is_gone(error):
-            raise EndpointError(f"there is no endpoint {endpoint} in {account.region}") from error
+        raise EndpointError(f"{endpoint} did not answer with a list of probabilities: {error}") from error
+    except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and is_gone(error):
+            raise EndpointError(f"there is no endpoint {endpoint} in {runtime.meta.region_name}") from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error
-
-
-def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list[float]]:
-    """Return what asks an endpoint about a photo, reduced to `size` x `size` pixels as the pipeline does it.
-
-    What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
-    """
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
-    from model.photo import PhotoError  # noqa: PLC0415  Pillow
-
-    def classify(photo: bytes) -> list[float]:
-        try:
-            reduced = serialize(io.BytesIO(photo), size)
-        except RejectedError as error:
-            raise PhotoError(error.detail) from error
-        return ask(account, endpoint, base64.b64decode(reduced["image_data"]), reduced["content_type"])
-
-    return classify
 
 
 class Undo:

@@ -36,7 +36,7 @@ def smoke_test(
     """
     sample = json.loads(SMOKE_PHOTO.read_bytes())
     photo = base64.b64decode(sample["image_data"])
-    answer = ask(account, endpoint, photo, sample["content_type"])
+    answer = ask(account.runtime, endpoint, photo, sample["content_type"])
     if len(answer) != labels:
         raise EndpointError(f"{endpoint} gives {len(answer)} probabilities for {labels} labels")
     if expected is None:

@@ -27,8 +27,7 @@ from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack, parameters
 from model.network.classifier import Classifier
 from model.training import baseline
 from pipeline import sample_images
-from pipeline.monitoring import metrics
-from pipeline.monitoring import metrics as monitoring
+from pipeline.monitoring import analysis
 from tests import captures
 from tests.conftest import ROOT
 
@@ -158,10 +157,10 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     known = stack.home / baseline.FILE
     captures.write(stack.home / "good", captures.records(300, day, chance), chance)
     window = Window(0.8, captures.LABELS, sample_size=300)
-    tally = monitoring.gather(str(stack.home / "good"), monitoring.TimeWindow(), window)
-    sample = monitoring.measure(window, None, 0)
-    report = monitoring.monitor("good", monitoring.TimeWindow(), window, tally, sample)
-    baseline.write(known, metrics.as_baseline(report, sample, None))
+    tally = analysis.read_captures(str(stack.home / "good"), analysis.TimeWindow(), window)
+    sample = analysis.measure_photos(window)
+    report = analysis.analyse_window("good", analysis.TimeWindow(), window, tally, sample)
+    baseline.write(known, analysis.make_baseline(report))
     stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(known))
 
     dark = [
