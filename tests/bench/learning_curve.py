@@ -33,7 +33,7 @@ EACH = (10, 20, 40, 80, 160, 320)
 """Photos of a label to learn from; the last training of all leaves out a tenth, in turn."""
 PRECISION = 0.99
 COLOURS = {"right": BLUE, "accepted": AMBER, "accepted_right": TEAL}
-NAMES = {"right": "right", "accepted": "accepted", "accepted_right": "right of the accepted"}
+NAMES = {"right": "accuracy", "accepted": "coverage", "accepted_right": "selective precision"}
 PLOT = ROOT / "docs" / "learning-curve.svg"
 
 
