@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,6 +38,10 @@ STYLE: dict[Any, Any] = {
     "ytick.color": SOFT,
     "text.color": SOFT,
     "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "legend.columnspacing": 1.1,
+    "legend.handlelength": 1.2,
+    "legend.handletextpad": 0.5,
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
     "figure.constrained_layout.use": True,
@@ -53,15 +58,7 @@ def draw(plot: Callable[..., None], *data: object, size: tuple[float, float] = S
 
 def legend_above(axes: Axes) -> None:
     """Put the legend in a row above the axes, where it hides no data."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=4,
-        borderaxespad=0.2,
-        handlelength=1.2,
-        columnspacing=1.1,
-        handletextpad=0.5,
-    )
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
 
 
 def png(figure: Figure) -> bytes:
@@ -69,7 +66,7 @@ def png(figure: Figure) -> bytes:
     return _saved(figure, "png", dpi=144)
 
 
-def svg(figure: Figure, name: str, description: str) -> str:
+def svg(figure: Figure, name: str, description: str) -> Markup:
     """Render an SVG element for a page made from ``page.html``, which defines the colours.
 
     Parameters
@@ -82,7 +79,8 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", _svg(figure))
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     text = re.sub(r'\b(id="|href="#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{html.escape(description)}"', 1)
+    return Markup(text)  # noqa: S704  Matplotlib has escaped its text
 
 
 def svg_file(figure: Figure) -> bytes:
@@ -96,10 +94,10 @@ def svg_file(figure: Figure) -> bytes:
 
 
 def _svg(figure: Figure) -> str:
-    figure.patch.set_visible(False)
     for artist in figure.findobj():
         artist.set_clip_on(False)  # nothing lies outside the axes; a clip path would be one more id
-    text = _saved(figure, "svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))).decode()
+    without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    text = _saved(figure, "svg", transparent=True, metadata=without_metadata).decode()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     for name, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--{name})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +12,10 @@ import click
 
 from model.labels import split_labels
 from model.predictor import Predictor, predict
+from model.terminal.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-PROGRESS_DELAY = 2
-"""Seconds before a progress bar appears."""
 
 
 @click.command("predict")
@@ -85,7 +82,8 @@ def command(
     if threshold is not None:
         predictor = replace(predictor, threshold=threshold)
     rejected = False
-    for photo in _with_progress(photos):
+    # If stdout is a terminal, the printed lines already show the progress.
+    for photo in photos if sys.stdout.isatty() else counted(photos, len(photos), "Classifying"):
         prediction = predict(predictor, photo)
         click.echo(json.dumps(prediction))
         rejected |= prediction["decision"] == "rejected"
@@ -106,23 +104,3 @@ def _find_photos(paths: Sequence[Path]) -> Iterator[Path]:
                 f"{path} contains no photos (files ending in {', '.join(sorted(SUFFIXES))})"
             )
         yield from photos
-
-
-def _with_progress(photos: Sequence[Path]) -> Iterator[Path]:
-    from rich.console import Console  # noqa: PLC0415  --help must stay fast
-    from rich.progress import Progress  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    # If stdout is a terminal, the printed lines already show the progress.
-    hidden = sys.stdout.isatty() or not console.is_terminal
-    progress = Progress(console=console, transient=True, redirect_stdout=False, disable=hidden)
-    task = progress.add_task("Classifying", total=len(photos))
-    started = time.monotonic()
-    try:
-        for photo in photos:
-            yield photo
-            progress.advance(task)
-            if time.monotonic() - started > PROGRESS_DELAY:
-                progress.start()
-    finally:
-        progress.stop()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
+from model import charts
 from model.charts import BLUE, PAPER, RED, SOFT, legend_above
 from model.evaluation import statistics
 
@@ -14,9 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from model.evaluation.metrics import Evaluation
     from model.evaluation.statistics import Bin
+
+
+def draw(evaluation: Evaluation) -> dict[str, Figure]:
+    """Draw both plots; without photos of vehicles there is no ``risk``."""
+    figures = {"reliability": charts.draw(reliability, evaluation.calibration.bins)}
+    if evaluation.selection.risk:
+        figures["risk"] = charts.draw(risk_coverage, evaluation)
+    return figures
 
 
 def reliability(axes: Axes, bins: Sequence[Bin]) -> None:

@@ -40,7 +40,10 @@ def counting(console: Console | None = None) -> Progress:
         RateColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # stdout is left alone: it may be a pipe while stderr is the terminal
+    return Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
+    )
 
 
 def counted[T](things: Iterable[T], total: int, doing: str, console: Console | None = None) -> Iterator[T]:

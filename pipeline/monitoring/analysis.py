@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from model.network.classifier import Classifier
 
 GALLERY = 12
-"""Number of photos shown: of the least confident, and of the farthest from the baseline."""
+"""Number of photos on the page: of the least confident, and of the farthest from the baseline."""
 MAX_SLICES = 24
 MIN_VALUES = 30
 """Minimum number of values in a slice to compare with the baseline; with fewer, chance decides."""
@@ -42,31 +42,10 @@ class MonitoringError(Exception):
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo on the page; `note` says why it is there, and `file` is its content."""
-
-    name: str
-    label: str
-    confidence: float
-    accepted: bool
-    note: str
-    file: bytes
-
-
-@dataclass(frozen=True)
 class Slice:
-    """A part of the time window.
+    """A part of the time window: `accepted` of `n` answers, and the 10%, 50% and 90% quantiles of confidence.
 
-    Attributes
-    ----------
-    accepted, n
-        Number of accepted answers, and of all answers.
-    confidence
-        The 10%, 50% and 90% quantiles.
-    by_label
-        Number of answers by label.
-    drift
-        By feature, if the slice has enough values of it.
+    `drift` has the features that the slice has enough values of.
     """
 
     start: datetime
@@ -126,16 +105,10 @@ class MonitoringReport:
         The requested time window; where it is open, the time of the first or last answer.
     model
         The baseline's model, if there is a baseline.
-    features
-        The values that were compared with the baseline.
-    sample
-        The photos that were measured.
-    drift
-        By feature, for the whole window.
     since
         For each feature that drifted in some slice, the start of the first such slice.
-    estimated_accuracy
-        Estimated from the confidence, without labels.
+    farthest
+        The sampled photos that are farthest from the baseline, each with its distance in words.
     """
 
     source: str
@@ -151,8 +124,7 @@ class MonitoringReport:
     estimated_accuracy: Interval | None
     labelled: Labelled | None
     slices: list[Slice]
-    least_confident: list[Photo]
-    farthest: list[Photo]
+    farthest: list[tuple[Answer, str]]
 
     @property
     def drifted(self) -> list[str]:
@@ -282,8 +254,7 @@ def analyse_window(
         estimated_accuracy=estimate(window.confidence),
         labelled=_labelled(window, truth) if truth else None,
         slices=slices,
-        least_confident=[_photo(window, answer) for answer in window.least_confident],
-        farthest=list(_farthest(window, sample, baseline)) if baseline else [],
+        farthest=list(_farthest(sample, baseline)) if baseline else [],
     )
 
 
@@ -371,15 +342,15 @@ def _number(label: str) -> int:
     return int(label) if label.isdecimal() else -1
 
 
-def _farthest(window: Window, sample: Sample, baseline: Baseline) -> Iterator[Photo]:
-    """Yield the sampled photos that are farthest from the baseline.
+def _farthest(sample: Sample, baseline: Baseline) -> Iterator[tuple[Answer, str]]:
+    """Rank the sampled photos by their distance from the baseline.
 
     By the distance in the model's feature space if it was measured; otherwise by the most extreme property
     of each photo, in interquartile ranges from the baseline's median.
     """
     if sample.distance is not None:
         for index in np.argsort(-sample.distance)[:GALLERY]:
-            yield _photo(window, sample.answers[index], f"distance {sample.distance[index]:.2f}")
+            yield sample.answers[index], f"distance {sample.distance[index]:.2f}"
         return
     deviations: dict[str, Floats] = {}
     for name, values in sample.look.items():
@@ -391,18 +362,7 @@ def _farthest(window: Window, sample: Sample, baseline: Baseline) -> Iterator[Ph
     names, scores = list(deviations), np.stack(list(deviations.values()))
     for index in np.argsort(-scores.max(axis=0))[:GALLERY]:
         name = names[int(scores[:, index].argmax())]
-        yield _photo(window, sample.answers[index], f"{name} {sample.look[name][index]:.2f}")
-
-
-def _photo(window: Window, answer: Answer, note: str = "") -> Photo:
-    return Photo(
-        name=answer.name,
-        label=window.labels[answer.label],
-        confidence=answer.confidence,
-        accepted=window.accepts(answer.label, answer.confidence),
-        note=note,
-        file=answer.photo,
-    )
+        yield sample.answers[index], f"{name} {sample.look[name][index]:.2f}"
 
 
 def _time(seconds: float) -> datetime:

@@ -28,28 +28,7 @@ if TYPE_CHECKING:
 RECENT = 500
 """Maximum number of answers that are shown one by one."""
 LEVELS = {"none": BLUE, "moderate": AMBER, "drifted": RED}
-CAPTIONS = {
-    "volume": ("Answers over time", "Accepted answers are acted on without a person."),
-    "confidence": ("Confidence over time", "The median, and the range from the 10% to the 90% quantile."),
-    "class_mix": ("Class mix over time", "Each label's share of the answers."),
-    "recent": (
-        "Latest answers",
-        f"Up to {RECENT} of them; answers below the threshold are reviewed by a person.",
-    ),
-    "drift": (
-        "Distance from the baseline",
-        "Each feature's statistic for the whole time. Red has drifted; blue beyond a line may be chance.",
-    ),
-    "drift_over_time": (
-        "Drift over time",
-        "The drift of each feature by time. Blank parts have too few photos to compare.",
-    ),
-    "calibration": (
-        "Reliability diagram",
-        "Accuracy by confidence; below the dashed line the model is overconfident.",
-    ),
-}
-"""The title and explanation of each plot."""
+NAMES = ("volume", "confidence", "class_mix", "recent", "drift", "drift_over_time", "calibration")
 DAY = 86400
 """Seconds in the unit of Matplotlib's time axes, which count days since 1970."""
 

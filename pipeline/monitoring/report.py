@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from markupsafe import Markup
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
 from model import charts, html_page
@@ -18,19 +14,18 @@ from pipeline.monitoring.analysis import MonitoringError
 from pipeline.monitoring.metrics import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
+    from pathlib import Path
 
-    from pipeline.monitoring.analysis import MonitoringReport, Photo
+    from pipeline.monitoring.analysis import MonitoringReport
 
-METRICS = "metrics.json"
 REPORT = "report.html"
-NAMED = 20
-"""Maximum number of skipped lines on the page; metrics.json has more."""
+MAX_SKIPPED = 20
+"""Maximum number of skipped lines on the page; metrics.json lists more."""
 
 
 def write(out: Path, report: MonitoringReport) -> None:
-    """Write all files; none is ever there half-written, and plots of an earlier report are removed.
+    """Write all files, and remove the plots of an earlier report.
 
     Raises
     ------
@@ -38,39 +33,29 @@ def write(out: Path, report: MonitoringReport) -> None:
         The folder cannot be written.
     """
     figures = plots.draw(report)
-    svgs = {name: charts.svg(figure, name, plots.CAPTIONS[name][0]) for name, figure in figures.items()}
-    files = {
-        METRICS: (json.dumps(metrics(report), indent=2) + "\n").encode(),
-        **{f"{name}.png": charts.png(figure) for name, figure in figures.items()},
-        REPORT: render(report, svgs).encode(),
-    }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out) as draft:
-            for name, content in files.items():
-                Path(draft, name).write_bytes(content)
-            for name in plots.CAPTIONS:
-                (out / f"{name}.png").unlink(missing_ok=True)
-            for name in files:
-                Path(draft, name).replace(out / name)
-    except OSError as error:
-        raise MonitoringError(f"{out} cannot be written ({error.strerror})") from error
-
-
-def render(report: MonitoringReport, svgs: Mapping[str, str]) -> str:
-    """Render the page, with the plots' SVG elements by name."""
-    return html_page.page("monitor.html", PAGES).render(
+    page = html_page.page("monitor.html", PAGES).render(
         report=report,
         window=report.window,
-        plots={name: Markup(plot) for name, plot in svgs.items()},  # noqa: S704  Matplotlib escapes its text
-        captions=plots.CAPTIONS,
+        figures=figures,
+        svg=charts.svg,
         spelled=plots.spelled,
         moment=moment,
         thumbnail=thumbnail,
         limit=LIMIT,
         moderate=MODERATE,
-        named=NAMED,
+        max_skipped=MAX_SKIPPED,
     )
+    files = {
+        "metrics.json": (json.dumps(metrics(report), indent=2) + "\n").encode(),
+        REPORT: page.encode(),
+        **{f"{name}.png": charts.png(figure) for name, figure in figures.items()},
+    }
+    try:
+        html_page.write_files(out, files)
+        for name in set(plots.NAMES).difference(figures):
+            (out / f"{name}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise MonitoringError(f"{out} cannot be written ({error.strerror})") from error
 
 
 def summary(report: MonitoringReport) -> list[str]:
@@ -103,9 +88,9 @@ def moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else "–"
 
 
-def thumbnail(photo: Photo) -> str | None:
+def thumbnail(photo: bytes) -> str | None:
     """Return a photo's thumbnail as a data URI; ``None`` if the photo cannot be read."""
     try:
-        return html_page.thumbnail(photo.file)
+        return html_page.thumbnail(photo)
     except PhotoError:
         return None

@@ -147,7 +147,7 @@ def test_the_page_the_plots_and_the_metrics_are_written(tmp_path, known):
 
     written = {file.name for file in (tmp_path / "report").iterdir()}
     assert written == {"metrics.json", "report.html"} | {
-        f"{name}.png" for name in plots.CAPTIONS if name != "calibration"
+        f"{name}.png" for name in plots.NAMES if name != "calibration"
     }
     for file in (tmp_path / "report").glob("*.png"):
         with Image.open(file) as plot:
