@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.costs.table import put_between
+from pipeline.markdown import update_section
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -54,7 +54,7 @@ def table(counts: dict[str, int]) -> str:
 @click.command()
 def main() -> None:
     """Bring the page up to the last run."""
-    put_between(PAGE, BEGIN, table(figures()))
+    update_section(PAGE, BEGIN, table(figures()))
 
 
 if __name__ == "__main__":

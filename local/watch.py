@@ -23,9 +23,9 @@ from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
 from pipeline import sample_images
-from pipeline.monitoring import metrics
+from pipeline.monitoring import analysis
 from pipeline.monitoring import report as monitoring_report
-from pipeline.monitoring.metrics import Monitoring
+from pipeline.monitoring.analysis import MonitoringReport
 
 YESTERDAY, TODAY = 120, 240
 """Photos of the rehearsal's two days."""
@@ -45,7 +45,7 @@ type Report = Callable[[str], None]
 
 def report(
     stack: Stack, model: Description, out: Path, known: Baseline | None, bounds: TimeWindow
-) -> Monitoring:
+) -> MonitoringReport:
     """Write the monitoring report of what the local endpoint captured.
 
     Parameters
@@ -62,16 +62,16 @@ def report(
         Of which time.
     """
     window, tally = read(stack, model, bounds)
-    sample = metrics.measure(window, None, 0)
-    found = metrics.monitor(str(stack.captures), bounds, window, tally, sample, baseline=known)
+    sample = analysis.measure_photos(window)
+    found = analysis.analyse_window(str(stack.captures), bounds, window, tally, sample, baseline=known)
     monitoring_report.write(out, found)
     return found
 
 
 def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, ReadCounts]:
     """Read what the local endpoint captured."""
-    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=metrics.SHOWN)
-    return window, metrics.gather(str(stack.captures), bounds, window)
+    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=analysis.GALLERY)
+    return window, analysis.read_captures(str(stack.captures), bounds, window)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Rehearsal:
     """How it went: what CloudWatch was told, and the report with where it was written."""
 
     told: list[Told]
-    found: Monitoring
+    found: MonitoringReport
     page: Path
 
 
@@ -178,9 +178,9 @@ def sent(stack: Stack, day: str, photos: Iterator[bytes], pause: float) -> TimeW
 def baseline_of(stack: Stack, model: Description, bounds: TimeWindow) -> Baseline:
     """Make a baseline of what was captured in some time."""
     window, tally = read(stack, model, bounds)
-    sample = metrics.measure(window, None, 0)
-    found = metrics.monitor(str(stack.captures), bounds, window, tally, sample)
-    return metrics.as_baseline(found, sample, None)
+    sample = analysis.measure_photos(window)
+    found = analysis.analyse_window(str(stack.captures), bounds, window, tally, sample)
+    return analysis.make_baseline(found)
 
 
 def parts(bounds: TimeWindow, count: int) -> Iterator[TimeWindow]:

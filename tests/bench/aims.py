@@ -24,12 +24,13 @@ from PIL import Image
 
 from local import Ports
 from local.stack import ENDPOINT_NAME, Stack
+from model.charts import RED, SOFT, STYLE, TEAL, svg_file
 from model.network import embedding
 from model.network.classifier import Classifier
 from pipeline import sample_images
 from pipeline.costs import bill, usage
-from pipeline.costs.plot import INK, STYLE
-from pipeline.costs.table import SCALES, put_between
+from pipeline.costs.table import SCALES
+from pipeline.markdown import update_section
 from tests import containers
 from tests.bench.memory_sizes import BUILT, STARTS, build, of_start
 from tests.bench.serve_overhead import runtime_of, serving, trained
@@ -41,7 +42,7 @@ PAGE = ROOT / "docs" / "performance.md"
 INPUT_SIZES = RESULTS.with_name("input_sizes.json")
 PLOT = PAGE.with_suffix(".svg")
 BEGIN = "<!-- make bench -->"
-HELD, NOT_HELD = "#27a08f", "#d0574c"
+HELD, NOT_HELD = TEAL, RED
 ORIGINAL = Path(__file__).with_name("original.yaml")
 AIMS = {
     "serialize, 12 megapixels": ("to_floor", "at most", 1.25),
@@ -134,7 +135,7 @@ def bench(rounds: int, burst: int, cifar: Path | None) -> None:
 def show() -> None:
     """Put what is written down into the page."""
     found = json.loads(RESULTS.read_text())
-    put_between(PAGE, BEGIN, table(found))
+    update_section(PAGE, BEGIN, table(found))
     PLOT.write_bytes(draw(found))
 
 
@@ -448,7 +449,7 @@ def state_bytes(history: Sequence[dict[str, Any]]) -> int:
 def of_bills() -> Iterator[Row]:
     """Dollars by the calculator: of a million photos at each scale, and of an idle month."""
     for photos in SCALES:
-        ours, theirs = bill.recommended(photos, "small"), bill.original(photos, "small")
+        ours, theirs = bill.recommended(photos, "small"), bill.baseline_design(photos, "small")
         yield Row(
             f"a million photos, at {photos:,} a month",
             "USD",
@@ -493,9 +494,7 @@ def draw(found: Sequence[dict[str, Any]]) -> bytes:
         axes = figure.add_subplot()
         colours = [HELD if holds(row) else NOT_HELD for row in rows]
         axes.barh([row["name"] for row in rows], shares, color=colours, height=0.6)
-        axes.axvline(1, color=INK, ls="--")
+        axes.axvline(1, color=SOFT, ls="--")
         axes.set_xlabel("of what was aimed at; less is better")
         axes.grid(visible=False, axis="y")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

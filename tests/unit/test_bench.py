@@ -5,7 +5,7 @@ import json
 import pytest
 
 from docs import reliability
-from pipeline.costs.table import END
+from pipeline.markdown import END
 from tests.bench import aims
 from tests.bench.aims import AIMS, Row
 

@@ -6,7 +6,7 @@ This is plain Python, because SciPy and NumPy take 160 MB unpacked; tests compar
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -29,8 +29,6 @@ BINS = 10
 """The number of PSI's bins for numeric features, which are the baseline's deciles."""
 
 type Level = Literal["none", "moderate", "drifted"]
-type NumberTest = Callable[[Sequence[float], Sequence[float]], tuple[float, float]]
-type CountTest = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class BaselineError(Exception):
@@ -262,8 +260,6 @@ def deciles(sample: Sequence[float]) -> list[float]:
 def compare(
     window: Features,
     baseline: Baseline,
-    number_test: NumberTest = kolmogorov_smirnov,
-    count_test: CountTest = same_shares,
     significance: float = SIGNIFICANCE,
 ) -> dict[str, Drift]:
     """Compare each feature that both have, and say which have drifted.
@@ -277,10 +273,6 @@ def compare(
     ----------
     window, baseline
         What to compare, and with what.
-    number_test
-        Returns distance and p-value of two samples of numbers.
-    count_test
-        Returns the p-value of two lists of counts.
     significance
         The chance that any feature of a window without drift passes for drifted.
     """
@@ -289,14 +281,14 @@ def compare(
         if len(values) and (known := baseline.numbers.get(name)):
             seen, bounds = rounded(values), deciles(known.sample)
             psi = population_stability_index(_binned(seen, bounds), _binned(known.sample, bounds))
-            distance, p_value = number_test(seen, known.sample)
+            distance, p_value = kolmogorov_smirnov(seen, known.sample)
             found[name] = Drift(psi, distance, None, p_value, len(seen))
     for name, counts in window.counts.items():
         if sum(counts.values()) and (reference := baseline.counts.get(name)):
             categories = sorted({*counts, *reference})
             a, b = ([one.get(category, 0) for category in categories] for one in (counts, reference))
             psi, variation = population_stability_index(a, b), total_variation(a, b)
-            found[name] = Drift(psi, None, variation, count_test(a, b), sum(a), limit=MODERATE)
+            found[name] = Drift(psi, None, variation, same_shares(a, b), sum(a), limit=MODERATE)
     return {name: _judged(drift, significance / len(found)) for name, drift in found.items()}
 
 
