@@ -1,4 +1,4 @@
-"""What a progress display shows, and to whom."""
+"""Progress bars."""
 
 import io
 from types import SimpleNamespace
@@ -12,15 +12,15 @@ from model.terminal.progress import RateColumn, counted
 @pytest.mark.parametrize(
     ("speed", "finished_speed", "shown"), [(None, None, ""), (2.54, None, "2.5/s"), (2.54, 10.0, "10.0/s")]
 )
-def test_the_rate_is_shown_as_soon_as_there_is_one(speed, finished_speed, shown):
+def test_the_rate_is_shown_once_it_is_known(speed, finished_speed, shown):
     task = SimpleNamespace(speed=speed, finished_speed=finished_speed)
 
     assert RateColumn().render(task).plain == shown
 
 
-@pytest.mark.parametrize(("terminal", "seen"), [(True, True), (False, False)])
-def test_it_is_for_terminals_alone(terminal, seen):
+@pytest.mark.parametrize(("terminal", "visible"), [(True, True), (False, False)])
+def test_progress_is_shown_only_on_a_terminal(terminal, visible):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
 
     assert list(counted(range(3), 3, "Counting", console)) == [0, 1, 2]
-    assert ("Counting" in console.file.getvalue()) is seen
+    assert ("Counting" in console.file.getvalue()) is visible

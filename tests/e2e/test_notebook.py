@@ -21,7 +21,7 @@ PNG = "image/png"
 def stack(tmp_path_factory) -> Iterator[Stack]:
     """One of its own: what its endpoint serves changes."""
     stack = Stack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
-    with stack.running(report=print):
+    with stack.running(progress=print):
         yield stack
 
 
