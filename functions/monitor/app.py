@@ -18,10 +18,10 @@ if TYPE_CHECKING or __package__:
     from functions.monitor.capture_analysis.drift import Baseline, Drift
     from functions.monitor.capture_analysis.window import OTHER, PROPERTIES, Window, properties
 else:  # in Lambda, this folder is where everything begins
-    from monitoring import captures, drift, intervals
-    from monitoring.captures import Tally, TimeWindow
-    from monitoring.drift import Baseline, Drift
-    from monitoring.window import OTHER, PROPERTIES, Window, properties
+    from capture_analysis import captures, drift, intervals
+    from capture_analysis.captures import Tally, TimeWindow
+    from capture_analysis.drift import Baseline, Drift
+    from capture_analysis.window import OTHER, PROPERTIES, Window, properties
 
 SAMPLE = 1000
 """Photos whose look is measured, each in a few milliseconds."""

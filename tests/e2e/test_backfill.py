@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from local.stack import Stack
+from model.terminal.errors import INTERRUPTED
 from pipeline import backfill, load_test, sample_images
 from pipeline.stack import find
 from pipeline.subscription import PROBE, Subscription, subscribed
@@ -176,7 +177,7 @@ def stopped_and_resumed(stack: Stack, count: int) -> None:
     keys = [f"{prefix}{number:05}.jpg" for number in range(count)]
     for number, batch in enumerate(batched(keys, -(-count // len(PICTURES)), strict=False)):
         put(stack, batch, PICTURES[number])
-    command = [sys.executable, "-m", "model", "backfill", prefix, "--stack", stack.description, "--json"]
+    command = [sys.executable, "-m", "scones", "backfill", prefix, "--stack", stack.description, "--json"]
     target = find(str(stack.description))
 
     with listening(stack, prefix) as subscription:
@@ -190,7 +191,7 @@ def stopped_and_resumed(stack: Stack, count: int) -> None:
         resumed = run(stack, prefix)
         heard = published(subscription)
 
-    assert process.returncode == backfill.INTERRUPTED
+    assert process.returncode == INTERRUPTED
     assert stopped["photos"] == resumed["photos"] == count
     assert 0 < stopped["done"] < count
     assert stopped["done"] + stopped["left"] == count

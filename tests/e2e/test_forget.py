@@ -189,7 +189,7 @@ def data_set(forgotten_and_other, stack, tmp_path_factory) -> Path:
 
 def model(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "model", *arguments],
+        [sys.executable, "-m", "scones", *arguments],
         cwd=ROOT,
         env=stack._environment(),
         capture_output=True,

@@ -68,7 +68,7 @@ def waiting(stack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def server(waiting) -> Iterator[Server]:
-    command = ["-m", "model", "review", "--no-browser", "--reviewer", "ada", "--stack", waiting.description]
+    command = ["-m", "scones", "review", "--no-browser", "--reviewer", "ada", "--stack", waiting.description]
     with subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         address, token = re.search(r"(http://127\.0\.0\.1:\d+/)#(\S+)", process.stderr.readline()).groups()
         yield Server(address, token)
