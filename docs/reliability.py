@@ -27,13 +27,7 @@ ROWS = {
 
 
 def figures() -> dict[str, int]:
-    """Sum up the counters.
-
-    Raises
-    ------
-    click.ClickException
-        Some of the tests have not run.
-    """
+    """Sum up the counters."""
     counts: Counter[str] = Counter()
     if COUNTS.exists():
         for line in COUNTS.read_text().splitlines():

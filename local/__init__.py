@@ -20,13 +20,7 @@ class LocalError(Exception):
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of the two servers, both on 127.0.0.1.
-
-    Raises
-    ------
-    LocalError
-        Both ports are the same.
-    """
+    """The ports of the two servers, both on 127.0.0.1."""
 
     emulator: int = 4566
     endpoint: int = 4567

@@ -56,13 +56,7 @@ class Outcome:
 
 
 def photos(folder: Path | None) -> dict[str, bytes | Path]:
-    """Return the photos to upload, by name: every file in a folder that is not hidden, or drawn pictures.
-
-    Raises
-    ------
-    LocalError
-        The folder does not exist or has no files.
-    """
+    """Return the photos to upload, by name: every file in a folder that is not hidden, or drawn pictures."""
     if folder is None:
         return dict(sample_images.demo_pictures())
     if not folder.is_dir():

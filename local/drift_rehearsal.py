@@ -61,11 +61,6 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     """Send a good day, make it the baseline, then send a day, compressed into a minute, that gets worse.
 
     In the third quarter of the second day the lens is dirty, in the last quarter it is night.
-
-    Raises
-    ------
-    LocalError
-        Photos were lost before they were captured, or the monitor function failed.
     """
     home = stack.home / "drift"
     progress(f"Drawing {DIFFERENT} pictures")
@@ -114,11 +109,6 @@ def send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[
     -------
     The edges of `WINDOWS` windows with equally many captures each, to the second. Windows of equal duration
     would mix good and bad photos on a busy machine, where uploads lag behind.
-
-    Raises
-    ------
-    LocalError
-        Some photos were never captured.
     """
     s3, start = stack.client("s3"), datetime.now(UTC).replace(microsecond=0)
     for number, photo in enumerate(photos, 1):
@@ -147,13 +137,7 @@ def captured_since(stack: Stack, start: datetime) -> list[datetime]:
 
 
 def monitor(stack: Stack, start: datetime, end: datetime) -> WindowMetrics:
-    """Invoke the monitor function for a window, and read from CloudWatch what it published.
-
-    Raises
-    ------
-    LocalError
-        The function failed.
-    """
+    """Invoke the monitor function for a window, and read from CloudWatch what it published."""
     response = stack.client("lambda").invoke(
         FunctionName=stack.outputs["MonitorFunctionName"],
         Payload=json.dumps({"from": start.isoformat(), "to": end.isoformat()}),

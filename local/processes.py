@@ -38,13 +38,7 @@ class Server:
 
 
 def start(servers: Sequence[Server], registry: Path) -> None:
-    """Start servers in parallel, register them, and return when all are ready.
-
-    Raises
-    ------
-    LocalError
-        A port is in use, or a server exits or is not ready in time.
-    """
+    """Start servers in parallel, register them, and return when all are ready."""
     for server in servers:
         require_free_port(server)
     processes = [launch(server, registry) for server in servers]

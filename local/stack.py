@@ -54,15 +54,13 @@ class Stack:
     name: str = "scones-unlimited"
     outputs: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._registry, self._logs = self.home / "processes.json", self.home / "logs"
+        self._built, self._scratch = self.home / "build", self.home / "tmp"
+
     @classmethod
     def find(cls, home: Path = HOME, model: Path | None = None) -> Self:
-        """Return the stack that `up` left running.
-
-        Raises
-        ------
-        LocalError
-            No stack is running.
-        """
+        """Return the stack that `up` left running."""
         stack = cls(home=home, model=model)
         if not stack.description.exists() or not processes.running(stack._registry):
             raise LocalError("No local stack is up. Start one with: make up")
@@ -81,13 +79,7 @@ class Stack:
 
     @property
     def container_url(self) -> str:
-        """The emulator's address for containers on Docker's default network.
-
-        Raises
-        ------
-        LocalError
-            This machine has no such network.
-        """
+        """The emulator's address for containers on Docker's default network."""
         for address in psutil.net_if_addrs().get(DOCKER_BRIDGE, []):
             if address.family == socket.AF_INET:
                 return f"http://{address.address}:{self.ports.emulator}"
@@ -129,11 +121,7 @@ class Stack:
     def up(self, progress: Progress) -> None:
         """Start the emulator and the endpoint, deploy the template, and write the description.
 
-        Raises
-        ------
-        LocalError
-            A stack is up already, a port is in use, a server does not start, or the deployment fails.
-            Nothing is left running.
+        If it fails, nothing is left running.
         """
         if names := processes.running(self._registry):
             raise LocalError(
@@ -198,15 +186,7 @@ class Stack:
         }
 
     def serve(self, model: Path | None) -> None:
-        """Serve another model from the endpoint, and deploy its labels, threshold and baseline.
-
-        Raises
-        ------
-        ArtifactError
-            There is no such model; the endpoint still serves the previous one.
-        LocalError
-            The endpoint does not start, or the deployment fails.
-        """
+        """Serve another model from the endpoint, and deploy its labels, threshold and baseline."""
         description = Classifier.load(model).description
         self.model = model.resolve() if model else None
         processes.stop([ENDPOINT], self._registry)
@@ -229,22 +209,6 @@ class Stack:
         s3.create_bucket(Bucket=sample["bucket"])
         photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "PNG")
         s3.put_object(Bucket=sample["bucket"], Key=sample["key"], Body=photo)
-
-    @property
-    def _registry(self) -> Path:
-        return self.home / "processes.json"
-
-    @property
-    def _logs(self) -> Path:
-        return self.home / "logs"
-
-    @property
-    def _built(self) -> Path:
-        return self.home / "build"
-
-    @property
-    def _scratch(self) -> Path:
-        return self.home / "tmp"
 
     def _endpoint(self) -> processes.Server:
         captures = (f"--capture={self.captures}", f"--capture={CAPTURE_URI}")
