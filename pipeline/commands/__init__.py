@@ -7,6 +7,7 @@ COMMANDS = {
     "backfill": "Put the photos under a prefix of the upload bucket through the pipeline.",
     "traffic": "Send photos through a stack, and account for every one of them.",
     "forget": "Delete a photo, and all that was derived from it.",
+    "doctor": "Check this machine and the AWS account for what would make a deployment fail.",
     "cost": "Say what a photo and an idle month cost on AWS, beside the original's design.",
     "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
 }
