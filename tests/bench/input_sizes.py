@@ -31,7 +31,7 @@ from model.network import backbone, embedding
 from model.network.backbone import LITE0, LITE2
 from model.network.onnx_graph import Graph
 from model.training import fitting
-from tests.bench.aims import in_turn, ms
+from tests.bench.targets import in_turn, ms
 from tests.conftest import ROOT
 
 SIZES = (96, 128, 160, 192, 224, 256, 288)

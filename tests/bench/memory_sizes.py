@@ -1,4 +1,4 @@
-"""Memory against duration, in Lambda's own image: ``python -m tests.bench memory_sizes``."""
+"""Measure duration by memory size, in Lambda's image: ``python -m tests.bench memory_sizes``."""
 
 import json
 import statistics
@@ -19,9 +19,9 @@ from tests.conftest import ROOT
 
 IMAGE = "public.ecr.aws/lambda/python:3.13"
 MEMORIES = (256, 384, 512, 768, 1024, 1769, 3008)
-"""MB. A function has the share of a processor that its memory is of `FULL_CORE`."""
-STARTED_AT = 512
-"""MB at which cold starts are compared."""
+"""Memory sizes in MB. A function's CPU share is its memory size divided by `FULL_CORE`."""
+COLD_START_MEMORY = 512
+"""Memory size in MB at which cold starts are compared."""
 BUILT = ROOT / ".aws-sam" / "build"
 PLOT = ROOT / "docs" / "memory-sizes.svg"
 
@@ -44,7 +44,7 @@ STARTS = {
     "classify": ("import app", "import boto3; boto3.client('sagemaker-runtime'); boto3.client('s3')"),
     "filter": ("import app", "from aws_lambda_powertools import Logger; Logger()"),
 }
-"""What a function does before its first call, and what it does at least."""
+"""The code that a function runs before its first call, and the floor: the least that it must do."""
 
 
 @click.command()
@@ -71,7 +71,7 @@ def build(architecture: str) -> None:
 
 
 def run(function: str, memory: int, code: str, stdin: bytes = b"") -> str:
-    """Run code beside a function as built, in Lambda's image, with what such a function gets of a machine."""
+    """Run code next to a built function in Lambda's image, with the function's memory and CPU limits."""
     done = subprocess.run(
         [
             *("docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--tmpfs=/tmp"),
@@ -91,12 +91,12 @@ def run(function: str, memory: int, code: str, stdin: bytes = b"") -> str:
     )
     if done.returncode:
         reason = done.stderr.decode().strip()[-500:]
-        raise click.ClickException(f"docker run ended with {done.returncode}: {reason}")
+        raise click.ClickException(f"docker run failed with exit code {done.returncode}: {reason}")
     return done.stdout.decode().splitlines()[-1]
 
 
 def of_memory(memory: int, rounds: int, phone: bytes) -> dict[str, Any]:
-    """Median milliseconds to get ready and to serialize 12 megapixels, and what the latter costs."""
+    """Return median milliseconds to start and to serialize 12 megapixels, and the cost of the latter."""
     runs = [json.loads(run("serialize", memory, SERIALIZE, phone)) for _ in range(rounds)]
     took = statistics.median(one for each in runs for one in each["took"])
     second = prices()["lambda_gb_second_arm64"]
@@ -109,17 +109,17 @@ def of_memory(memory: int, rounds: int, phone: bytes) -> dict[str, Any]:
 
 
 def of_start(name: str, rounds: int) -> dict[str, Any]:
-    """Median milliseconds until a function is ready, and until its floor is, in turn."""
+    """Return median milliseconds until a function is ready, and until its floor is, measured in turn."""
     ours, floor = [], []
     for _ in range(rounds):
         for took, code in zip((ours, floor), STARTS[name], strict=True):
-            took.append(float(run(name, STARTED_AT, READY.format(code))))
+            took.append(float(run(name, COLD_START_MEMORY, READY.format(code))))
     project, least = (round(1000 * statistics.median(took), 1) for took in (ours, floor))
     return {"function": name, "project_ms": project, "floor_ms": least, "runs": rounds}
 
 
 def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
-    """Draw the milliseconds and the dollars by memory, as SVG."""
+    """Draw milliseconds and dollars by memory size, as SVG."""
     memories = [one["memory"] for one in sizes]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.8))
