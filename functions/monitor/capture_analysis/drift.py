@@ -260,7 +260,7 @@ def deciles(sample: Sequence[float]) -> list[float]:
 def compare(window: Features, baseline: Baseline, significance: float = SIGNIFICANCE) -> dict[str, Drift]:
     """Measure the drift of each feature that both window and baseline have.
 
-    A feature has drifted if its PSI or its distance (Kolmogorov-Smirnov, or total variation for categories) is
+    A feature has drifted if its PSI or its distance (Kolmogorov-Smirnov; total variation for categories) is
     beyond the limit and significant: its p-value is below `significance`, the probability of reporting any
     drift in a window without drift, divided by the number of features (Bonferroni).
     """
