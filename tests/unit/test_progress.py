@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from model.terminal.progress import RateColumn
+from model.terminal.progress import RateColumn, track
 
 
 @pytest.mark.parametrize(
