@@ -1,10 +1,10 @@
-"""Extend moto 5.2.5 with the SageMaker operations that it lacks, and with failures on demand.
+"""Extend moto 5.2.5 with the operations that it lacks, and with failures on demand.
 
-moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint with
-a photo, prices, and the content of a Studio domain; its UpdateModelPackage loses the package's metadata; it
-does not know newer instance types; its training jobs write no model.tar.gz; and nothing in it ever fails. The
-extension handles requests after botocore and `tests.aws_shapes` have validated them, and uses moto's own data
-where possible.
+moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint
+with a photo, prices, quotas, the policy simulator, and the content of a Studio domain. Its UpdateModelPackage
+loses the package's metadata; it does not know newer instance types; its training jobs write no model.tar.gz;
+and nothing in it ever fails. The extension handles requests after botocore and `tests.aws_shapes` have
+validated them, and uses moto's own data where possible.
 """
 
 import io
@@ -42,6 +42,12 @@ class MotoExtension:
         Classifies the photos sent to an endpoint; ``None`` passes the requests on to the network.
     studio
         The content of the Studio domain.
+    quotas
+        SageMaker's quotas by name, as Service Quotas lists them.
+    lambda_concurrency
+        The account's unreserved concurrent executions.
+    denied_actions
+        Actions that IAM's policy simulator finds denied.
     """
 
     errors: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -53,6 +59,38 @@ class MotoExtension:
     studio: dict[str, list[dict[str, str]]] = field(
         default_factory=lambda: {"App": [], "Space": [], "UserProfile": []}
     )
+
+    quotas: dict[str, float] = field(
+        default_factory=lambda: (
+            {f"{kind} for endpoint usage": 20.0 for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.c7g.large")}
+            | {"Maximum total concurrency that can be allocated across all serverless endpoints": 200.0}
+        )
+    )
+    lambda_concurrency: int = 1000
+    denied_actions: set[str] = field(default_factory=set)
+
+    def list_service_quotas(self, **_: object) -> object:
+        return response(
+            {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
+        )
+
+    def get_account_settings(self, **_: object) -> object:
+        return response({"AccountLimit": {"UnreservedConcurrentExecutions": self.lambda_concurrency}})
+
+    def simulate_principal_policy(self, params: dict[str, Any], **_: object) -> object:
+        actions = [value for name, value in params["body"].items() if name.startswith("ActionNames.")]
+        return response(
+            {
+                "IsTruncated": False,
+                "EvaluationResults": [
+                    {
+                        "EvalActionName": action,
+                        "EvalDecision": "implicitDeny" if action in self.denied_actions else "allowed",
+                    }
+                    for action in actions
+                ],
+            }
+        )
 
     def fail(self, model: Any, **_: object) -> object:
         if model.name not in self.errors:
@@ -161,6 +199,9 @@ def filled() -> Iterator[MotoExtension]:
             for verb in (f"List{kind}s", f"Delete{kind}")
         ),
         ("before-call.pricing.GetProducts", extension.get_products),
+        ("before-call.service-quotas.ListServiceQuotas", extension.list_service_quotas),
+        ("before-call.lambda.GetAccountSettings", extension.get_account_settings),
+        ("before-call.iam.SimulatePrincipalPolicy", extension.simulate_principal_policy),
         ("after-call.sagemaker.CreateEndpoint", extension.create_endpoint),
         ("after-call.sagemaker.CreateTrainingJob", extension.create_training_job),
     ]

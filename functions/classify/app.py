@@ -33,6 +33,14 @@ RUNTIME: "SageMakerRuntimeClient" = boto3.client(
 VARIANT = "AllTraffic"
 """The endpoint's one variant, part of a capture's path."""
 
+DECIMALS = 15
+"""The precision of a probability.
+
+The state machine writes probabilities into the table with JSONata's ``$string``, which keeps 15 significant
+digits; with more, the table would differ from the event. DynamoDB also refuses numbers under 1E-130, which
+round to 0.
+"""
+
 logger = Logger()
 metrics = Metrics()
 
@@ -137,7 +145,7 @@ def probabilities(answer: bytes) -> list[float]:
         raise EndpointAnswerError(
             f"probabilities that add up to {math.fsum(inferences):.3f}: {answer[:80]!r}"
         )
-    return [float(p) for p in inferences]
+    return [round(float(p), DECIMALS) for p in inferences]
 
 
 def captures(inference_id: str) -> bool:

@@ -7,7 +7,8 @@ COMMANDS = {
     "backfill": "Classify the photos under a prefix of the upload bucket.",
     "traffic": "Send photos through a stack and report the outcome of every one of them.",
     "forget": "Delete a photo and everything derived from it.",
+    "doctor": "Check this machine and the AWS account for what would make a deployment fail.",
     "cost": "Say what a photo and an idle month cost on AWS, beside the original's design.",
-    "destroy": "Delete what this project made, in AWS and on this machine, the photos included.",
+    "destroy": "Delete what this project created in AWS and on this machine, including the photos.",
 }
 """Name and summary, in the order in which a user meets them, so that ``--help`` need not import them."""

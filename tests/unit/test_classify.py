@@ -2,10 +2,12 @@
 
 import io
 import json
+import math
 import re
 import uuid
 from base64 import b64encode
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
@@ -90,6 +92,15 @@ def test_probabilities_rounded_by_the_model_are_taken_as_they_are(weights):
     rounded = [round(weight / sum(weights), 4) for weight in weights]
 
     assert probabilities(json.dumps(rounded).encode()) == rounded
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(any))
+def test_a_probability_survives_the_fifteen_digits_that_the_state_machine_writes_into_the_table(weights):
+    answer = [weight / math.fsum(weights) for weight in weights]
+
+    for probability in probabilities(json.dumps(answer).encode()):
+        assert Decimal(f"{probability:.15g}") == Decimal(repr(probability))
+        assert probability == 0 or probability >= 1e-130  # DynamoDB refuses smaller numbers
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """What no linter looks for in a state machine: dead ends, dead states, and promises every step must keep."""
 
+import copy
 import importlib
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 from samcli.yamlhelper import yaml_parse
 
@@ -111,11 +113,68 @@ def test_every_function_call_is_retried_on_lambdas_transient_errors(state):
 
     # Developer Guide, "Best practices for Step Functions": handle transient Lambda service exceptions
     assert retried >= {
+        "Lambda.ClientExecutionTimeoutException",
         "Lambda.ServiceException",
         "Lambda.AWSLambdaException",
         "Lambda.SdkClientException",
         "Lambda.TooManyRequestsException",
     }
+    # how Lambda reports an environment that ended; the next attempt gets a new one, with its memory free
+    assert retried >= {
+        "Lambda.Unknown",
+        "Runtime.ExitError",
+        "Runtime.OutOfMemory",
+        "Sandbox.Timedout",
+        "States.Timeout",
+    }
+
+
+CALLS = {
+    "dynamodb:putItem": ("dynamodb", "PutItem", "DynamoDB"),
+    "dynamodb:getItem": ("dynamodb", "GetItem", "DynamoDB"),
+    "events:putEvents": ("events", "PutEvents", "EventBridge"),
+    "lambda:invoke": ("lambda", "Invoke", "Lambda"),
+    "sns:publish": ("sns", "Publish", "SNS"),
+    "sqs:sendMessage": ("sqs", "SendMessage", "SQS"),
+    "states:startExecution.sync:2": ("stepfunctions", "StartExecution", "StepFunctions"),
+    "aws-sdk:sfn:startSyncExecution": ("stepfunctions", "StartSyncExecution", "Sfn"),
+    "aws-sdk:s3:headObject": ("s3", "HeadObject", "S3"),
+}
+"""For each integration its service, its operation, and what Step Functions puts before an error's name."""
+TRANSIENT = re.compile(
+    r"^(?!EC2|K[Mm][Ss]).*(Throttl|Internal|TooManyRequests|LimitExceeded$|ThroughputExceeded|^ServiceException)"
+)
+"""Faults of a service and its throttling. No key is used in these calls, and no function is in a VPC."""
+
+
+def missing_retries(state: dict) -> set[str]:
+    """The transient errors of a task's call, as botocore lists them, that the task does not retry."""
+    service, operation, prefix = CALLS[state["Resource"].removeprefix("arn:aws:states:::")]
+    model = boto3.client(service).meta.service_model.operation_model(operation)
+    transient = {error.name for error in model.error_shapes if TRANSIENT.search(error.name)}
+    retried = {error for retry in state["Retry"] for error in retry["ErrorEquals"]}
+    if retried & {"States.ALL", f"{prefix}.{prefix}Exception"}:  # all errors of the service
+        return set()
+    names = {
+        name: {f"{prefix}.{name}", f"{prefix}.{name}Exception"} for name in {*transient, "SdkClientException"}
+    }
+    return {name for name, spellings in names.items() if not spellings & retried}
+
+
+@pytest.mark.parametrize("state", states_of("Task"))
+def test_every_call_is_retried_on_the_transient_errors_of_its_service(state):
+    assert missing_retries(state) == set()
+
+
+def test_a_transient_error_that_is_not_retried_is_noticed():
+    state = definition("ClassifyStateMachine")["States"]["Record"]
+    for error in ("ThrottlingException", "InternalServerError"):
+        poorer = copy.deepcopy(state)
+        for retry in poorer["Retry"]:
+            retry["ErrorEquals"] = [
+                name for name in retry["ErrorEquals"] if not name.startswith(f"DynamoDB.{error}")
+            ]
+        assert missing_retries(poorer) == {error}
 
 
 @pytest.mark.parametrize("state", states_of("Choice"))
