@@ -24,7 +24,8 @@ from model.labels import OTHER
 from model.network import artifact, backbone, embedding, fusion
 from model.network.artifact import Description
 from model.network.backbone import LITE0, LITE2
-from model.network.fusion import Head, Integers, Seen
+from model.network.embedding import Embedding, Integers
+from model.network.fusion import Head
 from model.network.onnx_graph import Graph
 from model.photo import PhotoError, read_pixels
 from model.training import baseline, threshold
@@ -104,7 +105,7 @@ class Result(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
+def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Embedding:
     """Let the networks look at photos, or remember what they saw in them.
 
     What they see of a photo is kept in the user's cache folder under the hash of its bytes, so that they need
@@ -151,7 +152,7 @@ def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Seen(*(np.stack(column) for column in zip(*rows, strict=True)))
+    return Embedding(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 class _Memory:
@@ -224,7 +225,7 @@ def conclude(name: str, photos: Photos, fit: Fit, precision: float) -> Result:
     return Result(name, photos, fit, truth, chosen, reason, metrics)
 
 
-def write(places: "Places", result: Result, seen: Seen) -> None:
+def write(places: "Places", result: Result, seen: Embedding) -> None:
     """Write the model, its metrics and its baseline, each file complete before it has its name.
 
     Parameters
@@ -264,7 +265,7 @@ def write(places: "Places", result: Result, seen: Seen) -> None:
 def build_graph(made: Head) -> onnx.ModelProto:
     """Build the whole model as one graph: the views of a photo, the networks, the head."""
     graph = Graph("vehicles")
-    embedding.add_features(graph, embedding.add_image(graph))
+    embedding.add_embedding(graph, embedding.add_image(graph))
     fusion.add_head(graph, made)
     return embedding.finish(graph, len(made.labels))
 
@@ -291,6 +292,6 @@ def describe(result: Result, graph_sha256: str) -> Description:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
-        calibration=asdict(fit.head.weighing),
+        calibration=asdict(fit.head.weights),
         metrics=dict(result.metrics),
     )
