@@ -14,7 +14,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz lint audit format build \
+.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz lint audit validate format build \
   sagemaker roles github deploy destroy bench docs pictures
 
 help:  ## list these
@@ -91,12 +91,22 @@ lint: setup  ## style, types, imports, template
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/sam validate --lint
 
 # Each in an environment of its own, as checkov pins half of ours to other versions.
-audit: setup  ## security: the code, the templates, the workflows, known vulnerabilities of what is locked
+audit: setup  ## security: the code, the templates, the workflows, known vulnerabilities of what is locked; and validate
 	@$(UV) tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive functions model pipeline local
 	@$(UV) tool run --quiet checkov@3.3.30 --config-file .checkov.yaml
 	@$(UV) tool run --quiet zizmor@1.32.0 --quiet --offline --min-severity medium .github
 	@found=$$($(UV) audit --locked 2>&1) && echo "$$found" || { echo "$$found" >&2; \
 	  [[ $$found == *"error sending request"* ]] && echo "Vulnerabilities were not looked up: osv.dev is out of reach." >&2; }
+	@$(MAKE) --no-print-directory validate
+
+# The UV variable tells the tests which uv runs the policy linter.
+validate: setup tests/validators/node_modules/.ready  ## state machines and IAM policies, by independent validators
+	@UV=$(UV) $(BIN)/python -m pytest tests/validators
+
+tests/validators/node_modules/.ready: tests/validators/package-lock.json
+	@command -v npm >/dev/null || { echo "make validate needs Node.js 20 or later, with npm: https://nodejs.org" >&2; exit 1; }
+	@npm ci --prefix tests/validators --silent
+	@touch $@
 
 format: setup  ## bring the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
@@ -116,9 +126,10 @@ roles: setup  ## once an account: the role, the policy and the bucket for SageMa
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
 	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
 
-github: setup  ## once a stage: the roles with which GitHub deploys it, REPOSITORY=owner/name [STAGE=dev|prod|review] [PROVIDER=arn:…]
+github: setup  ## once a stage: the roles with which GitHub deploys it, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…]
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \
-	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
+	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) \
+	  $(if $(REPOSITORY_ID),OwnerId=$(OWNER_ID) RepositoryId=$(REPOSITORY_ID)) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
 
 deploy: setup  ## to AWS, for the endpoint in deployment.json [ENDPOINT=name of another] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
 	@asked=$$($(BIN)/scones parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \

@@ -60,7 +60,7 @@ def main(photos: Path | None) -> None:
 def demo_table() -> None:
     """Run the demo, and keep its table as it stands on a light and on a dark terminal."""
     ports = ("--emulator-port", str(free_port()), "--endpoint-port", str(free_port()))
-    command = [sys.executable, "-m", "local", "demo", "--json", *ports]
+    command = [sys.executable, "-m", "scones", "demo", "--json", *ports]
     ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=DOCS.parent)  # noqa: S603
     now = datetime.now(UTC)
     outcomes = [
@@ -79,7 +79,7 @@ def evaluation(tab: Tab, home: Path, photos: Path | None) -> None:
     """Evaluate the ready-made model, and keep the top of the report."""
     out = home / "evaluation"
     evaluate = ["evaluate", "--data", str(photos or drawings(home / "drawings")), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "model", *evaluate], check=True, cwd=DOCS.parent)  # noqa: S603
+    subprocess.run([sys.executable, "-m", "scones", *evaluate], check=True, cwd=DOCS.parent)  # noqa: S603
     tab.go((out / "report.html").as_uri())
     tab.until("document.readyState === 'complete'")
     shoot(tab, "evaluation", WIDE, 1130)
@@ -117,7 +117,7 @@ def served(stack: Stack) -> Iterator[str]:
     """Serve the review page of a stack, and give its address."""
     command = ["review", "--no-browser", "--reviewer", "ada", "--stack", str(stack.description)]
     with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "model", *command], stderr=subprocess.PIPE, text=True, cwd=DOCS.parent
+        [sys.executable, "-m", "scones", *command], stderr=subprocess.PIPE, text=True, cwd=DOCS.parent
     ) as process:
         try:
             said = process.stderr.readline() if process.stderr else ""

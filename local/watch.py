@@ -13,11 +13,12 @@ from rich import box
 from rich.table import Table
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT, Baseline
 from functions.monitor.capture_analysis.window import Window
 from local import LocalError
 from local.stack import Stack, parameters
+from model import storage
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
@@ -67,7 +68,7 @@ def report(
     return found
 
 
-def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, Tally]:
+def read(stack: Stack, model: Description, bounds: TimeWindow) -> tuple[Window, ReadCounts]:
     """Read what the local endpoint captured."""
     window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=metrics.SHOWN)
     return window, metrics.gather(str(stack.captures), bounds, window)
@@ -114,7 +115,7 @@ def rehearse(stack: Stack, model: Description, tell: Report) -> Rehearsal:
     tell(f"Yesterday: {YESTERDAY} good photos")
     yesterday = sent(stack, "yesterday", itertools.islice(itertools.cycle(good), YESTERDAY), 0)
     known = baseline_of(stack, model, yesterday)
-    baseline.write(home / baseline.FILE, known)
+    storage.write_file(home / baseline.FILE, known.text().encode())
     tell("Deploying yesterday as the baseline")
     stack.deploy(parameters(model) | stack.place_baseline(home / baseline.FILE))
 
@@ -164,7 +165,7 @@ def sent(stack: Stack, day: str, photos: Iterator[bytes], pause: float) -> TimeW
     heard, heard_at = 0, time.monotonic()
     while heard < count:
         time.sleep(1)
-        tally = Tally()
+        tally = ReadCounts()
         for _ in captures.read(str(stack.captures), TimeWindow(start, None), tally):
             pass
         if tally.records > heard:

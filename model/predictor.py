@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from model.labels import split_labels
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -43,7 +45,7 @@ def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
     if labels and threshold is not None:
         from model.network.embedding import SIZE  # noqa: PLC0415  as above
 
-        own_labels = [label.strip() for label in labels.split(",")]
+        own_labels = split_labels(labels)
         return Asked(asking(account, name, SIZE), own_labels, threshold)
     with translate_aws_errors():
         known = served(account, name)

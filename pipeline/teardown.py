@@ -2,10 +2,9 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from model.sagemaker.account import (
 )
 from model.sagemaker.deployment_file import FILE, Deployment, DeploymentError
 from model.sagemaker.endpoint import EndpointError
+from model.storage import StorageError, delete_objects, list_prefix_versions
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,9 +37,6 @@ STACK_TAG = "aws:cloudformation:stack-name"
 
 BUCKETS = ("UploadBucketName", "WorkspaceBucketName")
 """Outputs of our stacks that name a bucket, which has to be empty to go."""
-
-BATCH = 1000
-"""Keys that DeleteObjects takes at once (Amazon S3 API Reference)."""
 
 TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
 
@@ -304,21 +301,7 @@ def delete_stack(account: Account, stack: Any) -> None:  # noqa: ANN401  as Clou
 
 def empty(s3: "S3Client", bucket: str, prefix: str = "") -> None:
     """Delete every version of every object under a prefix; that there is no such bucket is fine."""
-    try:
-        pages = s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
-        for page in pages:
-            versions: Iterable[Any] = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-            for batch in batched(versions, BATCH, strict=False):
-                objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in batch]
-                answer = s3.delete_objects(
-                    Bucket=bucket,
-                    Delete={"Objects": objects, "Quiet": True},  # type: ignore[typeddict-item]
-                )
-                for failure in answer.get("Errors", []):
-                    raise DeletionError(f"s3://{bucket}/{failure['Key']}: {failure['Message']}")
-    except ClientError as error:
-        if not is_gone(error):
-            raise
+    ignore_missing(lambda: delete_objects(s3, bucket, list_prefix_versions(s3, bucket, prefix)))
 
 
 def delete_domain(account: Account, domain: str) -> None:
@@ -396,7 +379,7 @@ def deleted(found: Found, *, quiet: bool = False) -> bool:
     """Delete something, saying so unless it is to be quiet; return whether it is gone."""
     try:
         found.delete()
-    except (BotoCoreError, ClientError, DeletionError, EndpointError) as error:
+    except (BotoCoreError, ClientError, DeletionError, EndpointError, StorageError) as error:
         reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
         click.echo(f"Not deleted: {found}: {reason}", err=True)
         return False

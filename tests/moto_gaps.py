@@ -41,6 +41,12 @@ class Wishes:
         Answers a photo at an endpoint; ``None`` leaves that to whoever listens.
     in_studio
         What there is in the Studio domain.
+    quotas
+        SageMaker's quotas by name, as Service Quotas lists them.
+    lambda_concurrency
+        The account's unreserved concurrent executions.
+    denied_actions
+        Actions that IAM's policy simulator finds denied.
     """
 
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -52,6 +58,38 @@ class Wishes:
     in_studio: dict[str, list[dict[str, str]]] = field(
         default_factory=lambda: {"App": [], "Space": [], "UserProfile": []}
     )
+
+    quotas: dict[str, float] = field(
+        default_factory=lambda: (
+            {f"{kind} for endpoint usage": 20.0 for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.c7g.large")}
+            | {"Maximum total concurrency that can be allocated across all serverless endpoints": 200.0}
+        )
+    )
+    lambda_concurrency: int = 1000
+    denied_actions: set[str] = field(default_factory=set)
+
+    def list_service_quotas(self, **_: object) -> object:
+        return answered(
+            {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
+        )
+
+    def get_account_settings(self, **_: object) -> object:
+        return answered({"AccountLimit": {"UnreservedConcurrentExecutions": self.lambda_concurrency}})
+
+    def simulate_principal_policy(self, params: dict[str, Any], **_: object) -> object:
+        actions = [value for name, value in params["body"].items() if name.startswith("ActionNames.")]
+        return answered(
+            {
+                "IsTruncated": False,
+                "EvaluationResults": [
+                    {
+                        "EvalActionName": action,
+                        "EvalDecision": "implicitDeny" if action in self.denied_actions else "allowed",
+                    }
+                    for action in actions
+                ],
+            }
+        )
 
     def refuse(self, model: Any, **_: object) -> object:
         if model.name not in self.refused:
@@ -160,6 +198,9 @@ def filled() -> Iterator[Wishes]:
             for verb in (f"List{kind}s", f"Delete{kind}")
         ),
         ("before-call.pricing.GetProducts", wishes.get_products),
+        ("before-call.service-quotas.ListServiceQuotas", wishes.list_service_quotas),
+        ("before-call.lambda.GetAccountSettings", wishes.get_account_settings),
+        ("before-call.iam.SimulatePrincipalPolicy", wishes.simulate_principal_policy),
         ("after-call.sagemaker.CreateEndpoint", wishes.create_endpoint),
         ("after-call.sagemaker.CreateTrainingJob", wishes.create_training_job),
     ]

@@ -11,7 +11,7 @@ from rich.console import Console
 from local import HOME, LocalError, Ports
 from local.options import WIDE, json_option, with_stack
 from local.steps import Steps, interruptible
-from model.terminal.progress import counted
+from model.terminal.progress import track
 
 
 @click.command("demo")
@@ -45,7 +45,7 @@ def command(
         with Steps(console) as report, stack.running(report):
             report(f"Classifying {len(content)} photos")
             report.status.stop()
-            outcomes = list(counted(demo.classify(stack, content), len(content), "Classifying", console))
+            outcomes = list(track(demo.classify(stack, content), len(content), "Classifying", console))
         outcomes.sort(key=lambda outcome: outcome.photo.uploaded_at)
         if as_json:
             click.echo(json.dumps([asdict(outcome) | {"photo": outcome.photo.name} for outcome in outcomes]))

@@ -134,16 +134,6 @@ def card(description: Description) -> str:
     )
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a folder, creating it if necessary; no file is visible before it is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
-        for name, content in files.items():
-            Path(draft, name).write_bytes(content)
-        for name in files:
-            Path(draft, name).replace(folder / name)
-
-
 def pack(files: Mapping[str, bytes]) -> bytes:
     """Return the ``model.tar.gz`` of a model's files, reproducibly."""
     packed = io.BytesIO()

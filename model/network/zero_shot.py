@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from model import storage
 from model.network import artifact, backbone, embedding
 from model.network.artifact import Description
 from model.network.onnx_graph import Graph
@@ -51,7 +52,7 @@ def make(folder: Path) -> None:
             **backbone.provenance(backbone.LITE0),
         },
     )
-    artifact.write(folder, artifact.contents(graph, description))
+    storage.write_files(folder, artifact.contents(graph, description))
 
 
 def build_graph() -> onnx.ModelProto:

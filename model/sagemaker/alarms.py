@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, tags
-from model.serving.capture import VARIANT
 
 MOST_ERRORS_PERCENT = 5
 """Of the model's answers in a minute: beyond it an update is taken back."""

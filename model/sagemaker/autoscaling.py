@@ -2,9 +2,9 @@
 
 from typing import Literal
 
+from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, ignore_missing, tag_values, tags
 from model.sagemaker.endpoint import Hosting
-from model.serving.capture import VARIANT
 
 DIMENSION: Literal["sagemaker:variant:DesiredInstanceCount"] = "sagemaker:variant:DesiredInstanceCount"
 

@@ -5,6 +5,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
+from model import storage
+
 FILE = Path("deployment.json")
 
 
@@ -77,10 +79,8 @@ class Deployment:
         return cls(**known | {"class_labels": tuple(known["class_labels"])})
 
     def write(self, path: Path = FILE) -> None:
-        """Write the file, complete before it has its name."""
-        draft = path.with_suffix(".part")
-        draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        draft.replace(path)
+        """Write the file atomically."""
+        storage.write_file(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     def parameters(self) -> dict[str, str]:
         """Return the parameters of the stack that asks this endpoint."""

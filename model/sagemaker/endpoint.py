@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
+from functions.classify.answer import EndpointAnswerError, parse_probabilities
+from functions.classify.capture import VARIANT
 from model.sagemaker.account import PROJECT, Account, explain, ignore_missing, is_gone, tag_values, tags
 from model.sagemaker.registry import SEPARATOR
-from model.serving.capture import VARIANT
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -404,13 +405,11 @@ def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> lis
     EndpointError
         It answers with something else than probabilities, or refuses.
     """
-    from functions.classify.app import EndpointAnswerError, probabilities  # noqa: PLC0415  makes a client
-
     try:
         answer = account.runtime.invoke_endpoint(
             EndpointName=endpoint, ContentType=content_type, Accept="application/json", Body=photo
         )
-        return probabilities(answer["Body"].read())
+        return parse_probabilities(answer["Body"].read())
     except EndpointAnswerError as error:
         raise EndpointError(f"{endpoint} answers with {error}") from error
     except ClientError as error:
@@ -424,7 +423,7 @@ def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list
 
     What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
     """
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  Pillow
     from model.photo import PhotoError  # noqa: PLC0415  Pillow
 
     def classify(photo: bytes) -> list[float]:

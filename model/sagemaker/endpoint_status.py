@@ -7,11 +7,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from functions.classify.capture import VARIANT
 from model.sagemaker import alarms as alarms_module
 from model.sagemaker import endpoint
 from model.sagemaker.account import Account
 from model.sagemaker.endpoint import EndpointError
-from model.serving.capture import VARIANT
 
 PRICES = "us-east-1"
 """The region whose Price List API knows the prices of all regions of its partition."""

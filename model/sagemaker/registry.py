@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from model.labels import LABEL
 from model.network import artifact
 from model.network.artifact import Description
 from model.sagemaker.account import PROJECT, Account, is_gone, tags
@@ -23,7 +24,6 @@ GROUP = PROJECT
 METRICS = "metrics.json"
 SEPARATOR = "/"
 """Of labels, in the registry and in tags, where a comma is not allowed; see `check_labels`."""
-LABEL = re.compile(r"\w[\w .+-]*")
 MOST_LABEL_CHARACTERS = 256
 """Of a value in the registry and in a tag."""
 

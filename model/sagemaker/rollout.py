@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.labels import split_labels
 from model.sagemaker import alarms as alarms_module
 from model.sagemaker import autoscaling, endpoint, image, registry, smoke_test, training_job
 from model.sagemaker.account import (
@@ -90,7 +91,7 @@ def completed(
         It cannot.
     """
     if labels:
-        candidate = replace(candidate, labels=tuple(label.strip() for label in labels.split(",")))
+        candidate = replace(candidate, labels=split_labels(labels))
     if threshold is not None:
         candidate = replace(candidate, threshold=threshold)
     if len(candidate.labels) < 2 or not 0 <= candidate.threshold <= 1:  # noqa: PLR2004  one label is no choice

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from model import storage
 from model.data import dataset
 from model.network.artifact import ARCHIVE
 from model.sagemaker import image, registry
@@ -461,15 +462,10 @@ def _fetch(account: Account, url: str) -> bytes:
 
 
 def _keep(out: Path, model: bytes, output: bytes | None) -> None:
-    """Write what a training made, each file complete before it has its name."""
     files = {ARCHIVE: model}
     if output is not None:
         with tarfile.open(fileobj=io.BytesIO(output)) as tar:
             for member in tar.getmembers():
                 if Path(member.name).name == METRICS_FILE and (metrics := tar.extractfile(member)):
                     files[METRICS_FILE] = metrics.read()
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        draft = out / f"{name}.part"
-        draft.write_bytes(content)
-        draft.replace(out / name)
+    storage.write_files(out, files)

@@ -18,6 +18,7 @@ from rich.progress import track
 from sklearn.model_selection import GroupKFold
 
 from model.data import dataset
+from model.data.dataset import Dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network import embedding, fusion, zero_shot
@@ -25,7 +26,6 @@ from model.network.backbone import LITE0
 from model.network.embedding import Embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting, trainer
-from model.training.trainer import Photos
 from pipeline.costs.table import put_between
 from tests.conftest import ROOT
 
@@ -145,7 +145,7 @@ ABLATIONS: Mapping[str, Ablation] = {
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def bench(data: Path, photos: Path | None, out: Path) -> None:
     """Train without one component at a time, and compare with the full model."""
-    sets = [Photos.of(dataset.read(folder), most=5000) for folder in (data, photos) if folder]
+    sets = [dataset.read(folder) for folder in (data, photos) if folder]
     full: dict[str, Evaluation] = {}
     found = []
     for name, ablation in track(ABLATIONS.items(), "Components"):
@@ -177,10 +177,10 @@ class Evaluation(NamedTuple):
     predictions: list[np.ndarray]
 
 
-def evaluate(ablation: Ablation, sets: Sequence[Photos]) -> dict[str, Evaluation]:
+def evaluate(ablation: Ablation, sets: Sequence[Dataset]) -> dict[str, Evaluation]:
     """Train without a component, and predict the photos held out, by data set."""
     with patched(ablation.graph):
-        parts = rotated([trainer.look(photos) for photos in sets], ablation)
+        parts = rotated([trainer.embed_photos(photos) for photos in sets], ablation)
     kept = [*ablation.fit, (embedding, "POOLED", ablation.pooled)]
     with patched(kept):
         cifar, *rest = zip(sets, parts, strict=True)
@@ -220,7 +220,7 @@ def rotated(parts: Sequence[Embedding], ablation: Ablation) -> list[Embedding]:
     ]
 
 
-def cross_validated(photos: Photos, embeddings: Embedding) -> Evaluation:
+def cross_validated(photos: Dataset, embeddings: Embedding) -> Evaluation:
     """Cross-validate repeatedly, with other folds each time."""
     predictions = []
     for repeat in range(REPEATS):
@@ -230,7 +230,7 @@ def cross_validated(photos: Photos, embeddings: Embedding) -> Evaluation:
     return Evaluation(fit.head.labels, photos.targets, predictions)
 
 
-def by_source(cifar: Photos, small: Embedding, photos: Photos, large: Embedding) -> np.ndarray:
+def by_source(cifar: Dataset, small: Embedding, photos: Dataset, large: Embedding) -> np.ndarray:
     """Predict the photos of each group of sources by training on CIFAR and all other sources."""
     sources = [path.name.partition("-")[0] for path in photos.paths]
     predictions = np.zeros((len(sources), len(LABELS)))

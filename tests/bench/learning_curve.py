@@ -26,7 +26,6 @@ from model.evaluation import statistics
 from model.labels import OTHER
 from model.network.embedding import Embedding
 from model.training import fitting, trainer
-from model.training.trainer import Photos
 from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT
 
@@ -68,10 +67,10 @@ type Split = tuple[np.ndarray, np.ndarray]
 )
 def bench(data: Path, repeats: int, out: Path) -> None:
     """Train on 10 photos of each label, on 20 and so on, and evaluate on the other photos."""
-    photos = Photos.of(dataset.read(data), most=2000)
+    photos = trainer.sample(dataset.read(data), most=2000)
     if np.bincount(photos.targets).min() < 2 * EACH[0]:
         raise click.UsageError(f"{data} has too few photos: at least {2 * EACH[0]} of each label are needed")
-    embeddings = trainer.look(photos)
+    embeddings = trainer.embed_photos(photos)
     found = []
     for splits in splittings(photos.targets, repeats):
         rounds = track(splits, f"{len(splits[0][0][0])} photos")
@@ -94,16 +93,14 @@ def splittings(targets: np.ndarray, repeats: int) -> Iterator[list[list[Split]]]
     yield [[next(tenths) for _ in range(10)] for _ in range(repeats)]
 
 
-def evaluate(photos: Photos, embeddings: Embedding, splits: Sequence[Split]) -> Evaluation:
+def evaluate(photos: dataset.Dataset, embeddings: Embedding, splits: Sequence[Split]) -> Evaluation:
     """Train on each split, and evaluate each model with its threshold on the rest."""
 
     def answer(split: Split) -> tuple[np.ndarray, ...]:
         train, test = split
-        shown = photos._replace(
-            paths=tuple(photos.paths[one] for one in train), targets=photos.targets[train]
-        )
+        shown = photos.select(train)
         fit = fitting.fit(embeddings[train], shown.targets, shown.labels)
-        threshold = trainer.conclude("learning-curve", shown, fit, PRECISION).threshold.value
+        threshold = trainer.evaluate("learning-curve", shown, fit, PRECISION).threshold.value
         probabilities = fit.head.predict_proba(embeddings[test])
         answered = np.array(fit.head.labels)[probabilities.argmax(axis=1)]
         confidence = probabilities.max(axis=1)

@@ -1,4 +1,4 @@
-"""The commands of `python -m local`, as one who types them meets them: also when something goes wrong."""
+"""The commands of `scones`, as one who types them meets them: also when something goes wrong."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def ports() -> dict[str, str]:
 
 def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "local", *arguments],
+        [sys.executable, "-m", "scones", *arguments],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "120", **env},
         stdout=subprocess.PIPE,

@@ -167,8 +167,8 @@ def outcome_of_a_photo(stack: Stack, name: str) -> str:
 
 
 def ask(command: str, *more: str) -> str:
-    """Have this process do what a command line calls `python -m model` for."""
-    arguments = shlex.split(command.partition("-m model ")[2])
+    """Have this process do what a command line calls `scones` for."""
+    arguments = shlex.split(command.partition("scones ")[2])
     done = CliRunner(mix_stderr=False).invoke(cli, [*arguments, *more])
     assert done.exit_code == 0, done.stderr
     return done.stdout

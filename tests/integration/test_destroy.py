@@ -23,7 +23,7 @@ TEMPLATE = {
 
 def destroy(stack, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "model", "destroy", "--stack", NAME, *arguments],
+        [sys.executable, "-m", "scones", "destroy", "--stack", NAME, *arguments],
         cwd=ROOT,
         env={**os.environ, "AWS_ENDPOINT_URL": stack.endpoint_url},
         input=answer,

@@ -85,7 +85,7 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
     )
     stack.client("s3").put_object(Bucket=bucket, Key="archive/left.jpg", Body=b"a photo that is left")
 
-    destroyed = done(stack, sys.executable, "-m", "model", "destroy", "--stack", NAME, "--yes", **workflow)
+    destroyed = done(stack, sys.executable, "-m", "scones", "destroy", "--stack", NAME, "--yes", **workflow)
 
     assert destroyed.returncode == 0, destroyed.stderr
     assert NAME not in str(cloudformation.describe_stacks()["Stacks"])

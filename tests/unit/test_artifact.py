@@ -5,6 +5,7 @@ import tarfile
 
 import pytest
 
+from model import storage
 from model.network import artifact
 from model.network.artifact import ArtifactError, Description
 
@@ -28,7 +29,7 @@ def description(**changes: object) -> Description:
 
 
 def test_a_model_is_read_back_as_written(tmp_path):
-    artifact.write(tmp_path / "new" / "folder", artifact.contents(GRAPH, description()))
+    storage.write_files(tmp_path / "new" / "folder", artifact.contents(GRAPH, description()))
 
     assert artifact.check(tmp_path / "new" / "folder") == description()
     files = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
@@ -58,7 +59,7 @@ def test_the_card_has_no_empty_tables():
 
 
 def test_calibration_and_metrics_are_optional(tmp_path):
-    artifact.write(tmp_path, artifact.contents(GRAPH, description()))
+    storage.write_files(tmp_path, artifact.contents(GRAPH, description()))
     values = json.loads((tmp_path / "model.json").read_text())
     del values["calibration"], values["metrics"]
     (tmp_path / "model.json").write_text(json.dumps(values))
@@ -68,7 +69,7 @@ def test_calibration_and_metrics_are_optional(tmp_path):
 
 def test_a_model_with_the_former_names_of_its_weights_is_read(tmp_path):
     former = dict(zip(("alpha", "beta", "a", "b", "c", "d", "e", "f"), range(8), strict=True))
-    artifact.write(tmp_path, artifact.contents(GRAPH, description(calibration=former)))
+    storage.write_files(tmp_path, artifact.contents(GRAPH, description(calibration=former)))
 
     assert artifact.check(tmp_path).calibration == former
 
@@ -104,20 +105,20 @@ def test_writing_replaces_files_and_leaves_others_alone(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     (tmp_path / "b").write_bytes(b"not ours")
 
-    artifact.write(tmp_path, {"a": b"new"})
+    storage.write_files(tmp_path, {"a": b"new"})
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"not ours"}
 
 
 def test_a_failed_write_leaves_no_files(tmp_path):
     with pytest.raises(TypeError):
-        artifact.write(tmp_path, {"a": b"new", "b": None})
+        storage.write_files(tmp_path, {"a": b"new", "b": None})
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_a_graph_is_refused(tmp_path):
-    artifact.write(tmp_path, artifact.contents(GRAPH, description()))
+    storage.write_files(tmp_path, artifact.contents(GRAPH, description()))
     (tmp_path / "model.onnx").unlink()
 
     with pytest.raises(ArtifactError, match=r"model\.onnx cannot be read"):

@@ -123,7 +123,7 @@ def test_every_environment_has_a_role_to_trust_it():
 def test_what_is_updated_is_there():
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
 
-    files = {"uv": "uv.lock", "pip": "requirements.txt", "docker": "Dockerfile"}
+    files = {"uv": "uv.lock", "pip": "requirements.txt", "docker": "Dockerfile", "npm": "package-lock.json"}
     files |= {"pre-commit": ".pre-commit-config.yaml", "github-actions": ".github/workflows"}
     for update in updates:
         for folder in update.get("directories", [update.get("directory")]):
@@ -220,7 +220,21 @@ def test_only_this_repository_in_this_environment_gets_the_role():
     assert statement["Condition"] == {
         "StringEquals": {
             f"{issuer}:aud": "sts.amazonaws.com",
-            f"{issuer}:sub": {"Fn::Sub": "repo:${Repository}:environment:${Stage}"},
+            f"{issuer}:sub": {
+                "Fn::If": [
+                    "HasIds",
+                    {
+                        "Fn::Sub": [
+                            "repo:${Owner}@${OwnerId}/${Name}@${RepositoryId}:environment:${Stage}",
+                            {
+                                "Owner": {"Fn::Select": [0, {"Fn::Split": ["/", {"Ref": "Repository"}]}]},
+                                "Name": {"Fn::Select": [1, {"Fn::Split": ["/", {"Ref": "Repository"}]}]},
+                            },
+                        ]
+                    },
+                    {"Fn::Sub": "repo:${Repository}:environment:${Stage}"},
+                ]
+            },
         }
     }
 

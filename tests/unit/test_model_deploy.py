@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from moto import mock_aws
 from onnx import TensorProto, helper, numpy_helper
 
+from model import storage
 from model.network import artifact
 from model.network.artifact import Description
 from model.network.classifier import Classifier
@@ -69,7 +70,7 @@ def write_model(folder: Path, version: str, *, threshold: float = 0.9) -> Path:
         graph_sha256=hashlib.sha256(content).hexdigest(),
         made={},
     )
-    artifact.write(folder, artifact.contents(content, description))
+    storage.write_files(folder, artifact.contents(content, description))
     (folder / "metrics.json").write_text('{"accuracy": 0.97}')
     return folder
 

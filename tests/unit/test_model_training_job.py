@@ -73,7 +73,7 @@ def packed(name: str, content: bytes) -> bytes:
 @pytest.fixture
 def data(tmp_path) -> Path:
     """A data set as `scones data` writes it."""
-    from model.data.builder import Collection, Photo, write  # noqa: PLC0415
+    from model.data.builder import LabelledPhotos, Photo, write  # noqa: PLC0415
 
     photos = []
     for seed in range(8):
@@ -83,7 +83,7 @@ def data(tmp_path) -> Path:
         )
         label, split = ("bicycle", "motorcycle")[seed % 2], ("train", "test")[seed // 6]
         photos.append(Photo(label, f"{seed}.png", f"{seed:064}", stream.getvalue(), split))
-    write(tmp_path / "data", Collection(["bicycle", "motorcycle"], photos, []), "a test")
+    write(tmp_path / "data", LabelledPhotos(["bicycle", "motorcycle"], photos), "a test")
     return tmp_path / "data"
 
 

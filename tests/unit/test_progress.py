@@ -1,4 +1,4 @@
-"""What a progress display shows, and to whom."""
+"""Progress bars show a rate, and only on a terminal."""
 
 import io
 from types import SimpleNamespace
@@ -6,21 +6,21 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from model.terminal.progress import RateColumn, counted
+from model.terminal.progress import RateColumn, track
 
 
 @pytest.mark.parametrize(
     ("speed", "finished_speed", "shown"), [(None, None, ""), (2.54, None, "2.5/s"), (2.54, 10.0, "10.0/s")]
 )
-def test_the_rate_is_shown_as_soon_as_there_is_one(speed, finished_speed, shown):
+def test_the_rate_is_shown_once_it_is_known(speed, finished_speed, shown):
     task = SimpleNamespace(speed=speed, finished_speed=finished_speed)
 
     assert RateColumn().render(task).plain == shown
 
 
 @pytest.mark.parametrize(("terminal", "seen"), [(True, True), (False, False)])
-def test_it_is_for_terminals_alone(terminal, seen):
+def test_it_is_shown_only_on_a_terminal(terminal, seen):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
 
-    assert list(counted(range(3), 3, "Counting", console)) == [0, 1, 2]
+    assert list(track(range(3), 3, "Counting", console)) == [0, 1, 2]
     assert ("Counting" in console.file.getvalue()) is seen
