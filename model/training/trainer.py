@@ -26,7 +26,8 @@ from model.labels import OTHER
 from model.network import artifact, backbone, embedding, fusion
 from model.network.artifact import Description
 from model.network.backbone import LITE0, LITE2
-from model.network.fusion import Head, Integers, Seen
+from model.network.embedding import Embedding, Integers
+from model.network.fusion import Head
 from model.network.onnx_graph import Graph
 from model.photo import PhotoError, read_pixels
 from model.terminal.progress import StartStep
@@ -95,7 +96,7 @@ def sample(data: Dataset, most: int) -> Dataset:
     return data.select(selected)
 
 
-def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) -> Seen:
+def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) -> Embedding:
     """Run the frozen networks on photos, or read their cached outputs.
 
     Outputs are cached in the user's cache folder under the hash of the photo's bytes, so that a photo is
@@ -137,7 +138,7 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Seen(*(np.stack(column) for column in zip(*rows, strict=True)))
+    return Embedding(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 class EmbeddingCache:
@@ -202,7 +203,7 @@ def _explain(chosen: Threshold, precision: float, fit: Fit, photos: int) -> str:
     return reason
 
 
-def write_model(paths: TrainingPaths, result: Result, embeddings: Seen) -> None:
+def write_model(paths: TrainingPaths, result: Result, embeddings: Embedding) -> None:
     """Write the model, its metrics and its baseline.
 
     Raises
@@ -228,7 +229,7 @@ def write_model(paths: TrainingPaths, result: Result, embeddings: Seen) -> None:
 def build_graph(head: Head) -> onnx.ModelProto:
     """Build the model as one graph, from pixels through the networks and the head to probabilities."""
     graph = Graph("vehicles")
-    embedding.add_features(graph, embedding.add_image(graph))
+    embedding.add_embedding(graph, embedding.add_image(graph))
     fusion.add_head(graph, head)
     return embedding.finish(graph, len(head.labels))
 
@@ -255,6 +256,6 @@ def describe(result: Result, graph_sha256: str) -> Description:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
-        calibration=asdict(fit.head.weighing),
+        calibration=asdict(fit.head.weights),
         metrics=dict(result.metrics),
     )
