@@ -13,10 +13,11 @@ from rich import box
 from rich.table import Table
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT
 from local import LocalError, capture_report
 from local.stack import Progress, Stack, parameters
+from model import storage
 from model.network.artifact import Description
 from model.training import baseline
 from pipeline import sample_images
@@ -72,7 +73,7 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     progress(f"Yesterday: {YESTERDAY} good photos")
     yesterday = send(stack, "yesterday", repeated(good, YESTERDAY), 0)
     known = capture_report.make_baseline(stack, model, TimeWindow(yesterday[0], yesterday[-1]))
-    baseline.write(home / baseline.FILE, known)
+    storage.write_file(home / baseline.FILE, known.text().encode())
     progress("Deploying yesterday as the baseline")
     stack.deploy(parameters(model) | stack.place_baseline(home / baseline.FILE))
 
@@ -132,7 +133,7 @@ def send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[
 
 def captured_since(stack: Stack, start: datetime) -> list[datetime]:
     """Return when each capture since `start` was made, in order."""
-    records = captures.read(str(stack.captures), TimeWindow(start), Tally())
+    records = captures.read(str(stack.captures), TimeWindow(start), ReadCounts())
     return sorted(record.at for record in records if record.at)
 
 

@@ -20,7 +20,7 @@ from local import HOME, LocalError, Ports, processes
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from pipeline import sample_images
-from pipeline.stack import AT_AN_ADDRESS, CREDENTIALS, local_session
+from pipeline.stack import CREDENTIALS, NO_HOST_PREFIX, local_session
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +103,7 @@ class Stack:
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
         """Return a boto3 client for this stack."""
         session = local_session(self.region)
-        return session.client(service, endpoint_url=self.endpoint_url, config=AT_AN_ADDRESS)  # type: ignore[call-overload]
+        return session.client(service, endpoint_url=self.endpoint_url, config=NO_HOST_PREFIX)  # type: ignore[call-overload]
 
     @contextmanager
     def running(self, progress: Progress) -> Iterator[None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
+from model.labels import split_labels
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -37,16 +39,16 @@ def _model(path: Path | None) -> Asked:
 
 def _endpoint(name: str, labels: str | None, threshold: float | None) -> Asked:
     from model.sagemaker.account import connect, translate_aws_errors  # noqa: PLC0415  as above
-    from model.sagemaker.endpoint import asking, served  # noqa: PLC0415  as above
+    from model.sagemaker.endpoint import asking, served_model  # noqa: PLC0415  as above
 
     account = connect()
     if labels and threshold is not None:
         from model.network.embedding import SIZE  # noqa: PLC0415  as above
 
-        own_labels = [label.strip() for label in labels.split(",")]
+        own_labels = split_labels(labels)
         return Asked(asking(account, name, SIZE), own_labels, threshold)
     with translate_aws_errors():
-        known = served(account, name)
+        known = served_model(account, name)
     return Asked(asking(account, name, known.input_size), known.labels, known.threshold)
 
 

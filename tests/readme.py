@@ -25,7 +25,7 @@ TRAIN, UP, DRIFT, DOWN = ("make train DATA=~/Pictures/ours", "make up", "make dr
 ROLES, DEPLOY = "make roles", "make deploy STAGE=dev"
 """Run unchanged, but on the emulator."""
 IMAGE, MODEL = "scones image --push", "scones deploy"
-"""Run with --dry-run, because there is no SageMaker or ECR here; test_sagemaker_life.py runs them on moto."""
+"""Run with --dry-run, because there is no SageMaker or ECR; test_sagemaker_lifecycle.py runs them on moto."""
 UPLOAD = "aws s3 cp photo.jpg s3://<UploadBucketName>/uploads/"
 """Not run, because the AWS CLI is not a dependency; the test uploads the photo with boto3."""
 DESTROY = "make destroy STAGE=dev"

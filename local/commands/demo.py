@@ -9,7 +9,7 @@ import click
 from local import Ports
 from local.options import json_option, stack_options
 from local.steps import Steps, interruptible, result_console
-from model.terminal.progress import counted
+from model.terminal.progress import track
 
 
 @click.command("demo")
@@ -44,7 +44,7 @@ def command(
         with Steps(console) as steps, stack.running(steps):
             steps(f"Classifying {len(content)} photos")
             steps.status.stop()
-            outcomes = list(counted(demo.classify(stack, content), len(content), "Classifying", console))
+            outcomes = list(track(demo.classify(stack, content), len(content), "Classifying", console))
         outcomes.sort(key=lambda outcome: outcome.photo.uploaded_at)
         if as_json:
             click.echo(json.dumps([asdict(outcome) | {"photo": outcome.photo.name} for outcome in outcomes]))

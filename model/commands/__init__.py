@@ -2,10 +2,10 @@
 
 COMMANDS = {
     "data": "Make a data set of labelled photos: from CIFAR-100, or from a folder of your own.",
-    "train": "Train a model on labelled photos, and say from which confidence to accept it.",
+    "train": "Train a model on labelled photos, and choose the confidence threshold.",
     "evaluate": "Measure how right a model is on photos whose labels are known.",
     "predict": "Say which vehicle is in each photo, one JSON line a file.",
-    "serve": "Answer photos over HTTP, as a SageMaker endpoint does.",
+    "serve": "Serve the model over HTTP, as a SageMaker endpoint does.",
     "image": "Build the container that SageMaker trains and serves in, and push it to ECR when asked.",
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the one that is there.",
     "rollback": "Bring an endpoint back to the model that it served before the last update.",

@@ -1,29 +1,21 @@
-"""``scones data``: labelled photos, from an archive or a folder to a data set on disk and in S3."""
+"""``scones data``: build a data set of labelled photos, on disk and in S3."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from model.data.builder import (
-    CIFAR_100,
-    check_replaceable,
-    count,
-    find_archive,
-    from_archive,
-    from_folder,
-    hold_out,
-    with_reviewed,
-    without_copies,
-    write,
-)
+from model import storage
+from model.data.builder import CIFAR_100, build
+from model.labels import split_labels
 
-if TYPE_CHECKING:
-    from model.data.reviewed_photos import Reviewed
-    from model.data.staging import Staged
+
+def check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | None) -> str | None:
+    """Check that ``--reviewed`` is an existing folder or an address in S3."""
+    if source is not None and not storage.is_s3(source) and not Path(source).is_dir():
+        raise click.BadParameter(f"No such folder: {source}")
+    return source
 
 
 @click.command("data")
@@ -35,29 +27,31 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--classes",
-    help="The labels, separated by commas.  [default: all of a folder; of CIFAR-100 bicycle,motorcycle]",
+    help="Labels, separated by commas.  [default: all of a folder; of CIFAR-100 bicycle,motorcycle]",
 )
 @click.option(
-    "--other", help="Classes whose photos are labelled `other`, separated by commas, or all the rest: all."
+    "--other",
+    help="Classes whose photos are labelled `other`, separated by commas, or `all` for all the rest.",
 )
 @click.option(
     "--reviewed",
     metavar="FOLDER|S3-URI",
-    help="Photos that people labelled, to join the training photos: a folder as --source, or what "
-    "`scones review` wrote, the stack's GroundTruthUri.",
+    callback=check_reviewed,
+    help="Reviewed photos that join the training photos: a folder like --source, or the stack's "
+    "GroundTruthUri, to which `scones review` writes.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write.")
-@click.option("--to", help="Where in S3 to stage it: s3://bucket/prefix.")
+@click.option("--to", help="Where to stage the data set in S3: s3://bucket/prefix.")
 @click.option(
     "--test-share",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.2,
     show_default=True,
-    help="How much of a folder to hold out for testing. (CIFAR-100 has test photos of its own.)",
+    help="Share of a folder's photos to hold out for testing. (CIFAR-100 has its own test photos.)",
 )
-@click.option("--skip-unreadable", is_flag=True, help="Leave photos out that cannot be read, and name them.")
-@click.option("--sha256", help="What the archive's SHA-256 has to be.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written and staged, and do neither.")
+@click.option("--skip-unreadable", is_flag=True, help="Skip photos that cannot be read, and list them.")
+@click.option("--sha256", help="The expected SHA-256 of the archive.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written and staged, without doing it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 def command(
     *,
@@ -76,11 +70,11 @@ def command(
     """Make a data set of labelled photos: from CIFAR-100, or from a folder of your own.
 
     Writes OUT/train/LABEL/*, OUT/test/LABEL/*, OUT/train.lst and OUT/test.lst as SageMaker's built-in
-    image-classification algorithm reads them, and OUT/manifest.json with counts and hashes. OUT is
-    there complete or not at all; a data set that is there already is replaced.
+    image-classification algorithm reads them, and OUT/manifest.json with counts and hashes. An
+    existing data set in OUT is replaced once the new one is complete.
 
-    A folder's photos are held out for testing by the hash of their bytes: a photo stays on its side
-    when others are added, and a copy of it never gets to the other side.
+    A folder's photos are split by the hash of their bytes: a photo stays in its split when others are
+    added, and a copy of it never gets into the other split.
 
     \b
     Examples:
@@ -91,82 +85,56 @@ def command(
 
     \b
     Exit codes:
-      0  the data set is there, and staged if that was asked for
+      0  the data set is written, and staged if requested
       1  something failed; one line on stderr says what
-      2  the command was called wrongly
+      2  usage error
     """  # noqa: D301  click reads \b as a character
-    check_replaceable(out)
-    folder = Path(source)
-    if folder.is_dir():
-        collection = from_folder(folder, listed(classes), listed(other), skip_unreadable=skip_unreadable)
-        collection = collection._replace(photos=hold_out(collection.photos, test_share))
-    else:
-        collection = from_archive(find_archive(source, sha256), listed(classes), listed(other))
-    with reviewed_in(reviewed) as found:
-        if found:
-            collection = with_reviewed(collection, found, skip_unreadable=skip_unreadable)
-        # test photos first, so that of two copies the one that stays is held out
-        photos = without_copies(sorted(collection.photos, key=lambda photo: photo.split))
-        copies = len(collection.photos) - len(photos)
-        collection = collection._replace(photos=photos)
-        counts = count(collection)
-        if not dry_run:
-            write(out, collection, source if "://" in source else folder.resolve().name)
-    for note in collection.left_out:
-        click.echo(f"left out: {note}", err=True)
-    if copies:
-        click.echo(f"left out: {copies:,} copies of others", err=True)
-    staged = None if dry_run or not to else staged_at(out, to)
+    built = build(
+        source,
+        out,
+        classes=split_names(classes),
+        other=split_names(other),
+        reviewed=reviewed,
+        test_share=test_share,
+        sha256=sha256,
+        skip_unreadable=skip_unreadable,
+        dry_run=dry_run,
+    )
+    for file in built.skipped:
+        click.echo(f"skipped: {file}", err=True)
+    if built.duplicates:
+        click.echo(f"skipped: {built.duplicates:,} duplicates", err=True)
+    staged = None
+    if to and not dry_run:
+        from model.data.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
+
+        staged = stage(out, to)
     if as_json:
-        told = {"out": str(out), "to": to, "dry_run": dry_run, "photos": counts, "copies_left_out": copies}
-        click.echo(json.dumps(told | {"staged": staged and staged._asdict()}))
+        result = {
+            "out": str(out),
+            "to": to,
+            "dry_run": dry_run,
+            "photos": built.counts,
+            "copies_left_out": built.duplicates,
+            "staged": staged and staged._asdict(),
+        }
+        click.echo(json.dumps(result))
         return
-    would = "would be written: " if dry_run else ""
-    test = describe(counts["test"])
-    click.echo(f"{out}: {would}{describe(counts['train'])} to train with, {test} to test with")
+    train, test = (format_counts(built.counts[split]) for split in ("train", "test"))
+    click.echo(f"{out}: {'would contain ' if dry_run else ''}{train} for training, {test} for testing")
     if staged:
         click.echo(
             f"{to}: {staged.uploaded} uploaded, {staged.unchanged} unchanged, {staged.deleted} deleted"
         )
     elif to:
-        click.echo(f"{to}: would be made the same as {out}")
+        click.echo(f"{to}: would be made identical to {out}")
 
 
-def staged_at(out: Path, to: str) -> "Staged":
-    """Make what is in S3 the same as the data set."""
-    from model.data.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
-
-    return stage(out, to)
+def split_names(names: str | None) -> list[str]:
+    """Split comma-separated names, each once."""
+    return [name for name in dict.fromkeys(split_labels(names or "")) if name]
 
 
-@contextmanager
-def reviewed_in(source: str | None) -> Iterator["Reviewed | None"]:
-    """Have the folder of reviewed photos that ``--reviewed`` names, or, for a while, the photos in S3.
-
-    Raises
-    ------
-    click.BadParameter
-        There is no such folder.
-    """
-    if source is None:
-        yield None
-        return
-    from model.data.reviewed_photos import Reviewed, fetched  # noqa: PLC0415  boto3 takes half a second to import
-
-    if source.startswith("s3://"):
-        with fetched(source) as found:
-            yield found
-    elif Path(source).is_dir():
-        yield Reviewed(Path(source), [])
-    else:
-        raise click.BadParameter(f"there is no folder {source}", param_hint="--reviewed")
-
-
-def listed(names: str | None) -> list[str]:
-    """Take a list separated by commas apart, each name once."""
-    return list(dict.fromkeys(name.strip() for name in (names or "").split(",") if name.strip()))
-
-
-def describe(counts: Mapping[str, int]) -> str:
-    """Put counts in words: ``10 photos (bicycle 6, motorcycle 4)``."""
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Format counts by label: ``10 photos (bicycle 6, motorcycle 4)``."""
     return f"{sum(counts.values()):,} photos ({', '.join(f'{label} {n:,}' for label, n in counts.items())})"

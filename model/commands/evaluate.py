@@ -12,6 +12,7 @@ from rich.table import Table
 from model.data import dataset
 from model.evaluation.evaluator import METRICS, REPORT, ask, check_labels, find_subject, write
 from model.evaluation.metrics import Evaluation, evaluate
+from model.labels import split_labels
 
 
 @click.command("evaluate")
@@ -84,7 +85,7 @@ def command(
     photos = dataset.read(data, split)
     subject = find_subject(model, through, endpoint_url)
     if labels:
-        subject = replace(subject, labels=tuple(label.strip() for label in labels.split(",")))
+        subject = replace(subject, labels=split_labels(labels))
     if threshold is not None:
         subject = replace(subject, threshold=threshold)
     check_labels(photos, subject.labels)

@@ -1,1 +1,1 @@
-"""Labelled photos: from CIFAR-100, a folder or reviewers to a data set on disk and in S3."""
+"""Data sets of labelled photos: built from CIFAR-100, folders and reviews, and staged to S3."""

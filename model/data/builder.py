@@ -1,66 +1,52 @@
-"""Build a data set on disk from CIFAR-100 or from a folder of photos."""
+"""Build a data set from CIFAR-100 or a folder of photos: choose classes, read, split, deduplicate, write."""
 
 import difflib
 import hashlib
 import io
 import os
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import platformdirs
 from PIL import Image
 
+from model import storage
 from model.data import cifar, dataset
 from model.data.download import Checksum, download
-from model.labels import OTHER
+from model.labels import LABEL, OTHER
 from model.photo import PhotoError, read_pixels
-from model.terminal.progress import counted
+from model.terminal.progress import track
 
 if TYPE_CHECKING:
-    from model.data.reviewed_photos import Reviewed
-
+    from model.data.reviewed_photos import ReviewedPhotos
 
 CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 
 CIFAR_100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
-"""Of the archive whose MD5 its authors publish, at https://www.cs.toronto.edu/~kriz/cifar.html."""
+"""SHA-256 of the archive whose MD5 its authors publish at https://www.cs.toronto.edu/~kriz/cifar.html."""
 
 CIFAR_CLASSES = ("bicycle", "motorcycle")
 
-NAMED = 5
-"""How many files a message names before it only counts them."""
+MAX_NAMES = 5
+"""How many names a message lists before it only counts the rest."""
 
-ENOUGH = 32
-"""Pixels at which to decode a photo to know that it can be read; a JPEG of many megapixels is quick then."""
+CHECK_SIZE = 32
+"""Pixels at which a photo is decoded to check it; a JPEG of many megapixels decodes quickly at this size."""
 
 
 class DataError(Exception):
-    """No data set can be made of this; the message says why."""
+    """No data set can be built from this source; the message says why."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo on its way into a data set.
-
-    Attributes
-    ----------
-    label
-        What it shows.
-    name
-        Its file name, without a folder.
-    sha256
-        Of the file's bytes, in hex.
-    content
-        The bytes, or the file that holds them.
-    split
-        ``"train"`` or ``"test"``.
-    """
+    """A photo on its way into a data set; `content` is the bytes, or the file that holds them."""
 
     label: str
     name: str
@@ -68,38 +54,106 @@ class Photo:
     content: bytes | Path
     split: str = "train"
 
+    @classmethod
+    def read(cls, label: str, file: Path) -> "Photo":
+        """Make a training photo of a file."""
+        return cls(label, file.name, hashlib.sha256(file.read_bytes()).hexdigest(), file)
+
     def __str__(self) -> str:
         return str(self.content) if isinstance(self.content, Path) else f"{self.split}/{self.name}"
 
 
-class Collection(NamedTuple):
-    """Labelled photos.
-
-    Attributes
-    ----------
-    labels
-        The labels in the order of their numbers.
-    photos
-        The photos, in any order.
-    left_out
-        What was left out and why, in words.
-    """
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """Photos, their labels in the order of the labels' numbers, and skipped files with the reasons."""
 
     labels: list[str]
     photos: list[Photo]
-    left_out: list[str]
+    skipped: list[str] = field(default_factory=list)
 
 
-def find_archive(source: str, sha256: str | None) -> Path:
-    """Give the file of an archive, fetched if `source` is an address, and checked.
+@dataclass(frozen=True)
+class Summary:
+    """Photos by split and label, the number of skipped duplicates, and other skipped files with reasons."""
+
+    counts: Mapping[str, Mapping[str, int]]
+    duplicates: int
+    skipped: Sequence[str]
+
+
+def build(
+    source: str,
+    out: Path,
+    *,
+    classes: Sequence[str],
+    other: Sequence[str],
+    reviewed: str | None,
+    test_share: float,
+    sha256: str | None,
+    skip_unreadable: bool,
+    dry_run: bool,
+) -> Summary:
+    """Build a data set and write it to `out`, replacing an earlier one.
+
+    Parameters
+    ----------
+    source
+        CIFAR-100's archive, its address, or a folder that holds ``<class>/*``.
+    classes, other
+        Names of the classes that become labels, by default all of a folder and `CIFAR_CLASSES` of CIFAR-100;
+        and names of those that are labelled ``other``, ``["all"]`` for all the rest.
+    reviewed
+        A folder that holds ``<label>/*``, or the S3 prefix of ground-truth records; these photos join the
+        training photos.
+    test_share
+        Share of a folder's photos that go to the test split, from 0 to 1.
 
     Raises
     ------
-    DataError
-        There is no such file.
-    DownloadError
-        It cannot be fetched, or is not the file expected.
+    DataError, ArchiveError, DownloadError, ReviewedError
+        The source, a class or a photo is unusable.
+    StorageError
+        `out` cannot be written.
     """
+    check_output_folder(out)
+    folder = Path(source)
+    if folder.is_dir():
+        found = read_folder(folder, classes, other, skip_unreadable=skip_unreadable)
+        found = replace(found, photos=split_by_hash(found.photos, test_share))
+    else:
+        found = read_archive(fetch_archive(source, sha256), classes, other)
+    with _reviewed_photos(reviewed) as extra:
+        if extra:
+            found = add_reviewed(found, extra, skip_unreadable=skip_unreadable)
+        # test photos first, so that of two copies the test photo is kept
+        photos = deduplicate(sorted(found.photos, key=lambda photo: photo.split))
+        summary = Summary(
+            counts=count(found.labels, photos),
+            duplicates=len(found.photos) - len(photos),
+            skipped=found.skipped,
+        )
+        if not dry_run:
+            origin = source if "://" in source else folder.resolve().name
+            write(out, replace(found, photos=photos), origin)
+    return summary
+
+
+@contextmanager
+def _reviewed_photos(source: str | None) -> Iterator["ReviewedPhotos | None"]:
+    if source is None:
+        yield None
+        return
+    from model.data.reviewed_photos import ReviewedPhotos, fetch  # noqa: PLC0415  boto3 takes 0.5 s to import
+
+    if storage.is_s3(source):
+        with fetch(source) as found:
+            yield found
+    else:
+        yield ReviewedPhotos(Path(source), [])
+
+
+def fetch_archive(source: str, sha256: str | None) -> Path:
+    """Return the file of an archive, downloaded if `source` is an address, and verified by its hash."""
     checksum = Checksum("sha256", sha256) if sha256 else None
     if "://" in source:
         if source == CIFAR_100:
@@ -107,236 +161,150 @@ def find_archive(source: str, sha256: str | None) -> Path:
         return download(source, platformdirs.user_cache_path("scones-unlimited"), checksum)
     archive = Path(source)
     if not archive.is_file():
-        raise DataError(f"{source} is no archive, folder or address")
+        raise DataError(f"No such archive, folder or address: {source}")
     if checksum:
-        checksum.check(archive)
+        checksum.verify(archive)
     return archive
 
 
-def from_archive(path: Path, classes: Sequence[str], other: Sequence[str]) -> Collection:
-    """Take classes out of CIFAR-100's archive, as PNG files.
-
-    Parameters
-    ----------
-    path
-        The archive.
-    classes
-        The names of the classes that become labels; `CIFAR_CLASSES` if there are none.
-    other
-        The names of those that become ``other``; ``["all"]`` for all the rest.
-
-    Raises
-    ------
-    DataError
-        There is no class of a name.
-    ArchiveError
-        The archive is unusable.
-    """
+def read_archive(path: Path, classes: Sequence[str], other: Sequence[str]) -> LabelledPhotos:
+    """Extract classes from CIFAR-100's archive as PNG files; see `build` for the parameters."""
     archive = cifar.read(path)
-    label_of = choose(archive.class_names, classes or CIFAR_CLASSES, other)
+    label_of = map_classes(archive.class_names, classes or CIFAR_CLASSES, other)
     photos = []
-    for split, pictures in archive.splits.items():
-        for pixels, class_name, name in zip(*pictures, strict=True):
+    for split, images in archive.splits.items():
+        for pixels, class_name, name in zip(*images, strict=True):
             if class_name in label_of:
                 file = io.BytesIO()
                 Image.fromarray(pixels).save(file, "PNG")
-                name_of_png = f"{Path(name).stem}.png"
-                photos.append(photo(label_of[class_name], name_of_png, file.getvalue(), split=split))
-    return Collection(list(dict.fromkeys(label_of.values())), photos, left_out=[])
+                sha256 = hashlib.sha256(file.getvalue()).hexdigest()
+                png_name = f"{Path(name).stem}.png"
+                photos.append(Photo(label_of[class_name], png_name, sha256, file.getvalue(), split))
+    return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos)
 
 
-def from_folder(
+def read_folder(
     folder: Path, classes: Sequence[str], other: Sequence[str], *, skip_unreadable: bool
-) -> Collection:
-    """Find the photos in a folder's sub-folders, each of which is a class.
-
-    Parameters
-    ----------
-    folder
-        Holds ``<class>/*``.
-    classes, other
-        As of `from_archive`, but without any `classes` all that are no `other` are meant.
-    skip_unreadable
-        Whether photos that cannot be read are named and left out.
-
-    Raises
-    ------
-    DataError
-        There is no class of a name, or a photo cannot be read.
-    """
-    available = [path.name for path in dataset.folders(folder)]
-    label_of = choose(available, classes or [name for name in available if name not in other], other)
-    return read_folder(folder, label_of, skip_unreadable=skip_unreadable)
+) -> LabelledPhotos:
+    """Read the photos in a folder's sub-folders, each of which is a class; see `build` for the parameters."""
+    available = [path.name for path in dataset.list_subfolders(folder)]
+    label_of = map_classes(available, classes or [name for name in available if name not in other], other)
+    return _read_subfolders(folder, label_of, skip_unreadable=skip_unreadable)
 
 
-def choose(available: Sequence[str], classes: Sequence[str], other: Sequence[str]) -> dict[str, str]:
-    """Say which label the photos of a class get, in the order of the labels.
-
-    Raises
-    ------
-    DataError
-        A class is not available, or cannot be a label.
-    """
+def map_classes(available: Sequence[str], classes: Sequence[str], other: Sequence[str]) -> dict[str, str]:
+    """Map the name of each chosen class to its label, in the order of the labels."""
     if other == ["all"]:
         other = [name for name in available if name not in classes]
     for name in (*classes, *other):
         if name not in available:
-            raise DataError(f"there is no class {name}{suggest(name, available)}")
-    if unusable := [name for name in classes if not dataset.LABEL.fullmatch(name)]:
-        raise DataError(f"{unusable[0]!r} cannot be a label: use letters, digits, spaces and . _ + -")
+            raise DataError(f"No such class: {name}. {suggest(name, available)}")
+    if invalid := [name for name in classes if not LABEL.fullmatch(name)]:
+        raise DataError(f"Not a valid label: {invalid[0]!r}. Use letters, digits, spaces and . _ + -")
     if both := set(classes).intersection(other):
-        raise DataError(f"{min(both)} is to be a label and to be {OTHER}")
+        raise DataError(f"{min(both)} cannot be both a label of its own and {OTHER}")
     return {name: name for name in classes} | dict.fromkeys(other, OTHER)
 
 
 def suggest(name: str, available: Sequence[str]) -> str:
-    """Say what may be meant by a name that does not exist: the closest ones, or else some that do."""
+    """Suggest the names closest to one that does not exist, or else list some that do."""
     if close := difflib.get_close_matches(name, available, cutoff=0.6):
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; there are {name_some(available)}"
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Available: {format_names(available)}."
 
 
-def name_some(names: Sequence[object]) -> str:
-    """List the first few names, and count the rest."""
-    rest = len(names) - NAMED
-    return ", ".join(map(str, names[:NAMED])) + (f" and {rest} more" if rest > 0 else "")
+def format_names(names: Sequence[object]) -> str:
+    """List the first few names and count the rest."""
+    rest = len(names) - MAX_NAMES
+    return ", ".join(map(str, names[:MAX_NAMES])) + (f" and {rest} more" if rest > 0 else "")
 
 
-def read_folder(folder: Path, label_of: Mapping[str, str], *, skip_unreadable: bool) -> Collection:
-    """Read each photo in some of a folder's sub-folders, as far as to know that it can be read.
-
-    Parameters
-    ----------
-    folder
-        Holds ``<class>/*``.
-    label_of
-        The label of each class wanted.
-    skip_unreadable
-        Whether photos that cannot be read are named and left out.
-
-    Raises
-    ------
-    DataError
-        A photo cannot be read.
-    """
-    files = [(label, file) for name, label in label_of.items() for file in dataset.photos(folder / name)]
-    strangers = [file for name in label_of for file in dataset.strangers(folder / name)]
+def _read_subfolders(folder: Path, label_of: Mapping[str, str], *, skip_unreadable: bool) -> LabelledPhotos:
+    files = [(label, file) for name, label in label_of.items() for file in dataset.list_photos(folder / name)]
     unreadable: list[Path] = []
 
-    def look_at(label: str, file: Path) -> Photo | None:
+    def check(label: str, file: Path) -> Photo | None:
         try:
-            read_pixels(file.read_bytes(), ENOUGH)
+            read_pixels(file.read_bytes(), CHECK_SIZE)
         except (PhotoError, OSError):
             unreadable.append(file)
             return None
-        return photo(label, file.name, file)
+        return Photo.read(label, file)
 
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
-        looked_at = pool.map(look_at, *zip(*files, strict=True)) if files else iter(())
-        readable = [found for found in counted(looked_at, len(files), "Reading photos") if found]
+        checked = pool.map(check, *zip(*files, strict=True)) if files else iter(())
+        photos = [photo for photo in track(checked, len(files), "Reading photos") if photo]
     if unreadable and not skip_unreadable:
         raise DataError(
-            f"{len(unreadable)} of {len(files)} photos cannot be read: {name_some(sorted(unreadable))}; "
-            "repair or remove them, or leave them out with --skip-unreadable"
+            f"{len(unreadable)} of {len(files)} photos cannot be read: {format_names(sorted(unreadable))}. "
+            "Repair or remove them, or skip them with --skip-unreadable."
         )
-    left_out = [f"{file}, which cannot be read" for file in sorted(unreadable)]
-    left_out += [f"{file}, no photo by its name" for file in strangers]
-    return Collection(list(dict.fromkeys(label_of.values())), readable, left_out)
+    other_files = [file for name in label_of for file in dataset.list_other_files(folder / name)]
+    skipped = [f"{file} (cannot be read)" for file in sorted(unreadable)]
+    skipped += [f"{file} (not a photo, by its name)" for file in other_files]
+    return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos, skipped)
 
 
-def photo(label: str, name: str, content: bytes | Path, split: str = "train") -> Photo:
-    """Make a `Photo`, its hash computed."""
-    read = content.read_bytes() if isinstance(content, Path) else content
-    return Photo(label, name, hashlib.sha256(read).hexdigest(), content, split)
-
-
-def with_reviewed(collection: Collection, found: "Reviewed", *, skip_unreadable: bool) -> Collection:
-    """Add the photos that people labelled; they may bring the label ``other`` with them.
-
-    Raises
-    ------
-    DataError
-        A label is none of the collection's, or a photo cannot be read.
-    """
-    folders = {path.name: path.name for path in dataset.folders(found.folder)}
-    labels = list(collection.labels)
-    if OTHER in folders and OTHER not in labels:
+def add_reviewed(
+    found: LabelledPhotos, reviewed: "ReviewedPhotos", *, skip_unreadable: bool
+) -> LabelledPhotos:
+    """Add reviewed photos, which may introduce the label ``other`` but no further one."""
+    names = [path.name for path in dataset.list_subfolders(reviewed.folder)]
+    labels = list(found.labels)
+    if OTHER in names and OTHER not in labels:
         labels.append(OTHER)
-    for name in folders:
+    for name in names:
         if name not in labels:
-            raise DataError(f"{found.folder / name} is not named after a label{suggest(name, labels)}")
-    reviewed = read_folder(found.folder, folders, skip_unreadable=skip_unreadable)
-    left_out = [*collection.left_out, *found.left_out, *reviewed.left_out]
-    return Collection(labels, [*collection.photos, *reviewed.photos], left_out)
+            raise DataError(f"No such label: {name}, in {reviewed.folder}. {suggest(name, labels)}")
+    extra = _read_subfolders(reviewed.folder, {name: name for name in names}, skip_unreadable=skip_unreadable)
+    skipped = [*found.skipped, *reviewed.skipped, *extra.skipped]
+    return LabelledPhotos(labels, [*found.photos, *extra.photos], skipped)
 
 
-def without_copies(photos: Iterable[Photo]) -> list[Photo]:
-    """Keep the first of photos that are the same byte for byte.
-
-    Raises
-    ------
-    DataError
-        Copies have different labels.
-    """
-    kept: dict[str, Photo] = {}
-    for one in photos:
-        first = kept.setdefault(one.sha256, one)
-        if first.label != one.label:
+def deduplicate(photos: Iterable[Photo]) -> list[Photo]:
+    """Keep the first of byte-identical photos."""
+    unique: dict[str, Photo] = {}
+    for photo in photos:
+        first = unique.setdefault(photo.sha256, photo)
+        if first.label != photo.label:
             raise DataError(
-                f"{first} and {one} are the same photo, labelled {first.label} and {one.label}: remove one"
+                f"{first} and {photo} are the same photo, labelled {first.label} and {photo.label}. "
+                "Remove one."
             )
-    return list(kept.values())
+    return list(unique.values())
 
 
-def hold_out(photos: Sequence[Photo], share: float) -> list[Photo]:
-    """Put about a share of each label's photos in the test split, those of the lowest hashes.
+def split_by_hash(photos: Sequence[Photo], test_share: float) -> list[Photo]:
+    """Move the photos of each label whose hashes are below a share of all hashes to the test split.
 
-    Whether a photo is held out depends on its own bytes alone, so that it stays where it is when others come
-    or go; except that each label has at least one photo on either side.
-
-    Raises
-    ------
-    DataError
-        A label has only one photo.
+    A photo's split depends on its own bytes alone, so adding or removing others does not move it; except that
+    each label keeps at least one photo in either split.
     """
-    if not share:
+    if not test_share:
         return list(photos)
-    held_out: set[str] = set()
-    for label in {one.label for one in photos}:
-        hashes = sorted({one.sha256 for one in photos if one.label == label})
+    test: set[str] = set()
+    for label in {photo.label for photo in photos}:
+        hashes = sorted({photo.sha256 for photo in photos if photo.label == label})
         if len(hashes) == 1:
-            raise DataError(f"{label} has only one photo: to train and to test takes two")
-        below = sum(int(sha256, 16) < share * 2**256 for sha256 in hashes)
-        held_out.update(hashes[: min(max(below, 1), len(hashes) - 1)])
-    return [replace(one, split="test") if one.sha256 in held_out else one for one in photos]
+            raise DataError(f"{label} has only one photo, but the training and test splits need one each")
+        below = sum(int(sha256, 16) < test_share * 2**256 for sha256 in hashes)
+        test.update(hashes[: min(max(below, 1), len(hashes) - 1)])
+    return [replace(photo, split="test") if photo.sha256 in test else photo for photo in photos]
 
 
-def count(collection: Collection) -> dict[str, dict[str, int]]:
-    """Count the photos of each split and label.
-
-    Raises
-    ------
-    DataError
-        There is but one label, or one has no photos to train with.
-    """
-    labels, photos, _ = collection
+def count(labels: Sequence[str], photos: Iterable[Photo]) -> dict[str, dict[str, int]]:
+    """Count the photos of each split and label."""
     if len(labels) < 2:  # noqa: PLR2004
-        raise DataError(f"a model needs at least two labels to tell apart, not {name_some(labels) or 'none'}")
-    found = Counter((one.split, one.label) for one in photos)
+        raise DataError(f"A model needs at least two labels, not {format_names(labels) or 'none'}")
+    found = Counter((photo.split, photo.label) for photo in photos)
     counts = {split: {label: found[split, label] for label in labels} for split in dataset.SPLITS}
-    if empty := [label for label, photos_of_it in counts["train"].items() if not photos_of_it]:
-        raise DataError(f"there are no training photos of {name_some(empty)}")
+    if empty := [label for label, n in counts["train"].items() if not n]:
+        raise DataError(f"There are no training photos of {format_names(empty)}")
     return counts
 
 
-def check_replaceable(out: Path) -> None:
-    """Make sure that nothing but an earlier data set would be lost.
-
-    Raises
-    ------
-    DataError
-        There is something else.
-    """
+def check_output_folder(out: Path) -> None:
+    """Check that writing a data set would overwrite at most an earlier data set."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -344,66 +312,46 @@ def check_replaceable(out: Path) -> None:
     found = {path.name for path in out.iterdir()}
     ours = {dataset.MANIFEST, *dataset.SPLITS, *map(dataset.index_name, dataset.SPLITS)}
     if found and (dataset.MANIFEST not in found or found - ours):
-        strangers = name_some(sorted(found - ours or found))
-        raise DataError(f"{out} holds what is no data set ({strangers}): choose another folder, or empty it")
+        others = format_names(sorted(found - ours or found))
+        raise DataError(
+            f"{out} holds files that are not of a data set ({others}). Choose another folder, or empty it."
+        )
 
 
-def write(out: Path, collection: Collection, source: str) -> None:
-    """Write a data set; it is there complete or not at all, and takes an earlier one's place.
-
-    Parameters
-    ----------
-    out
-        The folder, made if need be.
-    collection
-        What to write, without copies.
-    source
-        Where it is from, for the manifest.
-
-    Raises
-    ------
-    DataError
-        The folder cannot be written.
-    """
-    out = out.resolve()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # beside it, since nothing can be renamed from one disk to another
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            draft, old = Path(scratch, "new"), Path(scratch, "old")
-            _write_draft(draft, collection, source)
-            if out.exists():
-                out.rename(old)
-            try:
-                draft.rename(out)
-            except OSError:
-                if old.exists():
-                    old.rename(out)
-                raise
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}") from error
+def write(out: Path, found: LabelledPhotos, source: str) -> None:
+    """Write a data set without duplicates, atomically, in the place of an earlier one."""
+    with storage.replaced_folder(out) as draft:
+        _write_files(draft, found, source)
 
 
-def _write_draft(draft: Path, collection: Collection, source: str) -> None:
-    labels, photos, _ = collection
+def _write_files(folder: Path, found: LabelledPhotos, source: str) -> None:
+    labels = found.labels
     hashes: dict[str, str] = {}
-    rows: dict[str, list[str]] = {split: [] for split in dataset.SPLITS}
-    for one in sorted(photos, key=lambda one: (one.split, labels.index(one.label), one.name, one.sha256)):
-        path = _path(one, taken=hashes)
-        file = draft / path
+    rows: dict[str, list[tuple[int, str]]] = {split: [] for split in dataset.SPLITS}
+    for photo in sorted(
+        found.photos, key=lambda one: (one.split, labels.index(one.label), one.name, one.sha256)
+    ):
+        path = _path(photo, existing=hashes)
+        file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(one.content.read_bytes() if isinstance(one.content, Path) else one.content)
-        hashes[path] = one.sha256
-        rows[one.split].append(f"{len(rows[one.split])}\t{labels.index(one.label)}\t{path}\n")
-    for split, lines in rows.items():
-        (draft / dataset.index_name(split)).write_text("".join(lines), encoding="utf-8")
-    manifest = {"labels": labels, "source": source, "counts": count(collection), "sha256": hashes}
-    (draft / dataset.MANIFEST).write_text(dataset.manifest_text(manifest), encoding="utf-8")
+        file.write_bytes(photo.content.read_bytes() if isinstance(photo.content, Path) else photo.content)
+        hashes[path] = photo.sha256
+        rows[photo.split].append((labels.index(photo.label), path))
+    for split in dataset.SPLITS:
+        (folder / dataset.index_name(split)).write_text(dataset.format_index(rows[split]), encoding="utf-8")
+    manifest = {
+        "labels": labels,
+        "source": source,
+        "counts": count(labels, found.photos),
+        "sha256": hashes,
+    }
+    (folder / dataset.MANIFEST).write_text(dataset.format_manifest(manifest), encoding="utf-8")
 
 
-def _path(one: Photo, taken: Container[str]) -> str:
-    """Name a photo's file: as it is called, but for what a .lst, a key in S3 or a disk cannot hold."""
-    name = Path(re.sub(r"[^\w. +()-]", "_", one.name))
-    path = f"{one.split}/{one.label}/{name}"
-    # the hash, as there are no copies, is in no other name
-    return f"{one.split}/{one.label}/{name.stem}-{one.sha256[:16]}{name.suffix}" if path in taken else path
+def _path(photo: Photo, existing: Container[str]) -> str:
+    """Return a photo's path, its name without characters that a ``.lst``, an S3 key or a disk cannot hold."""
+    name = Path(re.sub(r"[^\w. +()-]", "_", photo.name))
+    path = f"{photo.split}/{photo.label}/{name}"
+    if path not in existing:
+        return path
+    return f"{photo.split}/{photo.label}/{name.stem}-{photo.sha256[:16]}{name.suffix}"

@@ -1,155 +1,139 @@
-"""Fetch a large file over HTTP, going on where an earlier attempt broke off."""
+"""Download a large file over HTTP, resuming where an earlier attempt was interrupted."""
 
 import hashlib
 import http.client
+import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import wrap_file
 
 ATTEMPTS = 5
 TIMEOUT = 30
-"""Seconds without a byte after which a connection is given up."""
+"""Seconds without a byte after which a connection is closed."""
 CHUNK = 1 << 20
 
 
 class DownloadError(Exception):
-    """The file cannot be had, or is not the one expected; the message says which."""
+    """The file cannot be downloaded, or has the wrong checksum; the message says which."""
 
 
 class Checksum(NamedTuple):
-    """What a file has to be: a name that `hashlib` knows and the digest in hex."""
+    """An algorithm known to `hashlib`, and the expected digest in hex."""
 
     algorithm: str
     digest: str
 
-    def check(self, path: Path) -> None:
-        """Compare.
-
-        Raises
-        ------
-        DownloadError
-            If the file is another.
-        """
+    def verify(self, path: Path) -> None:
+        """Raise `DownloadError` if the file has another checksum."""
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, self.algorithm).hexdigest()
         if digest != self.digest.lower():
             raise DownloadError(
-                f"{path} is not the file expected: its {self.algorithm} is {digest}, not {self.digest}"
+                f"{path} is not the expected file: its {self.algorithm} is {digest}, not {self.digest}"
             )
 
 
 def download(url: str, folder: Path, checksum: Checksum | None = None) -> Path:
-    """Fetch a file into a folder, or find it there complete.
+    """Download a file into a folder, made if need be, and return its path.
 
-    While it is incomplete it is called ``NAME.part``. A later call goes on from there if the server says that
-    the file is still the same (HTTP Range and If-Range, RFC 9110 sections 13.1.5 and 14.2).
-
-    Parameters
-    ----------
-    url
-        ``http://`` or ``https://``.
-    folder
-        Made if need be.
-    checksum
-        What the file has to be. Without it a complete file from an earlier call is fetched again, as there is
-        no telling whether it is still the same.
+    With a checksum, a file that is already there is not downloaded again. An incomplete file is called
+    ``NAME.part``; a later call resumes it if the server says that the file is unchanged (HTTP Range and
+    If-Range, RFC 9110 sections 13.1.5 and 14.2).
 
     Raises
     ------
     DownloadError
-        If it cannot be had, or is another file.
+        The file cannot be downloaded, or has the wrong checksum.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _file_name(url)
     if checksum and path.exists():
-        checksum.check(path)
+        checksum.verify(path)
         return path
     part = path.with_name(f"{path.name}.part")
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            _go_on(url, part)
-            break
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == ATTEMPTS or isinstance(error, urllib.error.HTTPError):
-                reason = getattr(error, "reason", None) or error
-                kept = f"; {part} is kept, call again to go on from there" if part.exists() else ""
-                raise DownloadError(f"{url} cannot be fetched: {reason}{kept}") from error
+    _download_with_retries(url, part)
     if checksum:
         try:
-            checksum.check(part)
+            checksum.verify(part)
         except DownloadError:
             part.unlink()
             raise
-    _validator(part).unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
     return part.replace(path)
 
 
 def _file_name(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
-        raise DownloadError(f"{url}: only http:// and https:// can be fetched")
-    # the address as a whole, so that files of the same name do not get mixed up
+        raise DownloadError(f"{url} is not an http:// or https:// address")
+    # files of the same name at different addresses must not be mixed up
     prefix = hashlib.sha256(url.encode()).hexdigest()[:8]
     return f"{prefix}-{PurePosixPath(unquote(parts.path)).name or 'download'}"
 
 
-def _validator(part: Path) -> Path:
-    """Name the file that keeps what the server calls this version of the file."""
+def _version_file(part: Path) -> Path:
+    """Return the file that holds the server's validator (ETag or Last-Modified) of an incomplete file."""
     return part.with_name(f"{part.name}.version")
 
 
-def _go_on(url: str, part: Path) -> None:
-    have = part.stat().st_size if part.exists() and _validator(part).exists() else 0
-    request = urllib.request.Request(url)  # noqa: S310  _file_name has looked at the scheme
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", _validator(part).read_text())
+def _download_with_retries(url: str, part: Path) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _resume(url, part)
+        except (OSError, http.client.HTTPException) as error:
+            if attempt == ATTEMPTS or isinstance(error, urllib.error.HTTPError):
+                reason = getattr(error, "reason", None) or error
+                resumable = f". {part} is kept: call again to resume." if part.exists() else ""
+                raise DownloadError(f"{url} cannot be downloaded: {reason}{resumable}") from error
+        else:
+            return
+
+
+def _resume(url: str, part: Path) -> None:
+    version = _version_file(part).read_text() if _version_file(part).exists() else ""
+    size = part.stat().st_size if version and part.exists() else 0
+    request = urllib.request.Request(url)  # noqa: S310  _file_name has checked the scheme
+    if size:
+        request.add_header("Range", f"bytes={size}-")
+        request.add_header("If-Range", version)
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310  as above
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310  checked by _file_name
     except urllib.error.HTTPError as error:
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        if error.headers.get("Content-Range") == f"bytes */{have}":  # all of it had come
+        if error.headers.get("Content-Range") == f"bytes */{size}":  # the file is complete
             return
         part.unlink()
-        raise ConnectionError("the file has changed") from error
+        raise ConnectionError("the file on the server has changed") from error
     with response:
         if response.status != HTTPStatus.PARTIAL_CONTENT:
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        _remember_version(part, response.headers.get("ETag"), response.headers.get("Last-Modified"))
-        with part.open("ab" if have else "wb") as file, _bar(url, have, total) as advance:
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                advance(len(chunk))
-    if total is not None and part.stat().st_size != total:
-        raise ConnectionError(f"it broke off after {part.stat().st_size:,} of {total:,} bytes")
+            size = 0
+        etag = response.headers.get("ETag", "")
+        # If-Range does not accept a weak ETag
+        version = response.headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
+        _version_file(part).write_text(version)
+        length = int(response.headers.get("Content-Length", 0))
+        with part.open("ab" if size else "wb") as file, _progress(response, url, length) as content:
+            shutil.copyfileobj(content, file, CHUNK)
+    if length and part.stat().st_size != size + length:
+        raise ConnectionError(f"interrupted after {part.stat().st_size:,} of {size + length:,} bytes")
 
 
-def _remember_version(part: Path, etag: str | None, last_modified: str | None) -> None:
-    # If-Range takes no weak ETag
-    version = etag if etag and not etag.startswith("W/") else last_modified
-    if version:
-        _validator(part).write_text(version)
-    else:
-        _validator(part).unlink(missing_ok=True)
-
-
-@contextmanager
-def _bar(url: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show the progress where there is someone to see it, and give what moves it on by so many bytes."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"Fetching {urlsplit(url).netloc}", completed=have, total=total)
-        yield partial(progress.advance, task)
+def _progress(response: BinaryIO, url: str, length: int) -> AbstractContextManager[BinaryIO]:
+    """Return the response as a file that shows on a terminal how much of it has been read."""
+    console, description = Console(stderr=True), f"Downloading {urlsplit(url).netloc}"
+    return wrap_file(
+        response,
+        length,
+        description=description,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

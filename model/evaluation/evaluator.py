@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from model import storage
 from model.data.dataset import Dataset
 from model.evaluation.metrics import Answers
 from model.labels import OTHER
 from model.photo import PhotoError
-from model.terminal.progress import counted
+from model.terminal.progress import track
 
 METRICS = "metrics.json"
 
@@ -80,7 +80,7 @@ def asking(endpoint: str, endpoint_url: str | None, box: int) -> Callable[[bytes
     import boto3  # noqa: PLC0415  takes half a second to import
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  as above
 
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  as above
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  as above
 
     runtime = boto3.client("sagemaker-runtime", endpoint_url=endpoint_url)
 
@@ -139,7 +139,7 @@ def ask(subject: Subject, photos: Dataset, folder: Path) -> Answers:
         A photo cannot be read, or an answer has not one number for each label.
     """
     answers, seconds = [], []
-    for path in counted(photos.paths, len(photos.paths), "Asking"):
+    for path in track(photos.paths, len(photos.paths), "Asking"):
         photo = _read(path)
         started = time.perf_counter()
         try:
@@ -171,19 +171,6 @@ def _read(path: Path) -> bytes:
 
 
 def write(out: Path, report: dict[str, object], page: str) -> None:
-    """Write both files, each complete before it has its name.
-
-    Raises
-    ------
-    EvaluationError
-        The folder cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out) as draft:
-            Path(draft, METRICS).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-            Path(draft, REPORT).write_text(page, encoding="utf-8")
-            for name in (METRICS, REPORT):
-                Path(draft, name).replace(out / name)
-    except OSError as error:
-        raise EvaluationError(f"{out} cannot be written ({error.strerror})") from error
+    """Write the metrics and the report."""
+    metrics = json.dumps(report, indent=2) + "\n"
+    storage.write_files(out, {METRICS: metrics.encode(), REPORT: page.encode()})

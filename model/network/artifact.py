@@ -144,16 +144,6 @@ def card(description: Description) -> str:
     )
 
 
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a folder, made if need be, each complete before it has its name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
-        for name, content in files.items():
-            Path(draft, name).write_bytes(content)
-        for name in files:
-            Path(draft, name).replace(folder / name)
-
-
 def pack(files: Mapping[str, bytes]) -> bytes:
     """Return the ``model.tar.gz`` of a model's files: the same files always make the same archive."""
     packed = io.BytesIO()

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from model import storage
 from model.network import artifact, backbone, embedding
 from model.network.artifact import Description
 from model.network.onnx_graph import Graph
@@ -37,7 +38,7 @@ THRESHOLD_REASON = (
 
 
 def make(folder: Path) -> None:
-    """Write the zero-shot model into `folder`, as `artifact.write` does."""
+    """Write the zero-shot model into `folder`, as `storage.write_files` does."""
     graph = build_graph().SerializeToString()
     description = Description(
         name="zero-shot",
@@ -52,7 +53,7 @@ def make(folder: Path) -> None:
             **backbone.provenance(backbone.LITE0),
         },
     )
-    artifact.write(folder, artifact.contents(graph, description))
+    storage.write_files(folder, artifact.contents(graph, description))
 
 
 def build_graph() -> onnx.ModelProto:

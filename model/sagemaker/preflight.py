@@ -93,7 +93,7 @@ def needed_instances(hosting: Hosting, serving: Endpoint | None) -> int:
     before that, the new model passes a smoke test on one instance of its own.
     """
     current = max(hosting.instances, serving.instances if serving else 0)
-    return max(hosting.most_instances, current + max(2, current))
+    return max(hosting.max_instances, current + max(2, current))
 
 
 def check_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> Iterator[Check]:

@@ -1,1 +1,1 @@
-"""What commands show on a terminal while they work."""
+"""The command line's groups, errors and progress bars."""

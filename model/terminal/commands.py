@@ -1,4 +1,4 @@
-"""A group of commands that are imported when they are called, and fail in one line."""
+"""A group of commands that are imported only when they are called."""
 
 import importlib
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 
 import click
 
-from model.terminal.errors import in_one_line
+from model.terminal.errors import report_errors_in_one_line
 
 
 class Section(NamedTuple):
@@ -17,7 +17,7 @@ class Section(NamedTuple):
     package
         Where the modules are: command ``data`` is the object ``command`` of ``{package}.data``.
     summaries
-        What ``--help`` says of each, by name.
+        One-line help of each command, by name.
     """
 
     package: str
@@ -25,7 +25,7 @@ class Section(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """Import a command only when it is called: ``--help`` needs none of the large libraries."""
+    """Import a command only when it is called, so that ``--help`` imports no large libraries."""
 
     def __init__(self, *, sections: Mapping[str, Section], **options: Any) -> None:  # noqa: ANN401  click's
         super().__init__(**options)
@@ -44,12 +44,12 @@ class LazyGroup(click.Group):
         return None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands to the help, section by section."""
+        """List the commands section by section."""
         for heading, section in self.sections.items():
             with formatter.section(heading):
                 formatter.write_dl(list(section.summaries.items()))
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a failure ends in one line and exit code 1."""
-        with in_one_line(ctx):
+        """Run the command, and report an error in one line."""
+        with report_errors_in_one_line(ctx):
             return super().invoke(ctx)

@@ -1,4 +1,4 @@
-"""How a command fails: in one line, with an exit code."""
+"""Report how a command fails: in one line, with an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,17 +6,17 @@ from contextlib import contextmanager
 import click
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
-OURS = ("model", "local", "functions")
-"""The packages whose errors are written for whoever calls the command."""
+"""Exit code after Ctrl-C, by the convention of shells: 128 plus the signal's number."""
+
+OWN_PACKAGES = ("model", "pipeline", "local", "functions")
+"""Packages whose errors are written for the user of a command."""
 
 
 @contextmanager
-def in_one_line(ctx: click.Context) -> Iterator[None]:
-    """End what goes wrong in a command in one line and exit code 1, Ctrl-C in 130.
+def report_errors_in_one_line(ctx: click.Context) -> Iterator[None]:
+    """Turn an error into one line and exit code 1, and Ctrl-C into exit code 130.
 
-    An error that nobody foresaw says its kind, and how to see where it happened. With ``--debug``, an option
-    of `ctx`, every error goes on as it is.
+    With ``--debug``, an option of `ctx`, every error propagates with its traceback.
     """
     try:
         yield
@@ -30,23 +30,14 @@ def in_one_line(ctx: click.Context) -> Iterator[None]:
     except Exception as error:
         if ctx.params["debug"]:
             raise
-        raise click.ClickException(
-            told(error, f"{ctx.command_path} --debug {ctx.invoked_subcommand}")
-        ) from error
+        debug_command = f"{ctx.command_path} --debug {ctx.invoked_subcommand}"
+        raise click.ClickException(format_error(error, debug_command)) from error
 
 
-def told(error: Exception, debugging: str) -> str:
-    """Tell an error in one line; one that is neither ours nor the system's also by its kind and what to do.
-
-    Parameters
-    ----------
-    error
-        What was raised.
-    debugging
-        How to call the command so that it shows where.
-    """
+def format_error(error: Exception, debug_command: str) -> str:
+    """Format an error as one line; an unexpected one with its type and the command that shows a traceback."""
     kind = type(error)
-    reason = " ".join(str(error).split())
-    if kind.__module__.partition(".")[0] in OURS or isinstance(error, OSError):
-        return reason or kind.__name__
-    return f"{kind.__name__}: {reason}".rstrip(": ") + f" (where: {debugging} …)"
+    message = " ".join(str(error).split())
+    if kind.__module__.partition(".")[0] in OWN_PACKAGES or isinstance(error, OSError):
+        return message or kind.__name__
+    return f"{kind.__name__}: {message}".rstrip(": ") + f" (traceback: {debug_command} …)"

@@ -1,6 +1,6 @@
-"""How far a command is, for whoever watches."""
+"""Progress bars on stderr, shown only on a terminal."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -14,24 +14,21 @@ from rich.progress import (
 )
 from rich.text import Text
 
+type StartStep = Callable[[str, int], Callable[[], None]]
+"""Starts a step of some work, by its description and number of items; the result is called once per item."""
+
 
 class RateColumn(ProgressColumn):
-    """How many a second, of late."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
-        """Show the rate as soon as there is one."""
+        """Show the rate once it is known."""
         rate = task.finished_speed or task.speed
         return Text(f"{rate:.1f}/s" if rate else "", style="progress.data.speed")
 
 
-def counting(console: Console | None = None) -> Progress:
-    """Return a progress display of things that are counted; nothing shows where nobody watches.
-
-    Parameters
-    ----------
-    console
-        Where to show it; stderr unless said otherwise.
-    """
+def progress_bar(console: Console | None = None) -> Progress:
+    """Return a progress bar that counts items, on stderr unless a console is given."""
     console = console or Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -43,7 +40,17 @@ def counting(console: Console | None = None) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def counted[T](things: Iterable[T], total: int, doing: str, console: Console | None = None) -> Iterator[T]:
-    """Pass things on, and show how many there have been."""
-    with counting(console) as progress:
-        yield from progress.track(things, total, description=doing)
+def steps(progress: Progress) -> StartStep:
+    """Return a function that adds a step to a progress bar."""
+
+    def start(description: str, total: int) -> Callable[[], None]:
+        task = progress.add_task(description, total=total)
+        return lambda: progress.advance(task)
+
+    return start
+
+
+def track[T](items: Iterable[T], total: int, description: str, console: Console | None = None) -> Iterator[T]:
+    """Yield items while a progress bar counts them."""
+    with progress_bar(console) as progress:
+        yield from progress.track(items, total, description=description)

@@ -1,7 +1,7 @@
-"""What monitoring compares with: how photos and answers looked where the model is known.
+"""Make and read the drift baseline that monitoring compares captured data with.
 
-`scones train` writes one from its training photos, each answered by a model that had not seen it; `model
-monitor --write-baseline` writes one from captured data, such as last month's.
+`scones train` writes one from cross-validated predictions on its training photos; `scones monitor
+--write-baseline` writes one from captured data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from functions.monitor.capture_analysis.drift import Baseline, BaselineError, Numbers, categories, rounded
-from functions.monitor.capture_analysis.window import PROPERTIES, properties
+from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_properties
 from model.network import artifact
 
 if TYPE_CHECKING:
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from model.network.artifact import Description
 
 FILE = "baseline.json"
-KEPT = 500
-"""Values of a number that stand for all."""
-PHOTOS = 1000
-"""Of how many the look is measured, at most: more would hardly move a distribution."""
+MAX_VALUES = 500
+"""Quantiles that represent a distribution."""
+MAX_PHOTOS = 1000
+"""Photos whose image properties are measured; more would hardly change the distributions."""
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Measures how far a photo is from the baseline's photos, as the model sees them.
+    """Measures the distance of a photo from the baseline's photos in the model's feature space.
 
-    The distance is Mahalanobis's with a diagonal covariance (P. C. Mahalanobis, "On the generalised distance
-    in statistics", Proceedings of the National Institute of Sciences of India 2, 1936), divided by the root
-    of the number D of features:
+    This is the Mahalanobis distance with a diagonal covariance (P. C. Mahalanobis, "On the generalised
+    distance in statistics", Proceedings of the National Institute of Sciences of India 2, 1936), divided by
+    the square root of the number D of features:
 
         distance = sqrt( mean over features of ((feature - mean) / deviation)^2 )
 
-    A full covariance of some thousand features cannot be estimated from as many photos.
+    A full covariance of a few thousand features cannot be estimated from as many photos.
 
     Attributes
     ----------
     graph_sha256
-        Of the model whose features these are.
+        Hash of the model whose features these are.
     mean, deviation
-        Of each feature over the baseline's photos, float [D].
+        Mean and standard deviation of each feature over the baseline's photos, float [D].
     """
 
     graph_sha256: str
@@ -58,26 +58,26 @@ class FeatureSpace:
 
     @classmethod
     def fit(cls, features: Floats, graph_sha256: str) -> Self:
-        """Take the baseline's features, float [N, D]."""
+        """Fit the space to the features of N photos, float [N, D]."""
         deviation = features.std(axis=0)
-        # A feature that hardly ever moves would turn its first move into a distance beyond all others.
+        # without a lower bound, a feature that is almost constant would dominate the distance
         return cls(graph_sha256, features.mean(axis=0), np.maximum(deviation, np.median(deviation) / 10))
 
     @classmethod
-    def of(cls, baseline: Baseline) -> Self | None:
-        """Return the one that a baseline holds, if it does."""
-        if not (kept := baseline.feature_space):
+    def from_baseline(cls, baseline: Baseline) -> Self | None:
+        """Return a baseline's feature space, if it has one."""
+        if not (stored := baseline.feature_space):
             return None
-        return cls(kept["graph_sha256"], np.array(kept["mean"]), np.array(kept["deviation"]))
+        return cls(stored["graph_sha256"], np.array(stored["mean"]), np.array(stored["deviation"]))
 
     def distance(self, features: Floats) -> Floats:
-        """Return each photo's distance, float [N], from its features, float [N, D]."""
+        """Return the distance of N photos, float [N], from their features, float [N, D]."""
         scaled = (features - self.mean) / self.deviation
         distance: Floats = np.sqrt((scaled**2).mean(axis=1))
         return distance
 
-    def kept(self) -> dict[str, Any]:
-        """Return it as a baseline holds it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON value that a baseline stores."""
         return {
             "graph_sha256": self.graph_sha256,
             "mean": rounded(self.mean),
@@ -85,44 +85,44 @@ class FeatureSpace:
         }
 
 
-def of_training(
+def from_training(
     model: Description,
     photos: Sequence[Path],
     probabilities: Floats,
     truth: Integers,
     features: Floats | None = None,
 ) -> Baseline:
-    """Make a baseline from labelled photos, as `scones train` has them.
+    """Make a baseline from the held-out predictions on N training photos.
 
     Parameters
     ----------
-    model
-        Its name, labels, threshold, input size and graph.
     photos
-        The files, N of them. How they look is measured on at most `PHOTOS` of them, as the pipeline would
-        send them.
+        The files. The image properties of at most `MAX_PHOTOS` of them are measured, as serialized for the
+        endpoint.
     probabilities
-        What is answered to each by a model that was not trained on it, float [N, K].
+        Predicted by a model that was not trained on the photo, float [N, K].
     truth
-        The number of each one's label, int [N].
+        Label numbers, int [N].
     features
-        Each one's features, float [N, D], as `Classifier.features` gives them.
+        As `Classifier.features` returns them, float [N, D].
 
     Raises
     ------
     OSError
         A photo cannot be read.
     """
-    drawn = random.Random(0).sample(photos, min(PHOTOS, len(photos)))  # noqa: S311  for a sample
-    answered = probabilities.argmax(axis=1)
+    sample = random.Random(0).sample(photos, min(MAX_PHOTOS, len(photos)))  # noqa: S311  not for security
+    predicted = probabilities.argmax(axis=1)
     return make(
         model=f"{model.name} {model.version}",
         labels=model.labels,
         threshold=model.threshold,
         confidence=probabilities.max(axis=1),
-        answered=answered,
-        look=look(sent(photo.read_bytes(), model.input_size) for photo in drawn),
-        right=answered == truth,
+        predicted=predicted,
+        properties=measure_properties(
+            serialize_photo(photo.read_bytes(), model.input_size) for photo in sample
+        ),
+        correct=predicted == truth,
         features=features,
         graph_sha256=model.graph_sha256,
     )
@@ -134,43 +134,39 @@ def make(
     labels: Sequence[str],
     threshold: float,
     confidence: Floats,
-    answered: Integers,
-    look: dict[str, Floats],
-    right: Bools | None = None,
+    predicted: Integers,
+    properties: dict[str, Floats],
+    correct: Bools | None = None,
     features: Floats | None = None,
     graph_sha256: str = "",
 ) -> Baseline:
-    """Make a baseline.
+    """Make a baseline from N predictions.
 
     Parameters
     ----------
     model
         The model's name and version.
-    labels, threshold
-        As of the model: K labels, and the least confidence at which it accepts.
-    confidence, answered
-        Of N answers: the probability, and the number, of the most probable label.
-    look
-        How photos look, by property, as `look` returns it.
-    right
-        Which answers were right, bool [N], where somebody knows.
+    confidence, predicted
+        Probability and number of the most probable label, float [N] and int [N].
+    properties
+        Image properties of any number of photos, as `measure_properties` returns them.
+    correct
+        Which predictions are correct, bool [N], if the truth is known.
     features
-        Of any number of photos, float [M, D].
-    graph_sha256
-        Of the model that has these features.
+        Of any number M of photos, float [M, D], computed by the model of `graph_sha256`.
 
     Raises
     ------
     BaselineError
-        There are no answers to make it from.
+        There are no predictions.
     """
     if not len(confidence):
-        raise BaselineError("there are no answers to make a baseline from")
-    numbers = {"confidence": confidence, **look}
+        raise BaselineError("There are no answers to make a baseline from")
+    numbers = {"confidence": confidence, **properties}
     space = None if features is None or not len(features) else FeatureSpace.fit(features, graph_sha256)
     if space and features is not None:
         numbers["feature_distance"] = space.distance(features)
-    by_label = np.bincount(answered, minlength=len(labels)).tolist()
+    by_label = np.bincount(predicted, minlength=len(labels)).tolist()
     unsure = int((confidence < threshold).sum())
     return Baseline(
         model=model,
@@ -178,48 +174,45 @@ def make(
         threshold=threshold,
         n=len(confidence),
         mean_confidence=float(confidence.mean()),
-        accuracy=None if right is None else float(right.mean()),
+        accuracy=None if correct is None else float(correct.mean()),
         numbers={
-            name: Numbers(len(values), thinned(values)) for name, values in numbers.items() if len(values)
+            name: Numbers(len(values), sample_quantiles(values))
+            for name, values in numbers.items()
+            if len(values)
         },
         counts=categories(dict(zip(labels, by_label, strict=True)), unsure),
-        feature_space=space.kept() if space else None,
+        feature_space=space.to_dict() if space else None,
     )
 
 
-def look(photos: Iterable[bytes]) -> dict[str, Floats]:
-    """Measure how photos look, by property (`window.properties`); what cannot be read is left out."""
-    measured = [found for photo in photos if (found := properties(photo))]
-    return {name: np.array([one[name] for one in measured]) for name in PROPERTIES}
+def measure_properties(photos: Iterable[bytes]) -> dict[str, Floats]:
+    """Measure the image properties of photos (`window.properties`); unreadable photos are skipped."""
+    measured = [found for photo in photos if (found := image_properties(photo))]
+    return {name: np.array([one[name] for one in measured]) for name in IMAGE_PROPERTIES}
 
 
-def sent(photo: bytes, box: int) -> bytes:
+def serialize_photo(photo: bytes, box: int) -> bytes:
     """Return a photo as the pipeline sends it to the endpoint: reduced to fit in `box` x `box` pixels."""
-    from functions.serialize.app import serialize  # noqa: PLC0415  HEIC's decoder, which only training needs
+    from functions.serialize.photo import serialize  # noqa: PLC0415  imports the HEIC decoder, only for training
 
     return base64.b64decode(serialize(io.BytesIO(photo), box)["image_data"])
 
 
-def thinned(values: Floats) -> list[float]:
-    """Return values in order, at most `KEPT`: those at the middles of as many equal parts."""
-    if len(values) > KEPT:
-        middles = (np.arange(KEPT) + 0.5) / KEPT
+def sample_quantiles(values: Floats) -> list[float]:
+    """Return at most `MAX_VALUES` of the values, sorted: the medians of as many equal parts."""
+    if len(values) > MAX_VALUES:
+        middles = (np.arange(MAX_VALUES) + 0.5) / MAX_VALUES
         values = np.quantile(values, middles, method="inverted_cdf")
     return sorted(rounded(values))
 
 
 def read(path: Path) -> Baseline:
-    """Read a baseline.
-
-    Parameters
-    ----------
-    path
-        The file, or the folder or ``model.tar.gz`` of a model that has it.
+    """Read a baseline from its file, or from the folder or ``model.tar.gz`` of a model.
 
     Raises
     ------
     BaselineError
-        It cannot be read, or is none.
+        The file cannot be read, or is not a baseline.
     ArtifactError
         The archive cannot be unpacked.
     """
@@ -233,20 +226,3 @@ def read(path: Path) -> Baseline:
         raise BaselineError(f"{file} cannot be read ({error.strerror})") from error
     except BaselineError as error:
         raise BaselineError(f"{file}: {error}") from error
-
-
-def write(path: Path, baseline: Baseline) -> None:
-    """Write a baseline, complete before it has its name.
-
-    Raises
-    ------
-    BaselineError
-        It cannot be written.
-    """
-    draft = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(baseline.text(), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise BaselineError(f"{path} cannot be written ({error.strerror})") from error

@@ -1,4 +1,4 @@
-"""Where the threshold belongs: from what confidence on enough of the answers are right."""
+"""Choose the confidence threshold by held-out predictions."""
 
 from dataclasses import dataclass
 
@@ -8,64 +8,63 @@ from scipy.stats import beta
 from model.evaluation.statistics import Bools, Floats
 
 CONFIDENCE = 0.95
-"""With which the precision wanted is reached: the lowest threshold to reach it by count alone is one that was
-lucky, and every other time the photos to come miss it (docs/decisions.md)."""
+"""Confidence level of the precision bound; without it the threshold overfits, and new photos miss the target
+precision every other time (docs/decisions.md)."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and what it does to the answers it was chosen on.
+    """A threshold, and what it does to the predictions it was chosen on.
 
     Attributes
     ----------
     value
-        The least confidence at which an answer is accepted, 0 to 1.
-    accepted, right
-        How many of these answers it accepts, and how many of those are right.
-    reached, assured
-        Whether these answers have the precision wanted, and whether they are enough to expect it of others.
+        Lowest confidence at which a prediction is accepted, 0 to 1.
+    accepted, correct
+        Number of predictions accepted, and how many of these are correct.
+    meets_target, guaranteed
+        Whether the accepted predictions have the target precision, and whether there are enough of them to
+        guarantee it for new photos with `CONFIDENCE`.
     """
 
     value: float
     accepted: int
-    right: int
-    reached: bool
-    assured: bool
+    correct: int
+    meets_target: bool
+    guaranteed: bool
 
 
-def choose(confidence: Floats, right: Bools, precision: float) -> Threshold:
-    """Choose the lowest threshold from which the accepted answers are right often enough.
+def choose_threshold(confidence: Floats, correct: Bools, precision: float) -> Threshold:
+    """Choose the lowest threshold that meets the target precision.
 
-    The largest coverage at a risk that holds with a confidence, `CONFIDENCE`: Y. Geifman, R. El-Yaniv,
-    "Selective classification for deep neural networks" (NIPS 2017); the bound on the share of wrong answers
-    is C. J. Clopper's and E. S. Pearson's, "The use of confidence or fiducial limits" (Biometrika 26, 1934).
-    Where there are too few answers for that, the share itself decides; and where no threshold reaches it, the
-    one that the most confident answer has.
+    This is selective classification with guaranteed risk: Y. Geifman, R. El-Yaniv, "Selective classification
+    for deep neural networks" (NIPS 2017). The bound on the share of errors is C. J. Clopper's and E. S.
+    Pearson's: "The use of confidence or fiducial limits" (Biometrika 26, 1934). If no threshold guarantees
+    the precision, the lowest one with that precision among the given predictions is chosen, and if there is
+    none, the confidence of the most confident prediction.
 
     Parameters
     ----------
     confidence
-        Of answers that can be accepted (of a vehicle), to photos that the model was not trained on, float
-        [N], N at least 1.
-    right
-        Whether each is right, bool [N].
+        Of N >= 1 predictions of a vehicle, for photos that the model was not trained on, float [N].
+    correct
+        Whether each prediction is correct, bool [N].
     precision
-        The least share of right ones among the accepted, 0 to 1.
+        Target share of correct predictions among the accepted, 0 to 1.
     """
     order = np.argsort(-confidence, kind="stable")
-    sure, good = confidence[order], np.cumsum(right[order])
-    # of equally confident answers a threshold accepts all or none
-    whole = np.append(sure[1:] < sure[:-1], True)
-    answers = np.arange(1, len(sure) + 1)
-    wrong_at_most = beta.ppf(CONFIDENCE, answers - good + 1, good)
-    assured = whole & (wrong_at_most <= 1 - precision)
-    reached = assured if assured.any() else whole & (good >= precision * answers)
-    last = int(np.flatnonzero(reached)[-1]) if reached.any() else int(np.flatnonzero(whole)[0])
+    descending, hits = confidence[order], np.cumsum(correct[order])
+    # a threshold accepts either all or none of the predictions of equal confidence
+    last_of_equals = np.append(descending[1:] < descending[:-1], True)
+    accepted = np.arange(1, len(descending) + 1)
+    max_error = beta.ppf(CONFIDENCE, accepted - hits + 1, hits)
+    guaranteed = last_of_equals & (max_error <= 1 - precision)
+    meets_target = guaranteed if guaranteed.any() else last_of_equals & (hits >= precision * accepted)
+    chosen = np.flatnonzero(meets_target)[-1] if meets_target.any() else np.flatnonzero(last_of_equals)[0]
     return Threshold(
-        _rounded_down(sure[last]), last + 1, int(good[last]), bool(reached.any()), bool(assured.any())
+        value=int(descending[chosen] * 10_000) / 10_000,  # rounded down, which accepts no fewer
+        accepted=int(accepted[chosen]),
+        correct=int(hits[chosen]),
+        meets_target=bool(meets_target.any()),
+        guaranteed=bool(guaranteed.any()),
     )
-
-
-def _rounded_down(confidence: float) -> float:
-    """Cut after four digits, which accepts no fewer answers."""
-    return int(confidence * 10_000) / 10_000

@@ -1,16 +1,16 @@
-"""The steps of a training: look at the photos, choose the threshold, measure, write the model."""
+"""Train a model: embed the photos, fit the head, choose the threshold, evaluate, write."""
 
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ import onnx
 import onnxruntime
 import platformdirs
 
+from model import storage
+from model.data import dataset
 from model.data.dataset import Dataset
 from model.evaluation import statistics
 from model.labels import OTHER
@@ -27,76 +29,37 @@ from model.network.backbone import LITE0, LITE2
 from model.network.fusion import Head, Integers, Seen
 from model.network.onnx_graph import Graph
 from model.photo import PhotoError, read_pixels
-from model.training import baseline, threshold
-from model.training.fitting import Fit, log_loss
+from model.terminal.progress import StartStep
+from model.training import baseline, fitting, threshold
+from model.training.fitting import Fit
+from model.training.paths import TrainingPaths
 from model.training.threshold import Threshold
-
-if TYPE_CHECKING:
-    from model.training.job_folders import Places
 
 METRICS = "metrics.json"
 PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "scipy")
-"""Whose versions may show in the result."""
+"""Packages whose versions may affect the result."""
 
-type Rows = list[npt.NDArray[np.float32]]
+type Outputs = list[npt.NDArray[np.float32]]
+"""The embedding's outputs for one photo."""
 
 
 class TrainingError(Exception):
     """A model cannot be trained on these photos; the message says why."""
 
 
-class Photos(NamedTuple):
-    """The photos to train on.
-
-    Attributes
-    ----------
-    labels
-        The labels' names, in the order of their numbers.
-    paths
-        The files, N of them.
-    targets
-        The number of each one's label, int [N].
-    manifest_sha256
-        Of the data set's manifest; ``None`` for a plain folder.
-    """
-
-    labels: tuple[str, ...]
-    paths: tuple[Path, ...]
-    targets: Integers
-    manifest_sha256: str | None
-
-    @classmethod
-    def of(cls, data: Dataset, most: int) -> Self:
-        """Take those of a data set, of a label with more than `most` that many, evenly spread."""
-        by_label = [np.flatnonzero(data.targets == k) for k in range(len(data.labels))]
-        chosen = np.concatenate(
-            [ones[np.linspace(0, len(ones) - 1, min(len(ones), most)).astype(int)] for ones in by_label]
-        )
-        paths = tuple(data.paths[index] for index in chosen)
-        return cls(data.labels, paths, data.targets[chosen], data.manifest_sha256)
-
-
 class Result(NamedTuple):
-    """All that a training makes, before it is written.
+    """A trained model before it is written.
 
     Attributes
     ----------
-    name
-        The model's.
-    photos
-        What it was trained on.
-    fit
-        The head, and the answers to what was held out.
     truth
-        The number of each photo's label, as the head numbers them, int [N].
-    threshold, threshold_reason
-        From where to accept, and why there.
+        Each photo's label number in the order of the head's labels, int [N].
     metrics
-        How right the held-out answers are, by the names under which SageMaker shows them.
+        Of the held-out predictions, by the names under which SageMaker shows them.
     """
 
     name: str
-    photos: Photos
+    photos: Dataset
     fit: Fit
     truth: Integers
     threshold: Threshold
@@ -104,48 +67,71 @@ class Result(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
-    """Let the networks look at photos, or remember what they saw in them.
+def train(paths: TrainingPaths, *, precision: float, most: int, name: str, start_step: StartStep) -> Result:
+    """Train a model on at most `most` photos of each label, for a target precision (0 to 1), and write it.
 
-    What they see of a photo is kept in the user's cache folder under the hash of its bytes, so that they need
-    not look at the same one twice, whatever else is in the data set.
+    Raises
+    ------
+    DatasetError, FitError, TrainingError
+        The photos are unusable.
+    StorageError
+        The model cannot be written.
+    """
+    photos = sample(dataset.read(paths.data), most)
+    embeddings = embed_photos(photos, start_step("Embedding photos", len(photos.paths)))
+    advance = start_step("Training and cross-validating", fitting.FOLDS + 1)
+    fit = fitting.fit(embeddings, photos.targets, photos.labels, advance)
+    result = evaluate(name, photos, fit, precision)
+    write_model(paths, result, embeddings)
+    return result
 
-    Parameters
-    ----------
-    photos
-        Where they are.
-    advance
-        Is called once a photo.
+
+def sample(data: Dataset, most: int) -> Dataset:
+    """Select at most `most` photos of each label, evenly spaced."""
+    by_label = [np.flatnonzero(data.targets == k) for k in range(len(data.labels))]
+    selected = np.concatenate(
+        [ones[np.linspace(0, len(ones) - 1, min(len(ones), most)).astype(int)] for ones in by_label]
+    )
+    return data.select(selected)
+
+
+def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) -> Seen:
+    """Run the frozen networks on photos, or read their cached outputs.
+
+    Outputs are cached in the user's cache folder under the hash of the photo's bytes, so that a photo is
+    embedded only once, whichever data set it is in. `advance` is called once per photo.
 
     Raises
     ------
     TrainingError
-        One cannot be read.
+        A photo cannot be read.
     """
     graph = embedding.build_graph().SerializeToString()
-    recipe = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
-    memory = _Memory(platformdirs.user_cache_path("scones-unlimited") / f"seen-{recipe}")
-    # one photo at a time on all cores would leave them waiting for each other
+    version = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
+    cache = EmbeddingCache(platformdirs.user_cache_path("scones-unlimited") / f"embeddings-{version}")
+    # a thread per photo keeps all cores busy; several threads on one photo would wait for each other
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def see(path: Path) -> Rows:
+    def embed(path: Path) -> Outputs:
         try:
             content = path.read_bytes()
             key = hashlib.sha256(content).hexdigest()
-            if (known := memory.find(key)) is not None:
-                return known
+            if (cached := cache.get(key)) is not None:
+                return cached
             pixels = read_pixels(content, embedding.SIZE)
         except (OSError, PhotoError) as error:
             raise TrainingError(f"{path} cannot be read as a photo: {error}") from error
         outputs = session.run(list(embedding.OUTPUTS), {"image": pixels[np.newaxis]})
-        return memory.keep(key, [np.asarray(output, np.float32)[0] for output in outputs])
+        rows = [np.asarray(output, np.float32)[0] for output in outputs]
+        cache.put(key, rows)
+        return rows
 
     rows = []
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
         try:
-            for row in pool.map(see, photos.paths):
+            for row in pool.map(embed, photos.paths):
                 rows.append(row)
                 advance()
         except BaseException:
@@ -154,123 +140,101 @@ def look(photos: Photos, advance: Callable[[], None] = lambda: None) -> Seen:
     return Seen(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
-class _Memory:
-    """Keeps what was seen of each photo, a file each; one that cannot be written is seen anew next time."""
+class EmbeddingCache:
+    """A folder with one file of float32 numbers per photo; write errors are ignored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._ends = np.cumsum(list(embedding.OUTPUTS.values()))
 
-    def find(self, key: str) -> Rows | None:
+    def get(self, key: str) -> Outputs | None:
+        """Return a photo's outputs, or ``None`` if they are missing or incomplete."""
         try:
             numbers = np.fromfile(self._folder / key, np.float32)
         except OSError:
             return None
         return np.split(numbers, self._ends[:-1]) if len(numbers) == self._ends[-1] else None
 
-    def keep(self, key: str, seen: Rows) -> Rows:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as draft:
-                np.concatenate(seen).tofile(draft.file)
-            Path(draft.name).replace(self._folder / key)
-        except OSError:
-            pass
-        return seen
+    def put(self, key: str, outputs: Outputs) -> None:
+        """Store a photo's outputs."""
+        with suppress(OSError):
+            storage.write_file(self._folder / key, np.concatenate(outputs).tobytes())
 
 
-def conclude(name: str, photos: Photos, fit: Fit, precision: float) -> Result:
-    """Choose the threshold and measure, both by the answers to photos that were held out.
-
-    Parameters
-    ----------
-    name
-        The model's.
-    photos, fit
-        What it was fitted to, and what came of it.
-    precision
-        The least share of right answers among the accepted, 0 to 1.
+def evaluate(name: str, photos: Dataset, fit: Fit, precision: float) -> Result:
+    """Choose the threshold for a target precision and compute the metrics, on the held-out predictions.
 
     Raises
     ------
     TrainingError
-        Nothing held out was taken for a vehicle.
+        No held-out photo is classified as a vehicle.
     """
     labels = list(fit.head.labels)
-    # the head has the label other besides, where the photos have not
+    # the head always has the label other, even if the photos do not
     truth = np.array([labels.index(label) for label in photos.labels])[photos.targets]
-    answered, confidence = fit.held_out.argmax(axis=1), fit.held_out.max(axis=1)
-    right, vehicle = answered == truth, answered != labels.index(OTHER)
+    predicted, confidence = fit.held_out.argmax(axis=1), fit.held_out.max(axis=1)
+    correct, vehicle = predicted == truth, predicted != labels.index(OTHER)
     if not vehicle.any():
-        raise TrainingError("no photo that was held out is taken for a vehicle: are the labels right?")
-    chosen = threshold.choose(confidence[vehicle], right[vehicle], precision)
-    confident = f", with {threshold.CONFIDENCE:.0%} confidence," if chosen.assured else ""
-    reason = (
-        f"the lowest from which{confident} at least {precision:.1%} of the accepted answers are right: "
-        f"{chosen.right} of {chosen.accepted} in {fit.folds}-fold cross-validation on {len(truth)} training "
-        "photos"
-    )
-    if not chosen.reached:
-        reason += "; none reaches that, this is the most confident answer's"
-    elif not chosen.assured:
-        reason += "; so few say little about such a precision"
+        raise TrainingError("No held-out photo is classified as a vehicle. Check the labels.")
+    chosen = threshold.choose_threshold(confidence[vehicle], correct[vehicle], precision)
     metrics = {
-        "validation:accuracy": float(right.mean()),
-        "validation:loss": log_loss(np.log(np.maximum(fit.held_out, 1e-12)), truth),
-        "validation:ece": statistics.calibration_error(statistics.equal_width_bins(confidence, right)) or 0.0,
-        "validation:precision": chosen.right / chosen.accepted,
+        "validation:accuracy": float(correct.mean()),
+        "validation:loss": fitting.log_loss(np.log(np.maximum(fit.held_out, 1e-12)), truth),
+        "validation:ece": statistics.calibration_error(statistics.equal_width_bins(confidence, correct))
+        or 0.0,
+        "validation:precision": chosen.correct / chosen.accepted,
         "validation:coverage": chosen.accepted / len(truth),
     }
-    return Result(name, photos, fit, truth, chosen, reason, metrics)
+    return Result(name, photos, fit, truth, chosen, _explain(chosen, precision, fit, len(truth)), metrics)
 
 
-def write(places: "Places", result: Result, seen: Seen) -> None:
-    """Write the model, its metrics and its baseline, each file complete before it has its name.
+def _explain(chosen: Threshold, precision: float, fit: Fit, photos: int) -> str:
+    confidence = f", with {threshold.CONFIDENCE:.0%} confidence," if chosen.guaranteed else ""
+    reason = (
+        f"the lowest threshold at which{confidence} at least {precision:.1%} of the accepted answers are "
+        f"correct: {chosen.correct} of {chosen.accepted} in {fit.folds}-fold cross-validation on {photos} "
+        "training photos"
+    )
+    if not chosen.meets_target:
+        return f"{reason}; no threshold reaches that precision, so this is the highest confidence"
+    if not chosen.guaranteed:
+        return f"{reason}; too few samples to guarantee that precision"
+    return reason
 
-    Parameters
-    ----------
-    places
-        Where to.
-    result, seen
-        The training's, and what it was from.
+
+def write_model(paths: TrainingPaths, result: Result, embeddings: Seen) -> None:
+    """Write the model, its metrics and its baseline.
 
     Raises
     ------
-    ArtifactError
+    StorageError
         A folder cannot be written.
     """
     graph = build_graph(result.fit.head).SerializeToString()
     description = describe(result, hashlib.sha256(graph).hexdigest())
-    compared_with = baseline.of_training(
-        description, result.photos.paths, result.fit.held_out, result.truth, seen.features
+    drift_baseline = baseline.from_training(
+        description, result.photos.paths, result.fit.held_out, result.truth, embeddings.features
     )
-    files = artifact.contents(graph, description) | {baseline.FILE: compared_with.text().encode()}
+    baseline_file = {baseline.FILE: drift_baseline.text().encode()}
+    files = artifact.contents(graph, description) | baseline_file
     metrics = {"threshold": result.threshold.value, "photos": len(result.photos.paths), **result.metrics}
-    try:
-        artifact.write(
-            places.model, files if places.packed_later else {artifact.ARCHIVE: artifact.pack(files)}
-        )
-        written = {
-            METRICS: (json.dumps(metrics, indent=2) + "\n").encode(),
-            baseline.FILE: files[baseline.FILE],
-        }
-        artifact.write(places.metrics, written)
-    except OSError as error:
-        # a full disk is no file's fault, and names none
-        place = error.filename or places.model
-        raise artifact.ArtifactError(f"{place} cannot be written: {error.strerror}") from error
+    metrics_file = {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
+    storage.write_files(
+        paths.model, files if paths.packed_later else {artifact.ARCHIVE: artifact.pack(files)}
+    )
+    storage.write_files(paths.metrics, metrics_file | baseline_file)
 
 
-def build_graph(made: Head) -> onnx.ModelProto:
-    """Build the whole model as one graph: the views of a photo, the networks, the head."""
+def build_graph(head: Head) -> onnx.ModelProto:
+    """Build the model as one graph, from pixels through the networks and the head to probabilities."""
     graph = Graph("vehicles")
     embedding.add_features(graph, embedding.add_image(graph))
-    fusion.add_head(graph, made)
-    return embedding.finish(graph, len(made.labels))
+    fusion.add_head(graph, head)
+    return embedding.finish(graph, len(head.labels))
 
 
 def describe(result: Result, graph_sha256: str) -> Description:
-    """Say what there is to know of the model."""
+    """Return the content of the model's ``model.json``."""
     photos, fit = result.photos, result.fit
     return Description(
         name=result.name,

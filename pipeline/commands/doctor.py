@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from model.sagemaker.account import stage_option
+from model.terminal.options import stage_option
 
 
 @click.command("doctor")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from model.labels import split_labels
 from pipeline.monitoring.metrics import as_baseline, load
 from pipeline.monitoring.report import METRICS, REPORT, write
 
@@ -139,6 +140,7 @@ def command(
 
     from functions.monitor.capture_analysis.captures import TimeWindow  # noqa: PLC0415
     from functions.monitor.capture_analysis.window import Window  # noqa: PLC0415
+    from model import storage  # noqa: PLC0415
     from model.training import baseline  # noqa: PLC0415
     from pipeline.monitoring import ground_truth, metrics  # noqa: PLC0415
 
@@ -151,7 +153,7 @@ def command(
     shown = ground_truth.read_truth(truth) if truth else None
     window = Window(
         threshold=threshold if threshold is not None else known.threshold if known else THRESHOLD,
-        labels=split(labels) if labels else known.labels if known else (),
+        labels=split_labels(labels) if labels else known.labels if known else (),
         sample_size=sample_size,
         least_confident_size=metrics.SHOWN,
         keep_names=bool(shown),
@@ -163,7 +165,7 @@ def command(
         sample = metrics.measure(window, classifier, features_sample)
         report = metrics.monitor(captures, bounds, window, tally, sample, baseline=known, truth=shown)
         if write_baseline:
-            baseline.write(write_baseline, as_baseline(report, sample, classifier))
+            storage.write_file(write_baseline, as_baseline(report, sample, classifier).text().encode())
         if out:
             status.update("Drawing …")
             write(out, report)
@@ -174,11 +176,6 @@ def command(
             click.echo(line)
     if fail_on_drift and report.drifted:
         raise click.exceptions.Exit(DRIFTED)
-
-
-def split(labels: str) -> list[str]:
-    """Return labels that are separated by commas."""
-    return [label.strip() for label in labels.split(",")]
 
 
 def summary(report: Monitoring) -> list[str]:

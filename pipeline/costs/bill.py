@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from model.sagemaker.endpoint import UTILIZATION
+from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import usage
 
 if TYPE_CHECKING:

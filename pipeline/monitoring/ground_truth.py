@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from pipeline.monitoring.metrics import MonitoringError
 
 
@@ -30,7 +30,7 @@ def read_truth(source: str) -> dict[str, str]:
         A line is neither, or there is none.
     """
     truth: dict[str, str] = {}
-    for path, lines in captures.read_lines(source, TimeWindow(), Tally()):
+    for path, lines in captures.read_lines(source, TimeWindow(), ReadCounts()):
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

@@ -13,10 +13,10 @@ import numpy as np
 from scipy import stats
 
 from functions.monitor.capture_analysis import captures, drift
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import SIGNIFICANCE, Baseline, Drift, Features
 from functions.monitor.capture_analysis.intervals import Interval, estimated_accuracy
-from functions.monitor.capture_analysis.window import OTHER, Answer, Window, properties
+from functions.monitor.capture_analysis.window import OTHER, Answer, Window, image_properties
 from model.evaluation import statistics
 from model.training.baseline import FeatureSpace
 
@@ -148,7 +148,7 @@ class Monitoring:
     """
 
     source: str
-    tally: Tally
+    tally: ReadCounts
     start: datetime | None
     end: datetime | None
     model: str | None
@@ -222,7 +222,7 @@ class Sample:
         return np.array([answer.at for answer in self.answers])
 
 
-def gather(source: str, bounds: TimeWindow, window: Window, progress: Progress | None = None) -> Tally:
+def gather(source: str, bounds: TimeWindow, window: Window, progress: Progress | None = None) -> ReadCounts:
     """Read captured records into a window, and say what was read.
 
     Raises
@@ -230,7 +230,7 @@ def gather(source: str, bounds: TimeWindow, window: Window, progress: Progress |
     CaptureError
         They cannot be read.
     """
-    tally = Tally()
+    tally = ReadCounts()
     for record in captures.read(source, bounds, tally):
         window.add(record)
         if progress:
@@ -253,7 +253,7 @@ def measure(window: Window, classifier: Classifier | None, most_seen: int) -> Sa
     most_seen
         How many photos it is shown, at most: it takes far longer than all else.
     """
-    measured = [(answer, found) for answer in window.sample if (found := properties(answer.photo))]
+    measured = [(answer, found) for answer in window.sample if (found := image_properties(answer.photo))]
     names = measured[0][1] if measured else {}
     look = {name: np.array([found[name] for _, found in measured]) for name in names}
     answers = [answer for answer, _ in measured]
@@ -275,7 +275,7 @@ def monitor(
     source: str,
     bounds: TimeWindow,
     window: Window,
-    tally: Tally,
+    tally: ReadCounts,
     sample: Sample,
     *,
     baseline: Baseline | None = None,
@@ -294,7 +294,7 @@ def monitor(
     truth
         What photos show, by their inferences' ids: a label, or its number.
     """
-    if baseline and sample.features is not None and (space := FeatureSpace.of(baseline)):
+    if baseline and sample.features is not None and (space := FeatureSpace.from_baseline(baseline)):
         sample = Sample(sample.answers, sample.look, sample.features, space.distance(sample.features))
     compared = drift.features(window, {name: values.tolist() for name, values in sample.numbers.items()})
     at, confidence, label = np.array(window.at), np.array(window.confidence), np.array(window.label)
@@ -337,7 +337,7 @@ def metrics(report: Monitoring) -> dict[str, Any]:
         "duplicates": report.tally.duplicates,
         "broken": report.tally.broken,
         "skipped": report.tally.skipped,
-        "without": dict(report.window.without),
+        "without": dict(report.window.unusable),
         "answers": len(confidence),
         "model": report.model,
         "labels": list(report.labels),
@@ -544,7 +544,7 @@ def load(model: Path, baseline: Baseline | None) -> Classifier:
     from model.training.baseline import FeatureSpace  # noqa: PLC0415
 
     classifier = Classifier.load(model)
-    space = FeatureSpace.of(baseline) if baseline else None
+    space = FeatureSpace.from_baseline(baseline) if baseline else None
     if space and space.graph_sha256 != classifier.description.graph_sha256:
         raise BaselineError(
             f"the baseline is of another model than {model}: give its own, or leave --model out"
@@ -570,8 +570,8 @@ def as_baseline(report: Monitoring, sample: Sample, classifier: Classifier | Non
         labels=report.labels,
         threshold=report.threshold,
         confidence=np.array(report.window.confidence),
-        answered=np.array(report.window.label),
-        look=sample.look,
+        predicted=np.array(report.window.label),
+        properties=sample.look,
         features=sample.features,
         graph_sha256=described.graph_sha256 if described else "",
     )

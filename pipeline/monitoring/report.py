@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
-from model import html_page
+from model import html_page, storage
 from model.photo import PhotoError
 from pipeline import PAGES
 from pipeline.monitoring.plots import CAPTIONS, spelled
@@ -18,6 +16,7 @@ from pipeline.monitoring.plots import CAPTIONS, spelled
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from pipeline.monitoring.metrics import Monitoring, Photo
 
@@ -68,15 +67,9 @@ REPORT = "report.html"
 
 
 def write(out: Path, report: Monitoring) -> None:
-    """Write metrics, page and plots, each complete before it has its name; plots of before are taken away.
-
-    Raises
-    ------
-    MonitoringError
-        The folder cannot be written.
-    """
+    """Write metrics, page and plots, and delete the plots of an earlier report."""
     from pipeline.monitoring import plots  # noqa: PLC0415  as above
-    from pipeline.monitoring.metrics import MonitoringError, metrics  # noqa: PLC0415
+    from pipeline.monitoring.metrics import metrics  # noqa: PLC0415
 
     drawn = plots.draw(report)
     files: Mapping[str, bytes] = {
@@ -84,14 +77,4 @@ def write(out: Path, report: Monitoring) -> None:
         **{f"{name}.png": plots.png(figure) for name, figure in drawn.items()},
         REPORT: render(report, {name: plots.svg(figure, name) for name, figure in drawn.items()}).encode(),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out) as draft:
-            for name, content in files.items():
-                Path(draft, name).write_bytes(content)
-            for name in plots.CAPTIONS:
-                (out / f"{name}.png").unlink(missing_ok=True)
-            for name in files:
-                Path(draft, name).replace(out / name)
-    except OSError as error:
-        raise MonitoringError(f"{out} cannot be written ({error.strerror})") from error
+    storage.write_files(out, files, stale=[f"{name}.png" for name in plots.CAPTIONS])

@@ -26,7 +26,6 @@ from model.evaluation import statistics
 from model.labels import OTHER
 from model.network.fusion import Seen
 from model.training import fitting, trainer
-from model.training.trainer import Photos
 from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT
 
@@ -68,10 +67,10 @@ type Split = tuple[np.ndarray, np.ndarray]
 )
 def bench(data: Path, repeats: int, out: Path) -> None:
     """Train on 10 photos of a label, on 20 and so on, and judge each model on photos it never saw."""
-    photos = Photos.of(dataset.read(data), most=2000)
+    photos = trainer.sample(dataset.read(data), most=2000)
     if np.bincount(photos.targets).min() < 2 * EACH[0]:
         raise click.UsageError(f"{data} has too few photos: it takes {2 * EACH[0]} of each label")
-    seen = trainer.look(photos)
+    seen = trainer.embed_photos(photos)
     found = []
     for splits in splittings(photos.targets, repeats):
         rounds = track(splits, f"{len(splits[0][0][0])} photos")
@@ -94,16 +93,14 @@ def splittings(targets: np.ndarray, repeats: int) -> Iterator[list[list[Split]]]
     yield [[next(tenths) for _ in range(10)] for _ in range(repeats)]
 
 
-def judge(photos: Photos, seen: Seen, splits: Sequence[Split]) -> Judged:
+def judge(photos: dataset.Dataset, seen: Seen, splits: Sequence[Split]) -> Judged:
     """Train on each split's photos, and judge each model, with its threshold, on the others."""
 
     def answer(split: Split) -> tuple[np.ndarray, ...]:
         learned, unseen = split
-        shown = photos._replace(
-            paths=tuple(photos.paths[one] for one in learned), targets=photos.targets[learned]
-        )
+        shown = photos.select(learned)
         fit = fitting.fit(seen[learned], shown.targets, shown.labels)
-        threshold = trainer.conclude("learning-curve", shown, fit, PRECISION).threshold.value
+        threshold = trainer.evaluate("learning-curve", shown, fit, PRECISION).threshold.value
         probabilities = fit.head.probabilities(seen[unseen])
         answered = np.array(fit.head.labels)[probabilities.argmax(axis=1)]
         confidence = probabilities.max(axis=1)

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from functions.monitor.capture_analysis import drift
 from functions.monitor.capture_analysis.drift import Baseline, Drift, Features
-from functions.monitor.capture_analysis.window import PROPERTIES, properties
+from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_properties
 from model.network.classifier import Classifier
 from model.photo import read_pixels
 from model.training import baseline
@@ -90,11 +90,11 @@ def classify(
         picture = change(augment(Image.open(chance.choice(files)).convert("RGB"), chance))
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=90)
-        sent = baseline.sent(file.getvalue(), classifier.description.input_size)
+        sent = baseline.serialize_photo(file.getvalue(), classifier.description.input_size)
         pixels = read_pixels(sent, classifier.description.input_size)[np.newaxis]
         answers.append(classifier.probabilities(pixels)[0])
         features.append(classifier.features(pixels)[0])
-        measured.append(list(properties(sent).values()))
+        measured.append(list(image_properties(sent).values()))
     return Pool(np.array(answers), np.array(features), np.array(measured))
 
 
@@ -121,8 +121,8 @@ def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
         labels=classifier.description.labels,
         threshold=classifier.description.threshold,
         confidence=pool.probabilities.max(axis=1),
-        answered=pool.probabilities.argmax(axis=1),
-        look=dict(zip(PROPERTIES, pool.properties.T, strict=True)),
+        predicted=pool.probabilities.argmax(axis=1),
+        properties=dict(zip(IMAGE_PROPERTIES, pool.properties.T, strict=True)),
         features=pool.features,
     )
 
@@ -131,9 +131,10 @@ def compare(pool: Pool, known: Baseline, *, with_model: bool) -> dict[str, Drift
     """Compare a window with a baseline, as the command does, or without a model as the function does."""
     confidence, answers = pool.probabilities.max(axis=1), pool.probabilities.argmax(axis=1)
     numbers = {"confidence": confidence.tolist()}
-    numbers |= dict(zip(PROPERTIES, pool.properties.T.tolist(), strict=True))
+    numbers |= dict(zip(IMAGE_PROPERTIES, pool.properties.T.tolist(), strict=True))
     if with_model:
-        numbers["feature_distance"] = baseline.FeatureSpace.of(known).distance(pool.features).tolist()
+        space = baseline.FeatureSpace.from_baseline(known)
+        numbers["feature_distance"] = space.distance(pool.features).tolist()
     by_label = np.bincount(answers, minlength=len(known.labels)).tolist()
     under = int((confidence < known.threshold).sum())
     found = Features(numbers, drift.categories(dict(zip(known.labels, by_label, strict=True)), under))

@@ -20,7 +20,7 @@ import click
 import psutil
 from botocore.config import Config
 
-from functions.serialize.app import serialize
+from functions.serialize.photo import serialize
 from model.network.classifier import Classifier
 from pipeline import sample_images
 from tests.conftest import ROOT, free_port

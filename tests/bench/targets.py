@@ -184,9 +184,10 @@ def floor():
     photo.thumbnail((224, 224), Image.Resampling.LANCZOS)
     photo.save(io.BytesIO(), "JPEG", quality=90)
 if which != "floor":
-    from functions.serialize.app import serialize, serialize_in_subprocess
+    from functions.serialize.photo import serialize
+    from functions.serialize.sandbox import serialize_in_subprocess
 calls = {"floor": floor, "serialize": lambda: serialize(io.BytesIO(content), 224),
-         "subprocess": lambda: serialize_in_subprocess(io.BytesIO(content), 224)}
+         "subprocess": lambda: serialize_in_subprocess(io.BytesIO(content), 224, {})}
 took = {name: [] for name in which.split("+")}
 for number in range(rounds + 2):
     for name in took:

@@ -221,7 +221,7 @@ def of_endpoint(model: Path, requests: int) -> dict[str, Any]:
 
 def serialized() -> bytes:
     """Return the image that the pipeline sends to the endpoint."""
-    serialize = importlib.import_module("functions.serialize.app").serialize
+    serialize = importlib.import_module("functions.serialize.photo").serialize
     return base64.b64decode(serialize(io.BytesIO(photo("small")), 224)["image_data"])
 
 

@@ -18,7 +18,7 @@ from PIL import ImageDraw, ImageFilter
 from local import Ports, demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from pipeline import sample_images
-from pipeline.review_page import keys
+from pipeline.review_page import assign_keys
 from pipeline.review_queue import ReviewQueue
 from scones import cli
 from tests.conftest import free_port
@@ -199,8 +199,8 @@ def test_traffic_through_express_workflows_has_an_outcome_for_every_photo(five):
 
 
 def test_the_review_page_has_a_key_for_each_class(five):
-    from pipeline.stack import find  # noqa: PLC0415
+    from pipeline.stack import find_stack  # noqa: PLC0415
 
-    queue = ReviewQueue(find(str(five.description)), "ada")
+    queue = ReviewQueue(find_stack(str(five.description)), "ada")
 
-    assert set(SUBJECTS) <= keys(queue.labels).keys()
+    assert set(SUBJECTS) <= assign_keys(queue.labels).keys()

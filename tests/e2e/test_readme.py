@@ -178,7 +178,7 @@ def run_in_process(command: str, *options: str) -> str:
 def test_image_and_deploy_have_a_dry_run(account):
     address = image.uri(account, "linux/amd64")
     assert f"push it as {address}" in run_in_process(readme.IMAGE, "--dry-run")
-    image.make_repository(account)
+    image.create_repository(account)
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
     account.ecr.put_image(
         repositoryName=image.REPOSITORY,
@@ -186,10 +186,9 @@ def test_image_and_deploy_have_a_dry_run(account):
         imageTag=image.tag("linux/amd64"),
     )
 
-    assert run_in_process(readme.IMAGE, "--dry-run") == f"{address} is there.\n"
-    assert run_in_process(readme.MODEL, "--dry-run").startswith(
-        "Would create an endpoint (account 123456789012"
-    )
+    assert run_in_process(readme.IMAGE, "--dry-run") == f"{address} exists.\n"
+    shown = run_in_process(readme.MODEL, "--dry-run")
+    assert shown.startswith("Would create an endpoint (account 123456789012")
 
 
 def test_destroy_reports_that_there_is_nothing_to_delete(account, monkeypatch):

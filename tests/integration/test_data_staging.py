@@ -1,4 +1,4 @@
-"""`scones data --to s3://…` on the emulator, and its archive fetched over HTTP that breaks off."""
+"""`scones data --to s3://…` on the emulator, and downloads over HTTP that are interrupted."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def keys(stack) -> set[str]:
     return {found["Key"] for found in stack.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])}
 
 
-def test_a_data_set_is_staged_as_it_is_on_disk(stack, bucket, photos):
+def test_a_staged_data_set_is_identical_to_the_local_one(stack, bucket, photos):
     done = data(stack, photos, "--to", f"s3://{bucket}/one/two")
 
     folder = photos.parent / "data"
@@ -79,16 +79,16 @@ def test_a_dry_run_writes_nothing_here_or_there(stack, bucket, photos):
     done = data(stack, photos, "--to", f"s3://{bucket}/one", "--dry-run")
 
     assert done.returncode == 0, done.stderr
-    assert "would be written" in done.stdout
-    assert f"s3://{bucket}/one: would be made the same" in done.stdout
+    assert "would contain" in done.stdout
+    assert f"s3://{bucket}/one: would be made identical" in done.stdout
     assert not (photos.parent / "data").exists()
     assert keys(stack) == set()
-    told = json.loads(data(stack, photos, "--to", f"s3://{bucket}/one", "--json").stdout)
-    assert told["staged"] == {"uploaded": 7, "unchanged": 0, "deleted": 0}
-    assert sum(sum(counts.values()) for counts in told["photos"].values()) == 4
+    result = json.loads(data(stack, photos, "--to", f"s3://{bucket}/one", "--json").stdout)
+    assert result["staged"] == {"uploaded": 7, "unchanged": 0, "deleted": 0}
+    assert sum(sum(counts.values()) for counts in result["photos"].values()) == 4
 
 
-def test_only_what_changed_is_staged_again(stack, bucket, photos):
+def test_only_changed_files_are_uploaded_again(stack, bucket, photos):
     data(stack, photos, "--to", f"s3://{bucket}")
     again = data(stack, photos, "--to", f"s3://{bucket}")
     (photos / "bicycle" / "a.png").unlink()
@@ -101,7 +101,7 @@ def test_only_what_changed_is_staged_again(stack, bucket, photos):
     assert not any(key.endswith("a.png") for key in keys(stack))
 
 
-def test_what_others_put_there_stays_and_what_they_overwrote_is_mended(stack, bucket, photos):
+def test_foreign_objects_stay_and_overwritten_ones_are_uploaded_again(stack, bucket, photos):
     s3 = stack.client("s3")
     data(stack, photos, "--to", f"s3://{bucket}/data")
     ours = next(key for key in keys(stack) if key.endswith("c.png"))
@@ -128,7 +128,7 @@ def test_what_others_put_there_stays_and_what_they_overwrote_is_mended(stack, bu
         ("bucket/data", {}, "write s3://bucket"),
     ],
 )
-def test_what_cannot_be_staged_ends_in_one_line(stack, photos, to, environment, reason):
+def test_a_failed_staging_ends_in_one_line(stack, photos, to, environment, reason):
     done = data(stack, photos, "--to", to, **environment)
 
     assert done.returncode == 1
@@ -138,7 +138,7 @@ def test_what_cannot_be_staged_ends_in_one_line(stack, photos, to, environment, 
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT under any path, but breaks off after so many bytes as long as that is wished."""
+    """Serves CONTENT under any path, and closes the first connections after 1,500,000 bytes."""
 
     requests: list[str | None]
     breaks: int
@@ -188,7 +188,7 @@ def serving(breaks: int = 0) -> Iterator[tuple[str, Server]]:
         thread.join()
 
 
-def test_a_download_goes_on_where_it_broke_off(tmp_path):
+def test_an_interrupted_download_is_resumed(tmp_path):
     with serving(breaks=2) as (url, server):
         path = download(url, tmp_path, SHA256)
 
@@ -198,10 +198,12 @@ def test_a_download_goes_on_where_it_broke_off(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_later_call_goes_on_too_unless_the_file_has_changed(tmp_path):
+def test_a_later_call_resumes_unless_the_file_has_changed(tmp_path):
     with serving(breaks=5) as (url, server):
         server.content = CONTENT * 2
-        with pytest.raises(DownloadError, match=r"broke off after 7,500,000 of 10,000,000 bytes; .* is kept"):
+        with pytest.raises(
+            DownloadError, match=r"interrupted after 7,500,000 of 10,000,000 bytes\. .* is kept"
+        ):
             download(url, tmp_path)
         server.content, server.etag = CONTENT, '"2"'
         path = download(url, tmp_path, SHA256)
@@ -210,7 +212,7 @@ def test_a_later_call_goes_on_too_unless_the_file_has_changed(tmp_path):
     assert server.requests[-1] == "bytes=7500000-"
 
 
-def test_a_file_that_is_there_and_right_is_not_fetched_again(tmp_path):
+def test_a_verified_file_is_not_downloaded_again(tmp_path):
     with serving() as (url, server):
         download(url, tmp_path, SHA256)
         download(url, tmp_path, SHA256)
@@ -218,7 +220,7 @@ def test_a_file_that_is_there_and_right_is_not_fetched_again(tmp_path):
     assert len(server.requests) == 1
 
 
-def test_a_part_that_turns_out_to_be_all_of_it_is_taken(tmp_path):
+def test_a_partial_file_that_is_complete_is_accepted(tmp_path):
     with serving() as (url, _):
         path = download(url, tmp_path)
         part = path.rename(path.with_name(f"{path.name}.part"))
@@ -228,8 +230,8 @@ def test_a_part_that_turns_out_to_be_all_of_it_is_taken(tmp_path):
     assert again.read_bytes() == CONTENT
 
 
-def test_another_file_than_expected_is_refused_and_not_kept(tmp_path):
-    with serving() as (url, _), pytest.raises(DownloadError, match="not the file expected"):
+def test_a_file_with_the_wrong_checksum_is_deleted(tmp_path):
+    with serving() as (url, _), pytest.raises(DownloadError, match="not the expected file"):
         download(url, tmp_path, Checksum("sha256", "0" * 64))
 
     assert not list(tmp_path.glob("*.part"))
@@ -237,6 +239,6 @@ def test_another_file_than_expected_is_refused_and_not_kept(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.com/a", "http://127.0.0.1:9/a"])
-def test_what_cannot_be_fetched_is_said_so(tmp_path, url):
+def test_a_failed_download_names_the_address(tmp_path, url):
     with pytest.raises(DownloadError, match=re.escape(url)):
         download(url, tmp_path)

@@ -93,7 +93,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_with_the_next_step(monkeypatch
     done = run_raising(monkeypatch, KeyError("what\nnow"))
 
     assert done.exit_code == 1
-    assert done.stderr == "Error: KeyError: 'what\\nnow' (where: scones --debug status …)\n"
+    assert done.stderr == "Error: KeyError: 'what\\nnow' (traceback: scones --debug status …)\n"
 
 
 def test_with_debug_it_is_a_traceback(monkeypatch):
@@ -117,7 +117,7 @@ def test_local_commands_fail_in_one_line_too(monkeypatch):
     done = CliRunner(mix_stderr=False).invoke(scones.cli, ["down"])
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: ValueError: no way (where: scones --debug down …)\n",
+        "Error: ValueError: no way (traceback: scones --debug down …)\n",
     )
     done = CliRunner().invoke(scones.cli, ["--debug", "down"])
     assert isinstance(done.exception, ValueError)

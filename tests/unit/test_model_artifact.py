@@ -5,6 +5,7 @@ import tarfile
 
 import pytest
 
+from model import storage
 from model.network import artifact
 from model.network.artifact import ArtifactError, Description
 
@@ -28,7 +29,7 @@ def description(**changes: object) -> Description:
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    artifact.write(tmp_path / "new" / "folder", artifact.contents(GRAPH, description()))
+    storage.write_files(tmp_path / "new" / "folder", artifact.contents(GRAPH, description()))
 
     assert artifact.check(tmp_path / "new" / "folder") == description()
     files = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
@@ -58,7 +59,7 @@ def test_the_card_has_no_empty_tables():
 
 
 def test_calibration_and_metrics_need_not_be_there(tmp_path):
-    artifact.write(tmp_path, artifact.contents(GRAPH, description()))
+    storage.write_files(tmp_path, artifact.contents(GRAPH, description()))
     values = json.loads((tmp_path / "model.json").read_text())
     del values["calibration"], values["metrics"]
     (tmp_path / "model.json").write_text(json.dumps(values))
@@ -97,20 +98,20 @@ def test_writing_replaces_and_leaves_nothing_else(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     (tmp_path / "b").write_bytes(b"not ours")
 
-    artifact.write(tmp_path, {"a": b"new"})
+    storage.write_files(tmp_path, {"a": b"new"})
 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"not ours"}
 
 
 def test_what_cannot_be_written_whole_is_not_written_at_all(tmp_path):
     with pytest.raises(TypeError):
-        artifact.write(tmp_path, {"a": b"new", "b": None})
+        storage.write_files(tmp_path, {"a": b"new", "b": None})
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_a_graph_is_none(tmp_path):
-    artifact.write(tmp_path, artifact.contents(GRAPH, description()))
+    storage.write_files(tmp_path, artifact.contents(GRAPH, description()))
     (tmp_path / "model.onnx").unlink()
 
     with pytest.raises(ArtifactError, match=r"model\.onnx cannot be read"):

@@ -6,7 +6,7 @@ import math
 import pytest
 from click.testing import CliRunner
 
-from model.sagemaker.endpoint import PHOTOS_PER_SECOND, UTILIZATION
+from model.sagemaker.autoscaling import PHOTOS_PER_SECOND, UTILIZATION
 from pipeline.costs import bill, usage
 from pipeline.costs.bill import SETTINGS, Setting, original, project, recommended
 from pipeline.costs.table import BEGIN, END, SCALES, bills, table

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from functions.serialize.app import serialize
+from functions.serialize.photo import serialize
 from model.evaluation import statistics
 from model.evaluation.evaluator import Subject
 from model.evaluation.metrics import Answers, Evaluation, evaluate

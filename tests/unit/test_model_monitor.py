@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from functions.monitor.capture_analysis import drift
-from functions.monitor.capture_analysis.captures import Tally, TimeWindow, read
+from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow, read
 from functions.monitor.capture_analysis.drift import BaselineError
 from functions.monitor.capture_analysis.window import Window
+from model import storage
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.commands import monitor
@@ -93,7 +94,7 @@ def test_each_event_counts_once_and_a_broken_line_is_named(tmp_path):
 
     assert (metrics["records_read"], metrics["records"], metrics["duplicates"]) == (20 + lines, 20, lines)
     assert metrics["broken"] == 1
-    assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: it is not JSON"]
+    assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: not JSON"]
 
 
 def test_a_time_window_is_what_was_asked_for(tmp_path):
@@ -220,7 +221,7 @@ def test_labels_tell_how_right_the_answers_are(tmp_path):
 
     metrics = reported("--captures", folder, "--truth", truth)
 
-    answers = [record.probabilities() for record in read(str(folder), TimeWindow(), Tally())][:60]
+    answers = [record.probabilities() for record in read(str(folder), TimeWindow(), ReadCounts())][:60]
     shown = [number % 2 for number in range(50)] + [1] * 10
     right = sum(answer[label] == max(answer) for answer, label in zip(answers, shown, strict=True))
     assert (metrics["labelled"]["accuracy"]["of"], metrics["labelled"]["accuracy"]["count"]) == (60, right)
@@ -241,12 +242,12 @@ def test_labels_of_the_command_line_and_threshold_count(tmp_path):
         (["--captures", ".", "--from", "soon"], 2, "'soon' is no time such as 2026-11-25"),
         (["--captures", ".", "--from", "2026-11-25", "--to", "2026-11-24"], 2, "--from must be before --to"),
         (["--captures", ".", "--fail-on-drift"], 2, "--fail-on-drift needs a --baseline"),
-        (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: it is no baseline"),
+        (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: not a baseline"),
         (["--captures", ".", "--baseline", "docs"], 1, r"docs/baseline.json cannot be read \(No such file"),
         (
             ["--captures", "docs", "--write-baseline", "x.json"],
             1,
-            "there are no answers to make a baseline from",
+            "There are no answers to make a baseline from",
         ),
         (["--captures", "docs", "--truth", "docs"], 1, "docs holds no labels"),
     ],
@@ -330,8 +331,8 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]] * 10)
     features = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
 
-    made = baseline.of_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
-    baseline.write(tmp_path / baseline.FILE, made)
+    made = baseline.from_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
+    storage.write_file(tmp_path / baseline.FILE, made.text().encode())
 
     assert baseline.read(tmp_path) == made
     assert (made.n, made.accuracy, made.mean_confidence) == (30, pytest.approx(2 / 3), pytest.approx(2.2 / 3))
@@ -359,9 +360,9 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
 def test_a_baseline_stays_small_and_keeps_the_distribution():
     values = np.random.default_rng(1).normal(size=100_000)
 
-    kept = baseline.thinned(values)
+    kept = baseline.sample_quantiles(values)
 
-    assert len(kept) == baseline.KEPT
+    assert len(kept) == baseline.MAX_VALUES
     assert drift.kolmogorov_smirnov(kept, values[:5000].tolist())[0] < 0.03
 
 
@@ -374,14 +375,14 @@ def test_the_feature_space_measures_in_deviations():
 
 
 def test_there_is_no_baseline_of_nothing():
-    with pytest.raises(BaselineError, match="there are no answers to make a baseline from"):
+    with pytest.raises(BaselineError, match="There are no answers to make a baseline from"):
         baseline.make(
             model="x",
             labels=["a", "b"],
             threshold=0.5,
             confidence=np.zeros(0),
-            answered=np.zeros(0, int),
-            look={},
+            predicted=np.zeros(0, int),
+            properties={},
         )
 
 

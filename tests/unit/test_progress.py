@@ -1,4 +1,4 @@
-"""Progress bars."""
+"""Progress bars show a rate, and only on a terminal."""
 
 import io
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from model.terminal.progress import RateColumn, counted
+from model.terminal.progress import RateColumn, track
 
 
 @pytest.mark.parametrize(
@@ -22,5 +22,5 @@ def test_the_rate_is_shown_once_it_is_known(speed, finished_speed, shown):
 def test_progress_is_shown_only_on_a_terminal(terminal, visible):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
 
-    assert list(counted(range(3), 3, "Counting", console)) == [0, 1, 2]
+    assert list(track(range(3), 3, "Counting", console)) == [0, 1, 2]
     assert ("Counting" in console.file.getvalue()) is visible

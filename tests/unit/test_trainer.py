@@ -20,7 +20,7 @@ from model.photo import read_pixels
 from model.training import fitting
 from model.training import trainer as training
 from model.training.fitting import Fit
-from model.training.job_folders import Places, find_places
+from model.training.paths import TrainingPaths
 from pipeline import sample_images
 from scones import cli
 from tests import photos
@@ -69,7 +69,7 @@ def train(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def trained(drawn, cache, tmp_path_factory) -> tuple[Path, Result]:
-    """What a training leaves, and what it said."""
+    """The output folder of a training, and its output."""
     out = tmp_path_factory.mktemp("trained") / "not" / "there"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
@@ -93,22 +93,22 @@ def read(out: Path, name: str) -> bytes:
         return tar.extractfile(name).read()
 
 
-def without_looking(monkeypatch):
-    """From here on the network may not look at a photo."""
+def forbid_embedding(monkeypatch):
+    """Let the network fail if it is run."""
 
-    class Blind:
+    class Forbidden:
         def __init__(self, *_: object, **__: object) -> None: ...
 
         def run(self, *_: object) -> None:
-            raise AssertionError("it looked at a photo again")
+            raise AssertionError("a photo was embedded again")
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Blind)
-
-
-# What a training leaves
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Forbidden)
 
 
-def test_it_leaves_an_archive_and_metrics_and_nothing_else(trained):
+# Output
+
+
+def test_an_archive_the_metrics_and_a_baseline_are_written(trained):
     out, _ = trained
 
     assert sorted(path.name for path in out.iterdir()) == [
@@ -120,7 +120,7 @@ def test_it_leaves_an_archive_and_metrics_and_nothing_else(trained):
         assert sorted(tar.getnames()) == FILES
 
 
-def test_the_model_says_what_it_is_and_how_it_was_made(trained, drawn):
+def test_the_model_describes_what_it_is_and_how_it_was_made(trained, drawn):
     out, _ = trained
 
     says = json.loads(read(out, "model.json"))
@@ -147,7 +147,7 @@ def test_the_card_names_threshold_and_hashes(trained):
     assert says["made"]["weights_sha256"] in card
 
 
-def test_metrics_are_the_same_in_the_model_in_the_file_and_on_the_screen(trained):
+def test_metrics_are_the_same_in_the_model_in_the_file_and_in_the_output(trained):
     out, result = trained
 
     metrics, says = json.loads((out / "metrics.json").read_text()), json.loads(read(out, "model.json"))
@@ -159,7 +159,7 @@ def test_metrics_are_the_same_in_the_model_in_the_file_and_on_the_screen(trained
         assert f"{name}={value:.4f}" in result.output.splitlines()
 
 
-def test_what_was_drawn_is_told_apart_by_the_model_as_served(trained, drawn):
+def test_the_served_model_classifies_the_drawings_correctly(trained, drawn):
     out, _ = trained
     classifier = Classifier.load(out)
 
@@ -169,20 +169,20 @@ def test_what_was_drawn_is_told_apart_by_the_model_as_served(trained, drawn):
         assert sum(answer) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_model_as_served_answers_as_the_head_that_was_fitted(trained, drawn):
-    """The whole graph from pixels agrees with features that were kept and a head in numpy."""
+def test_the_served_model_answers_like_the_fitted_head(trained, drawn):
+    """The whole graph from pixels agrees with the cached embeddings and the head in numpy."""
     out, _ = trained
-    shown = training.Photos.of(dataset.read(drawn), most=EACH)
-    seen = training.look(shown)
-    head = fitting.fit(seen, shown.targets, shown.labels).head
+    shown = training.sample(dataset.read(drawn), most=EACH)
+    embeddings = training.embed_photos(shown)
+    head = fitting.fit(embeddings, shown.targets, shown.labels).head
     pixels = np.stack([read_pixels(path.read_bytes(), 224) for path in shown.paths[:4]])
 
     served = Classifier.load(out).probabilities(pixels)
 
-    assert np.abs(served - head.probabilities(seen)[:4]).max() < 1e-3
+    assert np.abs(served - head.probabilities(embeddings)[:4]).max() < 1e-3
 
 
-def test_predict_asks_it(trained, drawn):
+def test_predict_uses_the_model(trained, drawn):
     out, _ = trained
 
     result = CliRunner().invoke(cli, ["predict", "--model", str(out), str(drawn / "train/bicycle/0.png")])
@@ -191,11 +191,11 @@ def test_predict_asks_it(trained, drawn):
     assert json.loads(result.stdout)["label"] == "bicycle"
 
 
-def test_of_a_label_with_more_photos_some_are_taken_from_all_over():
+def test_photos_of_a_large_label_are_sampled_evenly():
     paths = tuple(Path(f"{k}.png") for k in range(13))
     data = Dataset(("bicycle", "van"), paths, np.array([0, 1] * 3 + [0] * 7), None)
 
-    chosen = training.Photos.of(data, most=4)
+    chosen = training.sample(data, most=4)
 
     assert [path.name for path in chosen.paths] == [
         *("0.png", "6.png", "9.png", "12.png"),
@@ -204,7 +204,7 @@ def test_of_a_label_with_more_photos_some_are_taken_from_all_over():
     assert chosen.targets.tolist() == [0] * 4 + [1] * 3
 
 
-# What it concludes from what was held out
+# Evaluation on held-out predictions
 
 HELD_OUT = [
     ("bicycle", [0.95, 0.03, 0.02]),
@@ -216,23 +216,21 @@ HELD_OUT = [
 ]
 
 
-def concluded(precision: float, held_out: list[tuple[str, list[float]]] = HELD_OUT) -> training.Result:
-    """What is concluded of photos whose labels have the numbers 0, 1 (other) and 2."""
+def evaluated(precision: float, held_out: list[tuple[str, list[float]]] = HELD_OUT) -> training.Result:
+    """The evaluation of photos whose labels have the numbers 0, 1 (other) and 2."""
     labels = ("bicycle", "other", "motorcycle")
     targets = np.array([labels.index(label) for label, _ in held_out])
     head = Head(("bicycle", "motorcycle", "other"), labels, expert=None, weighing=None)
     fit = Fit(head, np.array([answer for _, answer in held_out]), penalty=3, folds=2)
-    shown = training.Photos(labels, (Path(),) * len(held_out), targets, None)
-    return training.conclude("scones", shown, fit, precision)
+    shown = Dataset(labels, (Path(),) * len(held_out), targets, None)
+    return training.evaluate("scones", shown, fit, precision)
 
 
 @pytest.mark.parametrize(
     ("precision", "threshold", "right", "accepted"), [(1, 0.9, 2, 2), (0.75, 0.7, 3, 4), (0.7, 0.7, 3, 4)]
 )
-def test_the_threshold_is_chosen_for_the_precision_among_answers_of_a_vehicle(
-    precision, threshold, right, accepted
-):
-    result = concluded(precision)
+def test_the_threshold_is_chosen_among_predictions_of_a_vehicle(precision, threshold, right, accepted):
+    result = evaluated(precision)
 
     assert result.threshold.value == threshold
     assert result.metrics["validation:precision"] == right / accepted
@@ -240,17 +238,17 @@ def test_the_threshold_is_chosen_for_the_precision_among_answers_of_a_vehicle(
     assert f"{right} of {accepted} in 2-fold cross-validation on 6 training photos" in result.threshold_reason
 
 
-def test_a_precision_that_cannot_be_had_is_said_not_to_be():
+def test_an_unreachable_precision_is_reported():
     surest_is_wrong = [("motorcycle", HELD_OUT[0][1]), *HELD_OUT[1:]]
 
-    result = concluded(0.9, surest_is_wrong)
+    result = evaluated(0.9, surest_is_wrong)
 
-    assert (result.threshold.value, result.threshold.reached) == (0.95, False)
-    assert "none reaches that" in result.threshold_reason
+    assert (result.threshold.value, result.threshold.meets_target) == (0.95, False)
+    assert "no threshold reaches that precision" in result.threshold_reason
 
 
-def test_accuracy_loss_and_calibration_are_of_all_answers():
-    metrics = concluded(0.9).metrics
+def test_accuracy_loss_and_calibration_cover_all_predictions():
+    metrics = evaluated(0.9).metrics
 
     true = [0.95, 0.90, 0.15, 0.70, 0.01, 0.98]
     sure, right = [0.95, 0.90, 0.80, 0.70, 0.99, 0.98], [1, 1, 0, 1, 0, 1]
@@ -265,10 +263,10 @@ def test_accuracy_loss_and_calibration_are_of_all_answers():
 # A second training
 
 
-def test_the_same_photos_make_the_same_bytes_and_are_not_looked_at_again(
+def test_the_same_photos_make_the_same_bytes_and_are_not_embedded_again(
     trained, drawn, tmp_path, monkeypatch
 ):
-    without_looking(monkeypatch)
+    forbid_embedding(monkeypatch)
 
     again = train("--data", drawn, "--out", tmp_path)
 
@@ -277,21 +275,21 @@ def test_the_same_photos_make_the_same_bytes_and_are_not_looked_at_again(
         assert (tmp_path / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
-def test_a_damaged_cache_is_not_believed(trained, folders, cache, tmp_path):
-    (seen,) = (cache / "scones-unlimited").glob("seen-*")
+def test_a_damaged_cache_entry_is_ignored(trained, folders, cache, tmp_path):
+    (embeddings,) = (cache / "scones-unlimited").glob("embeddings-*")
     key = hashlib.sha256((folders / "bicycle/0.png").read_bytes()).hexdigest()
-    whole = (seen / key).read_bytes()
-    (seen / key).write_bytes(whole[: len(whole) // 2])
+    whole = (embeddings / key).read_bytes()
+    (embeddings / key).write_bytes(whole[: len(whole) // 2])
 
     result = train("--data", folders, "--out", tmp_path / "out")
 
     assert result.exit_code == 0, result.output
     assert np.allclose(
-        *(np.frombuffer(one, np.float32) for one in (whole, (seen / key).read_bytes())), atol=1e-4
+        *(np.frombuffer(one, np.float32) for one in (whole, (embeddings / key).read_bytes())), atol=1e-4
     )
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(folders, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_ignored(folders, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the place of the folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
 
@@ -301,7 +299,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(folders, tmp_path, monke
     assert (tmp_path / "out" / "model.tar.gz").exists()
 
 
-def test_without_photos_of_other_the_model_has_the_label_all_the_same(folders, tmp_path):
+def test_the_model_has_the_label_other_even_without_photos_of_it(folders, tmp_path):
     result = train("--data", folders, "--out", tmp_path / "out", "--name", "couriers", "--precision", "0.5")
 
     assert result.exit_code == 0, result.output
@@ -324,7 +322,7 @@ def failed(result: Result, out: Path) -> str:
 
 
 def test_no_such_folder(tmp_path):
-    assert "nowhere is no folder" in failed(
+    assert f"No such folder: {tmp_path / 'nowhere'}" in failed(
         train("--data", tmp_path / "nowhere", "--out", tmp_path / "out"), tmp_path / "out"
     )
 
@@ -346,7 +344,7 @@ def test_one_label_alone(folders, tmp_path):
     )
 
 
-def test_a_photo_that_is_none(folders, tmp_path):
+def test_a_file_that_is_not_a_photo(folders, tmp_path):
     (folders / "bicycle/2.jpg").write_bytes(photos.text_called_jpg())
 
     line = failed(train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out")
@@ -354,8 +352,8 @@ def test_a_photo_that_is_none(folders, tmp_path):
     assert "bicycle/2.jpg cannot be read as a photo: it is not a JPEG" in line
 
 
-def test_labels_that_say_nothing(folders, tmp_path, monkeypatch):
-    """Nothing held out is taken for a vehicle: there is no answer to choose a threshold on."""
+def test_labels_without_information(folders, tmp_path, monkeypatch):
+    """If no held-out photo is classified as a vehicle, there is no prediction to choose a threshold on."""
     whole = fitting.fit
 
     def unsure(*arguments):
@@ -367,7 +365,7 @@ def test_labels_that_say_nothing(folders, tmp_path, monkeypatch):
 
     line = failed(train("--data", folders, "--out", tmp_path / "out"), tmp_path / "out")
 
-    assert "are the labels right?" in line
+    assert "Check the labels." in line
 
 
 def test_a_folder_that_cannot_be_made(folders, tmp_path):
@@ -381,7 +379,7 @@ def test_a_folder_that_cannot_be_made(folders, tmp_path):
 
 
 def test_a_full_disk(folders, tmp_path, monkeypatch):
-    """The system names no file then; the message does."""
+    """The system's error names no file; the message does."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -397,14 +395,14 @@ def test_a_full_disk(folders, tmp_path, monkeypatch):
     "arguments",
     [[], ["--data", "."], ["--out", "trained"], ["--data", ".", "--out", "trained", "--precision", "0.2"]],
 )
-def test_wrong_usage_is_exit_code_2(arguments, tmp_path, monkeypatch):
+def test_a_usage_error_is_exit_code_2(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert train(*arguments).exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_place_of_the_folder_is_wrong_usage(folders, tmp_path):
+def test_a_file_in_place_of_the_folder_is_a_usage_error(folders, tmp_path):
     (tmp_path / "file").write_text("mine")
 
     assert train("--data", folders, "--out", tmp_path / "file").exit_code == 2
@@ -424,12 +422,12 @@ def job(folders, tmp_path, monkeypatch) -> Path:
         (ml / folder).mkdir(parents=True)
     folders.rename(ml / "input/data/training")
     (ml / "input/config/hyperparameters.json").write_text("{}")
-    monkeypatch.setattr("model.training.job_folders.JOB_INPUT", ml / "input/data/training")
-    monkeypatch.setattr("model.training.job_folders.JOB_MODEL", ml / "model")
-    monkeypatch.setattr("model.training.job_folders.JOB_OUTPUT", ml / "output/data")
-    for module in ("model.training.job_folders", "model.commands.train"):
+    monkeypatch.setattr("model.training.paths.JOB_INPUT", ml / "input/data/training")
+    monkeypatch.setattr("model.training.paths.JOB_MODEL", ml / "model")
+    monkeypatch.setattr("model.training.paths.JOB_OUTPUT", ml / "output/data")
+    for module in ("model.training.paths", "model.commands.train"):
         monkeypatch.setattr(f"{module}.HYPERPARAMETERS", ml / "input/config/hyperparameters.json")
-    monkeypatch.setattr("model.training.job_folders.FAILURE", ml / "output/failure")
+    monkeypatch.setattr("model.training.paths.FAILURE", ml / "output/failure")
     return ml
 
 
@@ -437,7 +435,7 @@ def give(job: Path, **hyperparameters: str) -> None:
     (job / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters))
 
 
-def test_a_job_finds_its_folders_and_leaves_the_packing_to_sagemaker(job):
+def test_a_job_uses_its_folders_and_leaves_the_packing_to_sagemaker(job):
     give(job, name="from-the-job", precision="0.75")
 
     result = train()
@@ -451,7 +449,7 @@ def test_a_job_finds_its_folders_and_leaves_the_packing_to_sagemaker(job):
     assert "at least 75.0%" in says.threshold_reason
 
 
-def test_an_option_given_wins_over_a_hyperparameter(job):
+def test_a_given_option_overrides_a_hyperparameter(job):
     give(job, name="from-the-job", precision="0.75")
 
     result = train("--name", "given", "--precision", "0.5")
@@ -462,7 +460,7 @@ def test_an_option_given_wins_over_a_hyperparameter(job):
     assert "at least 50.0%" in says.threshold_reason
 
 
-def test_a_job_that_fails_leaves_the_reason(job):
+def test_a_failed_job_writes_the_reason(job):
     (job / "input/data/training/bicycle/2.jpg").write_bytes(b"")
 
     result = train()
@@ -475,7 +473,7 @@ def test_a_job_that_fails_leaves_the_reason(job):
 
 
 @pytest.mark.parametrize("precision", ["2", "high"])
-def test_a_hyperparameter_of_no_use_leaves_the_reason_too(job, precision):
+def test_an_invalid_hyperparameter_writes_the_reason(job, precision):
     give(job, precision=precision)
 
     result = train()
@@ -485,7 +483,7 @@ def test_a_hyperparameter_of_no_use_leaves_the_reason_too(job, precision):
     assert list((job / "model").iterdir()) == []
 
 
-def test_hyperparameters_that_are_no_json_leave_the_reason_too(job):
+def test_hyperparameters_that_are_not_json_write_the_reason(job):
     (job / "input/config/hyperparameters.json").write_text("{")
 
     result = train()
@@ -495,17 +493,17 @@ def test_hyperparameters_that_are_no_json_leave_the_reason_too(job):
     assert (job / "output/failure").read_text()
 
 
-def test_sagemakers_own_variables_say_where_its_folders_are(job, monkeypatch):
+def test_sagemakers_environment_variables_override_the_folders(job, monkeypatch):
     for variable in ("SM_CHANNEL_TRAINING", "SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR"):
         monkeypatch.setenv(variable, f"/elsewhere/{variable}")
 
-    assert find_places(None, None) == Places(
+    assert TrainingPaths.resolve(None, None) == TrainingPaths(
         Path("/elsewhere/SM_CHANNEL_TRAINING"),
         Path("/elsewhere/SM_MODEL_DIR"),
         Path("/elsewhere/SM_OUTPUT_DATA_DIR"),
         packed_later=True,
     )
-    # a folder given is packed there and then
-    assert find_places(None, Path("out")) == Places(
+    # a given folder is packed at once
+    assert TrainingPaths.resolve(None, Path("out")) == TrainingPaths(
         Path("/elsewhere/SM_CHANNEL_TRAINING"), Path("out"), Path("out"), packed_later=False
     )
