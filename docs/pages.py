@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
-from pipeline.costs.table import put_between
+from pipeline.markdown import update_section
 from scones import cli
 
 ROOT = Path(__file__).parents[1]
@@ -118,4 +118,4 @@ def help_section(heading: str, program: str, group: click.Group, arguments: list
 
 if __name__ == "__main__":
     for page, (name, text) in contents().items():
-        put_between(page, f"<!-- {name}: make docs -->", text)
+        update_section(page, f"<!-- {name}: make docs -->", text)

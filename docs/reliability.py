@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.costs.table import put_between
+from pipeline.markdown import update_section
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -45,7 +45,7 @@ def table(counts: dict[str, int]) -> str:
 @click.command()
 def main() -> None:
     """Update the page with the figures of the last run."""
-    put_between(PAGE, BEGIN, table(figures()))
+    update_section(PAGE, BEGIN, table(figures()))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from local.stack import Stack
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
-from pipeline.monitoring import metrics, report
-from pipeline.monitoring.metrics import Monitoring, Sample
+from pipeline.monitoring import analysis, report
+from pipeline.monitoring.analysis import MonitoringReport
 
 
 def write_page(stack: Stack) -> Path:
@@ -23,25 +23,24 @@ def write_page(stack: Stack) -> Path:
 
 def write(
     stack: Stack, model: Description, folder: Path, known: Baseline | None, bounds: TimeWindow
-) -> Monitoring:
+) -> MonitoringReport:
     """Write the report on the captures of a time window, compared with a baseline if there is one."""
-    found, _ = measure(stack, model, bounds, known)
+    found = analyse(stack, model, bounds, known)
     report.write(folder, found)
     return found
 
 
 def make_baseline(stack: Stack, model: Description, bounds: TimeWindow) -> Baseline:
     """Make a baseline from the captures of a time window."""
-    found, sample = measure(stack, model, bounds)
-    return metrics.as_baseline(found, sample, None)
+    return analysis.make_baseline(analyse(stack, model, bounds))
 
 
-def measure(
+def analyse(
     stack: Stack, model: Description, bounds: TimeWindow, known: Baseline | None = None
-) -> tuple[Monitoring, Sample]:
-    """Read the captures of a time window and compute what is reported on them."""
+) -> MonitoringReport:
+    """Read and analyse the captures of a time window."""
     source = str(stack.captures)
-    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=metrics.SHOWN)
-    tally = metrics.gather(source, bounds, window)
-    sample = metrics.measure(window, None, 0)
-    return metrics.monitor(source, bounds, window, tally, sample, baseline=known), sample
+    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=analysis.GALLERY)
+    counts = analysis.read_captures(source, bounds, window)
+    sample = analysis.measure_photos(window)
+    return analysis.analyse_window(source, bounds, window, counts, sample, baseline=known)

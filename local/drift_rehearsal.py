@@ -17,12 +17,12 @@ from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT
 from local import LocalError, capture_report
 from local.stack import Progress, Stack, parameters
-from model import storage
 from model.network.artifact import Description
+from model.storage import write_file
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.monitoring import report
-from pipeline.monitoring.metrics import Monitoring
+from pipeline.monitoring.analysis import MonitoringReport
 
 YESTERDAY, TODAY = 120, 240
 """Photos on the rehearsal's two days."""
@@ -54,7 +54,7 @@ class Rehearsal:
     """The result: the metrics of each window, and the report on the second day with the path of its page."""
 
     windows: list[WindowMetrics]
-    found: Monitoring
+    found: MonitoringReport
     page: Path
 
 
@@ -73,7 +73,7 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     progress(f"Yesterday: {YESTERDAY} good photos")
     yesterday = send(stack, "yesterday", repeated(good, YESTERDAY), 0)
     known = capture_report.make_baseline(stack, model, TimeWindow(yesterday[0], yesterday[-1]))
-    storage.write_file(home / baseline.FILE, known.text().encode())
+    write_file(home / baseline.FILE, known.text().encode())
     progress("Deploying yesterday as the baseline")
     stack.deploy(parameters(model) | stack.place_baseline(home / baseline.FILE))
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from model.network.artifact import ARCHIVE
+from model.terminal.options import STAGE
 from model.training.paths import HYPERPARAMETERS, TrainingPaths, report_failure_to_sagemaker
 
 
@@ -147,8 +148,7 @@ def command(
 
 def train_here(paths: TrainingPaths, *, precision: float, most: int, name: str, as_json: bool) -> None:
     """Train in this process, and print the metrics."""
-    from model.terminal.options import STAGE
-from model.terminal.progress import progress_bar, steps  # noqa: PLC0415  `--help` should not import these
+    from model.terminal.progress import progress_bar, steps  # noqa: PLC0415  `--help` should not import these
     from model.training import trainer  # noqa: PLC0415
 
     with progress_bar() as progress:

@@ -4,12 +4,10 @@ This uses boto3, because the SageMaker SDK (3.27) has no deployment guardrails a
 configurations wrongly (aws/sagemaker-core#225).
 """
 
-import base64
-import io
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -365,22 +363,3 @@ def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_
                 f"No such endpoint in {region}: {endpoint}. List them with: scones status."
             ) from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error
-
-
-def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list[float]]:
-    """Return what asks an endpoint about a photo, reduced to `size` x `size` pixels as the pipeline does it.
-
-    What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
-    """
-    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  Pillow
-    from model.photo import PhotoError  # noqa: PLC0415  Pillow
-
-    def classify(photo: bytes) -> list[float]:
-        try:
-            reduced = serialize(io.BytesIO(photo), size)
-        except RejectedError as error:
-            raise PhotoError(error.detail) from error
-        body = base64.b64decode(reduced["image_data"])
-        return ask(account.runtime, endpoint, body, reduced["content_type"])
-
-    return classify

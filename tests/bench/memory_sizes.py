@@ -1,6 +1,5 @@
 """Measure duration by memory size, in Lambda's image: ``python -m tests.bench memory_sizes``."""
 
-import io
 import json
 import statistics
 import subprocess
@@ -13,8 +12,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from rich.progress import track
 
+from model.charts import AMBER, BLUE, SOFT, STYLE, TEAL, svg_file
 from pipeline.costs.bill import FULL_CORE, prices
-from pipeline.costs.plot import INK, STYLE
 from tests.bench.usage import photo
 from tests.conftest import ROOT
 
@@ -125,11 +124,9 @@ def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.8))
         axes = figure.add_subplot()
+        axes.plot(memories, [one["photo_ms"] for one in sizes], color=BLUE, marker="o", label="a photo, ms")
         axes.plot(
-            memories, [one["photo_ms"] for one in sizes], color="#3f8fd2", marker="o", label="a photo, ms"
-        )
-        axes.plot(
-            memories, [one["ready_ms"] for one in sizes], color="#27a08f", marker="o", label="cold start, ms"
+            memories, [one["ready_ms"] for one in sizes], color=TEAL, marker="o", label="cold start, ms"
         )
         axes.set_xscale("log")
         axes.set_xticks(memories, [str(one) for one in memories])
@@ -139,12 +136,10 @@ def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
         axes.set_ylim(bottom=0)
         money = axes.twinx()
         dollars = [one["dollars_per_million"] for one in sizes]
-        money.plot(memories, dollars, color="#c98a1b", marker="o", ls="--", label="a million photos, USD")
+        money.plot(memories, dollars, color=AMBER, marker="o", ls="--", label="a million photos, USD")
         money.set_ylim(bottom=0)
         money.spines["right"].set_visible(True)
         money.grid(visible=False)
         money.set_ylabel("dollars")
-        figure.legend(frameon=False, loc="outside upper center", ncols=3, labelcolor=INK)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+        figure.legend(frameon=False, loc="outside upper center", ncols=3, labelcolor=SOFT)
+    return svg_file(figure)

@@ -23,7 +23,6 @@ from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_pr
 from model.network.classifier import Classifier
 from model.photo import read_pixels
 from model.training import baseline
-from pipeline.monitoring import metrics as monitoring
 
 WINDOW, BASELINE = 200, 450
 """Photos in a window, and in a baseline."""
@@ -138,8 +137,6 @@ def compare(pool: Pool, known: Baseline, *, with_model: bool) -> dict[str, Drift
     by_label = np.bincount(answers, minlength=len(known.labels)).tolist()
     under = int((confidence < known.threshold).sum())
     found = Features(numbers, drift.categories(dict(zip(known.labels, by_label, strict=True)), under))
-    if with_model:
-        return drift.compare(found, known, monitoring.number_test, monitoring.count_test)
     return drift.compare(found, known)
 
 

@@ -24,12 +24,13 @@ from PIL import Image
 
 from local import Ports
 from local.stack import ENDPOINT_NAME, Stack
+from model.charts import RED, SOFT, STYLE, TEAL, svg_file
 from model.network import embedding
 from model.network.classifier import Classifier
 from pipeline import sample_images
 from pipeline.costs import bill, usage
-from pipeline.costs.plot import INK, STYLE
-from pipeline.costs.table import SCALES, put_between
+from pipeline.costs.table import SCALES
+from pipeline.markdown import update_section
 from tests import containers
 from tests.bench.memory_sizes import BUILT, STARTS, build, of_start
 from tests.bench.serve_overhead import runtime_of, serving, trained
@@ -41,7 +42,7 @@ PAGE = ROOT / "docs" / "performance.md"
 INPUT_SIZES = RESULTS.with_name("input_sizes.json")
 PLOT = PAGE.with_suffix(".svg")
 BEGIN = "<!-- make bench -->"
-MET, MISSED = "#27a08f", "#d0574c"
+MET, MISSED = TEAL, RED
 BASELINE_DESIGN = Path(__file__).with_name("baseline_design.yaml")
 TARGETS = {
     "serialize, 12 megapixels": ("to_floor", "at most", 1.25),
@@ -139,7 +140,7 @@ def bench(rounds: int, burst: int, cifar: Path | None) -> None:
 def show() -> None:
     """Update the page from results.json."""
     found = json.loads(RESULTS.read_text())
-    put_between(PAGE, BEGIN, table(found))
+    update_section(PAGE, BEGIN, table(found))
     PLOT.write_bytes(draw(found))
 
 
@@ -456,7 +457,7 @@ def state_bytes(history: Sequence[dict[str, Any]]) -> int:
 def of_bills() -> Iterator[Row]:
     """Compute the dollars for a million photos at each scale, and for an idle month."""
     for photos in SCALES:
-        ours, theirs = bill.recommended(photos, "small"), bill.original(photos, "small")
+        ours, theirs = bill.recommended(photos, "small"), bill.baseline_design(photos, "small")
         yield Row(
             f"a million photos, at {photos:,} a month",
             "USD",
@@ -501,9 +502,7 @@ def draw(found: Sequence[dict[str, Any]]) -> bytes:
         axes = figure.add_subplot()
         colours = [MET if is_met(row) else MISSED for row in rows]
         axes.barh([row["name"] for row in rows], shares, color=colours, height=0.6)
-        axes.axvline(1, color=INK, ls="--")
+        axes.axvline(1, color=SOFT, ls="--")
         axes.set_xlabel("relative to the target; less is better")
         axes.grid(visible=False, axis="y")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

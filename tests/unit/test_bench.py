@@ -5,7 +5,7 @@ import json
 import pytest
 
 from docs import reliability
-from pipeline.costs.table import END
+from pipeline.markdown import END
 from tests.bench import targets
 from tests.bench.targets import TARGETS, Row
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from docs import pages
-from pipeline.costs.table import END
+from pipeline.markdown import END
 from tests import readme
 from tests.conftest import ROOT
 

@@ -1,4 +1,4 @@
-"""Progress bars show a rate, and only on a terminal."""
+"""Progress bars."""
 
 import io
 from types import SimpleNamespace

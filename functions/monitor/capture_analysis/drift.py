@@ -6,7 +6,7 @@ This is plain Python, because SciPy and NumPy take 160 MB unpacked; tests compar
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -29,8 +29,6 @@ BINS = 10
 """The number of PSI's bins for numeric features, which are the baseline's deciles."""
 
 type Level = Literal["none", "moderate", "drifted"]
-type NumberTest = Callable[[Sequence[float], Sequence[float]], tuple[float, float]]
-type CountTest = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class BaselineError(Exception):
@@ -259,45 +257,28 @@ def deciles(sample: Sequence[float]) -> list[float]:
     return sorted(bounds)
 
 
-def compare(
-    window: Features,
-    baseline: Baseline,
-    number_test: NumberTest = kolmogorov_smirnov,
-    count_test: CountTest = same_shares,
-    significance: float = SIGNIFICANCE,
-) -> dict[str, Drift]:
-    """Compare each feature that both have, and say which have drifted.
+def compare(window: Features, baseline: Baseline, significance: float = SIGNIFICANCE) -> dict[str, Drift]:
+    """Measure the drift of each feature that both window and baseline have.
 
-    A feature has drifted if it is far from the baseline, PSI or the distance (Kolmogorov-Smirnov's, or of
-    categories the total variation) beyond its limit, and that is not chance: its p-value is below
-    `significance` divided by the number of features (Bonferroni), since one of many is sooner far by chance
-    than one alone.
-
-    Parameters
-    ----------
-    window, baseline
-        What to compare, and with what.
-    number_test
-        Returns distance and p-value of two samples of numbers.
-    count_test
-        Returns the p-value of two lists of counts.
-    significance
-        The chance that any feature of a window without drift passes for drifted.
+    A feature has drifted if its PSI or its distance (Kolmogorov-Smirnov; total variation for categories) is
+    beyond the limit and significant: its p-value is below `significance`, the probability of reporting any
+    drift in a window without drift, divided by the number of features (Bonferroni).
     """
     found: dict[str, Drift] = {}
     for name, values in window.numbers.items():
-        if len(values) and (known := baseline.numbers.get(name)):
-            seen, bounds = rounded(values), deciles(known.sample)
-            psi = population_stability_index(_binned(seen, bounds), _binned(known.sample, bounds))
-            distance, p_value = number_test(seen, known.sample)
-            found[name] = Drift(psi, distance, None, p_value, len(seen))
+        if len(values) and (numbers := baseline.numbers.get(name)):
+            current, reference = rounded(values), numbers.sample
+            bounds = deciles(reference)
+            psi = population_stability_index(_binned(current, bounds), _binned(reference, bounds))
+            distance, p_value = kolmogorov_smirnov(current, reference)
+            found[name] = Drift(psi, distance, None, p_value, len(current))
     for name, counts in window.counts.items():
-        if sum(counts.values()) and (reference := baseline.counts.get(name)):
-            categories = sorted({*counts, *reference})
-            a, b = ([one.get(category, 0) for category in categories] for one in (counts, reference))
+        if sum(counts.values()) and (known_counts := baseline.counts.get(name)):
+            names = sorted({*counts, *known_counts})
+            a, b = ([side.get(category, 0) for category in names] for side in (counts, known_counts))
             psi, variation = population_stability_index(a, b), total_variation(a, b)
-            found[name] = Drift(psi, None, variation, count_test(a, b), sum(a), limit=MODERATE)
-    return {name: _judged(drift, significance / len(found)) for name, drift in found.items()}
+            found[name] = Drift(psi, None, variation, same_shares(a, b), sum(a), limit=MODERATE)
+    return {name: _with_level(drift, significance / len(found)) for name, drift in found.items()}
 
 
 def _binned(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
@@ -307,9 +288,8 @@ def _binned(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
     return counts
 
 
-def _judged(drift: Drift, significance: float) -> Drift:
-    by_chance = drift.p_value >= significance
+def _with_level(drift: Drift, significance: float) -> Drift:
     level: Level = "none"
-    if not by_chance and drift.statistic > MODERATE:
+    if drift.p_value < significance and drift.statistic > MODERATE:
         level = "drifted" if drift.statistic > drift.limit else "moderate"
     return replace(drift, level=level, drifted=level == "drifted")
