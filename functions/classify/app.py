@@ -70,8 +70,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classificat
 def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
     """Return the endpoint's answer to an encoded image. Data capture records it under the inference id.
 
-    Raises `EndpointUnavailableError` if there is no answer, on throttling, and on an error of SageMaker or the
-    container (5XX); `ClientError` on any other refusal (API Reference, InvokeEndpoint).
+    Raises `EndpointUnavailableError` if there is no answer, on throttling, and on an error of SageMaker or
+    the container (5XX); `ClientError` on any other refusal (API Reference, InvokeEndpoint).
     """
     try:
         response = RUNTIME.invoke_endpoint(
