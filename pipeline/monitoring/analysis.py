@@ -159,12 +159,8 @@ class MonitoringReport:
 def load_classifier(model: Path, baseline: Baseline | None) -> Classifier:
     """Load a model to measure distances in its feature space, which must be that of the baseline.
 
-    Raises
-    ------
-    ArtifactError
-        The model cannot be loaded.
-    BaselineError
-        The baseline belongs to another model.
+    Raises `ArtifactError` if the model cannot be loaded; `BaselineError` if the baseline belongs to another
+    model.
     """
     from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime, needed only with a model
 
@@ -182,10 +178,7 @@ def read_captures(
 ) -> ReadCounts:
     """Read the captured records of a time window into `window`, and return what was read.
 
-    Raises
-    ------
-    CaptureError
-        The captures cannot be read.
+    Raises `CaptureError` if the captures cannot be read.
     """
     counts = ReadCounts()
     for record in captures.read(source, bounds, counts):
@@ -263,10 +256,7 @@ def analyse_window(
 def make_baseline(report: MonitoringReport, classifier: Classifier | None = None) -> Baseline:
     """Make a baseline from a window, to compare later windows with.
 
-    Raises
-    ------
-    BaselineError
-        The window has no answers.
+    Raises `BaselineError` if the window has no answers.
     """
     model = classifier.description if classifier else None
     return baselines.make(
