@@ -22,6 +22,7 @@ from functions.monitor.capture_analysis.captures import CaptureError
 from functions.serialize.app import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
+from model import storage
 from model.data import dataset
 from model.serving.capture import format_record
 from pipeline import erasure, sample_images
@@ -110,7 +111,7 @@ class Courier:
 
     def versions(self) -> list[dict[str, Any]]:
         bucket = self.stack.outputs["UploadBucketName"]
-        return list(erasure.versions(self.stack.client("s3"), bucket, self.key))
+        return storage.list_versions(self.stack.client("s3"), bucket, self.key)
 
     def captured(self) -> list[tuple[str, bytes]]:
         """Each of the photos as the endpoint was shown it, and each file of captures that holds it."""
