@@ -1,4 +1,4 @@
-"""Operate a deployed stack, local or on AWS: review, retry, monitor, erase, load-test, price."""
+"""Operate a deployed stack, local or on AWS: review, retry, monitor, erase, load-test and price it."""
 
 from pathlib import Path
 

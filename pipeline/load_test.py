@@ -1,4 +1,4 @@
-"""Send photos through a stack and account for every one of them."""
+"""Send photos through a stack and report the outcome of every one of them."""
 
 import itertools
 import json
@@ -14,79 +14,64 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.progress import Progress
 
+from model.storage import delete_objects, list_prefix_versions
 from pipeline.stack import Stack, lists_executions
 from pipeline.subscription import PROBE, Subscription, subscribed
 
 PREFIX = "uploads/traffic/"
-"""Under which the photos of each run go, in a folder of their own."""
-
+"""The key prefix of all load tests; each has a folder of its own below it."""
 SENDERS = 8
-"""Uploads at once."""
-
-DIFFERENT = 24
-"""Pictures drawn of each kind; they are sent again and again."""
-
+"""Concurrent uploads."""
+VARIANTS = 24
+"""Pictures drawn of each kind; they are sent repeatedly."""
 SETTLING = 3.0
-"""Seconds to listen on, when all is known, for an outcome too many."""
-
+"""Seconds to keep listening for second outcomes after every photo has one."""
 QUIET = 5.0
-"""Seconds without news after which to look for executions that failed."""
-
+"""Seconds without an event after which to look for failed executions."""
 FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
-"""What Step Functions calls executions that came to no good end."""
-
+"""Step Functions' statuses of executions that ended without success."""
 BATCH = 100
-"""Items that DynamoDB gives at once (API Reference, BatchGetItem)."""
+"""Items that DynamoDB returns at most per call (API Reference, BatchGetItem)."""
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""By how much this machine's clock may be wrong."""
 
-CLOCKS = timedelta(minutes=5)
-"""By how much this machine's clock may be off."""
+
+class LoadTestError(Exception):
+    """The load test cannot be planned; the message says why."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What became of the photos: each sent is accepted, in review, rejected, failed or missing.
+class LoadTestReport:
+    """The number of photos by what happened to them.
 
-    Attributes
-    ----------
-    sent
-        Photos uploaded.
-    accepted, needs_review, rejected
-        Have this outcome in the results table, and it was published on the results bus.
-    failed
-        Have no such outcome, and their execution failed.
-    missing
-        Have neither.
-    double
-        Had more than one outcome published.
-    seconds
-        From the first upload to the last outcome.
+    Each photo sent is accepted, in review, rejected, failed or missing. The first three count only if the
+    outcome is in the results table and was published on the results bus.
     """
 
     sent: int
     accepted: int
     needs_review: int
     rejected: int
-    failed: int
-    missing: int
-    double: int
-    seconds: float
+    failed: int  # without an outcome, because their execution failed
+    missing: int  # with neither an outcome nor a failed execution
+    double: int  # with more than one published outcome
+    seconds: float  # from the first upload to the last outcome
 
     @property
-    def good(self) -> bool:
-        """Whether every photo has one outcome."""
+    def passed(self) -> bool:
+        """Whether every photo has exactly one outcome."""
         return not (self.failed or self.missing or self.double)
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to send: its key in the bucket, what is in it, and whether its event is to come twice."""
+    """A photo to send: its key in the bucket, its content, and whether to deliver its event twice."""
 
     key: str
     content: bytes | Path
-    twice: bool
+    duplicate: bool
 
     def read(self) -> bytes:
         """Return the file."""
@@ -95,118 +80,80 @@ class Photo:
 
 @dataclass
 class PhotoStatus:
-    """What is known of a photo on its way: the outcomes published, by their events' ids; what went wrong."""
+    """What is known about a photo that was sent: its published outcomes by event id, or that it failed."""
 
     published: dict[str, str] = field(default_factory=dict)
     failed: bool = False
 
     @property
-    def known(self) -> bool:
-        """Whether something has become of it."""
+    def finished(self) -> bool:
+        """Whether the photo has an outcome or has failed."""
         return bool(self.published) or self.failed
 
 
-def planned(
+def plan_photos(
     prefix: str, burst: int, folder: Path | None, *, bad: float, other: float, duplicates: float
 ) -> list[Photo]:
-    """Return the photos to send, in a mixed order.
+    """Plan `burst` photos, in random order, from a folder or, if it is ``None``, drawn.
 
-    Parameters
-    ----------
-    prefix
-        Of their keys.
-    burst
-        How many.
-    folder
-        Where photos come from, ``None`` to draw them.
-    bad, other, duplicates
-        Shares, 0 to 1, of files that are no photo, of photos of something else (both drawn), and of those
-        whose event is to come twice.
-
-    Raises
-    ------
-    click.ClickException
-        The folder has no photos in it.
+    `bad`, `other` and `duplicates` are the share, from 0 to 1, of unreadable files, of photos without a
+    vehicle (both are drawn), and of photos whose event is delivered twice.
     """
-    no_photo, something_else, twice = (round(burst * share) for share in (bad, other, duplicates))
-    vehicles = photos_in(folder) if folder else drawn_vehicles()
+    bad_count, other_count, duplicate_count = (round(burst * share) for share in (bad, other, duplicates))
+    vehicles = find_photos(folder) if folder else draw("bicycle", "motorcycle")
     contents = [
-        *itertools.islice(itertools.cycle(bad_files()), no_photo),
-        *itertools.islice(itertools.cycle(drawn_scones()), something_else),
-        *itertools.islice(itertools.cycle(vehicles), burst - no_photo - something_else),
+        *itertools.islice(itertools.cycle(make_bad_files()), bad_count),
+        *itertools.islice(itertools.cycle(draw("scone")), other_count),
+        *itertools.islice(itertools.cycle(vehicles), burst - bad_count - other_count),
     ]
-    chance = random.Random(prefix)  # noqa: S311  an order, not a secret
-    chance.shuffle(contents)
-    again = set(chance.sample(range(burst), twice))
+    rng = random.Random(prefix)  # noqa: S311  an order, not a secret
+    rng.shuffle(contents)
+    duplicated = set(rng.sample(range(burst), duplicate_count))
+    folders = [duplicates_prefix(prefix) if number in duplicated else prefix for number in range(burst)]
     return [
-        Photo(
-            f"{twice_prefix(prefix) if number in again else prefix}{number:06}-{name}",
-            content,
-            number in again,
-        )
+        Photo(f"{folders[number]}{number:06}-{name}", content, number in duplicated)
         for number, (name, content) in enumerate(contents)
     ]
 
 
-def twice_prefix(prefix: str) -> str:
-    """Return the prefix of those whose event is to come twice."""
+def duplicates_prefix(prefix: str) -> str:
+    """Return the key prefix of the photos whose event is delivered twice."""
     return f"{prefix}twice/"
 
 
-def photos_in(folder: Path) -> list[tuple[str, bytes | Path]]:
-    """Return the photos in a folder and its subfolders, by name."""
-    from model.photo import SUFFIXES  # noqa: PLC0415  Pillow and its plugins take their time
+def find_photos(folder: Path) -> list[tuple[str, bytes | Path]]:
+    """Return the name and path of each photo in a folder and its subfolders."""
+    from model.photo import SUFFIXES  # noqa: PLC0415  imports Pillow, which `scones --help` does without
 
     found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not found:
-        raise click.ClickException(
-            f"{folder} has no photos in it (files ending in {', '.join(sorted(SUFFIXES))})"
-        )
+        raise LoadTestError(f"{folder} has no photos in it (files ending in {', '.join(sorted(SUFFIXES))}).")
     return [(file.name, file) for file in found]
 
 
-def drawn_vehicles() -> Iterator[tuple[str, bytes]]:
-    """Draw bicycles and motorcycles."""
-    from pipeline import sample_images  # noqa: PLC0415  as above
-
-    for seed in range(DIFFERENT):
-        yield "bicycle.jpg", sample_images.encoded(sample_images.picture(sample_images.bicycle, seed))
-        yield "motorcycle.jpg", sample_images.encoded(sample_images.picture(sample_images.motorcycle, seed))
+def draw(*subjects: str) -> Iterator[tuple[str, bytes]]:
+    """Draw pictures of subjects of `sample_images`, in turn."""
+    for seed, subject in itertools.product(range(VARIANTS), subjects):
+        yield f"{subject}.jpg", _draw(subject, seed)
 
 
-def drawn_scones() -> Iterator[tuple[str, bytes]]:
-    """Draw something else."""
-    from pipeline import sample_images  # noqa: PLC0415  as above
-
-    for seed in range(DIFFERENT):
-        yield "scone.jpg", sample_images.encoded(sample_images.picture(sample_images.scone, seed))
+def make_bad_files() -> list[tuple[str, bytes]]:
+    """Return files that are not photos: an incomplete upload, a text, an empty file."""
+    photo = _draw("bicycle", 0)
+    return [("broke-off.jpg", photo[: len(photo) // 2]), ("text.jpg", b"Not a photo.\n"), ("empty.jpg", b"")]
 
 
-def bad_files() -> list[tuple[str, bytes]]:
-    """Return files that are no photo: an upload that broke off, a text, nothing."""
-    from pipeline import sample_images  # noqa: PLC0415  as above
+def _draw(subject: str, seed: int) -> bytes:
+    from pipeline import sample_images  # noqa: PLC0415  imports Pillow, which `scones --help` does without
 
-    whole = sample_images.encoded(sample_images.picture(sample_images.bicycle, 0))
-    return [("broke-off.jpg", whole[: len(whole) // 2]), ("text.jpg", b"Not a photo.\n"), ("empty.jpg", b"")]
+    return sample_images.encoded(sample_images.picture(getattr(sample_images, subject), seed))
 
 
-class Traffic:
-    """Photos on their way through a stack.
+class LoadTest:
+    """Sends photos through a stack and follows them until each has an outcome.
 
-    Parameters
-    ----------
-    stack
-        Where to.
-    prefix
-        Of all their keys, and of no others.
-    photos
-        What to send.
-    progress
-        Where to show how far it is.
-    rate
-        How many a second; ``None`` for as fast as they go.
-    patience
-        Seconds without news after which what is still out is missing.
+    `prefix` is the start of these photos' keys, and of no others. `rate` is in photos per second; ``None`` is
+    as fast as possible. After `patience` seconds without an event, unfinished photos count as missing.
     """
 
     def __init__(
@@ -222,9 +169,9 @@ class Traffic:
         self.stack, self.prefix, self.photos = stack, prefix, photos
         self.progress, self.rate, self.patience = progress, rate, patience
         self.statuses = {photo.key: PhotoStatus() for photo in photos}
-        self.undelivered = {photo.key for photo in photos if photo.twice}
-        self.delivered: set[str] = set()
-        self.looked_into: set[str] = set()
+        self.pending_duplicates = {photo.key for photo in photos if photo.duplicate}
+        self.running_duplicates: set[str] = set()
+        self.inspected: set[str] = set()
         self.lists_executions = lists_executions(
             stack.client("stepfunctions"), stack.output("StateMachineArn")
         )
@@ -232,26 +179,18 @@ class Traffic:
         self.began_at = datetime.now(UTC)
         self.last_outcome_at = 0.0
 
-    def run(self) -> Report:
-        """Send the photos, follow them, and say what became of each.
-
-        Raises
-        ------
-        StackError
-            The stack's events do not come through.
-        botocore.exceptions.ClientError
-            A photo could not be uploaded.
-        """
+    def run(self) -> LoadTestReport:
+        """Send the photos, follow them and report what happened to them."""
         name = f"scones-traffic-{self.prefix.rstrip('/').rpartition('/')[2]}"
         with subscribed(self.stack, name, self._patterns()) as subscription:
-            subscription.wait_until_heard(self._probes())
+            subscription.wait_until_active(self._probes())
             started_at = time.monotonic()
             self.last_outcome_at = started_at
             with ThreadPoolExecutor(SENDERS) as senders:
                 try:
-                    pause = 1 / self.rate if self.rate else 0
+                    interval = 1 / self.rate if self.rate else 0
                     uploads = [
-                        senders.submit(self._send, photo, started_at + number * pause)
+                        senders.submit(self._send, photo, started_at + number * interval)
                         for number, photo in enumerate(self.photos)
                     ]
                     self._follow(subscription, uploads)
@@ -260,156 +199,152 @@ class Traffic:
         return self._report(self.last_outcome_at - started_at)
 
     def _patterns(self) -> dict[str, dict[str, Any]]:
-        """Let through every outcome of ours and, of those whose event is to come twice, that event."""
+        """Match the outcomes of all photos, and the upload events that are delivered twice."""
         outcomes = {
             "source": ["scones.vehicle-classifier", PROBE],
             "detail": {"key": [{"prefix": self.prefix}]},
         }
         uploads = {
             "source": ["aws.s3", PROBE],
-            "detail": {"object": {"key": [{"prefix": twice_prefix(self.prefix)}]}},
+            "detail": {"object": {"key": [{"prefix": duplicates_prefix(self.prefix)}]}},
         }
         patterns = {self.stack.output("ResultsBusName"): outcomes}
-        return patterns | ({"default": uploads} if self.undelivered else {})
+        return patterns | ({"default": uploads} if self.pending_duplicates else {})
 
     def _probes(self) -> dict[str, dict[str, Any]]:
         probes: dict[str, dict[str, Any]] = {self.stack.output("ResultsBusName"): {"key": self.prefix}}
-        return probes | (
-            {"default": {"object": {"key": twice_prefix(self.prefix)}}} if self.undelivered else {}
-        )
+        upload = {"object": {"key": duplicates_prefix(self.prefix)}}
+        return probes | ({"default": upload} if self.pending_duplicates else {})
 
     def _send(self, photo: Photo, due: float) -> None:
-        """Upload a photo when its time has come, unless all is over by then."""
+        """Upload a photo when it is due, unless the test has ended by then."""
         if not self.ended.wait(max(0.0, due - time.monotonic())):
             self.stack.client("s3").put_object(
                 Bucket=self.stack.output("UploadBucketName"), Key=photo.key, Body=photo.read()
             )
 
     def _follow(self, subscription: Subscription, uploads: Sequence[Future[None]]) -> None:
-        """Listen until something has become of every photo, or nothing is heard for too long."""
-        sent = self.progress.add_task("Sent", total=len(self.photos))
-        heard = self.progress.add_task("Heard of", total=len(self.photos))
-        news_at = time.monotonic()
+        """Receive events until every photo is finished, or none has arrived for too long."""
+        sent_bar = self.progress.add_task("Sent", total=len(self.photos))
+        finished_bar = self.progress.add_task("Finished", total=len(self.photos))
+        last_event_at = time.monotonic()
         settled_at = None
         while settled_at is None or time.monotonic() - settled_at < SETTLING:
             for event in subscription.received():
-                self._note(event)
-                news_at = time.monotonic()
+                self._handle(event)
+                last_event_at = time.monotonic()
             done = [upload for upload in uploads if upload.done()]
             for upload in done:
                 upload.result()
             if len(done) < len(uploads):
-                news_at = time.monotonic()
-            quiet = time.monotonic() - news_at
+                last_event_at = time.monotonic()
+            quiet = time.monotonic() - last_event_at
             if quiet > QUIET and self.lists_executions:
-                self._look_for_failures()
-            self.progress.update(sent, completed=len(done))
-            self.progress.update(heard, completed=sum(course.known for course in self.statuses.values()))
+                self._find_failures()
+            self.progress.update(sent_bar, completed=len(done))
+            self.progress.update(
+                finished_bar, completed=sum(status.finished for status in self.statuses.values())
+            )
             if settled_at is None and (self._settled() or quiet > self.patience):
                 settled_at = time.monotonic()
 
-    def _note(self, event: Mapping[str, Any]) -> None:
-        """Note an outcome, or deliver the event of an upload a second time."""
+    def _handle(self, event: Mapping[str, Any]) -> None:
+        """Record an outcome, or deliver the event of an upload a second time."""
         if event["source"] != "aws.s3":
             self.statuses[event["detail"]["key"]].published[event["id"]] = event["detail"]["outcome"]
             self.last_outcome_at = time.monotonic()
-        elif (key := event["detail"]["object"]["key"]) in self.undelivered:
+        elif (key := event["detail"]["object"]["key"]) in self.pending_duplicates:
             execution = self.stack.client("stepfunctions").start_execution(
                 stateMachineArn=self.stack.output("StateMachineArn"), input=json.dumps(event)
             )
-            self.undelivered.discard(key)
-            self.delivered.add(execution["executionArn"])
+            self.pending_duplicates.discard(key)
+            self.running_duplicates.add(execution["executionArn"])
 
     def _settled(self) -> bool:
-        """Tell whether something has become of every photo, second deliveries included."""
-        if self.undelivered or not all(course.known for course in self.statuses.values()):
+        """Tell whether every photo is finished, and so are the executions for duplicate events."""
+        if self.pending_duplicates or not all(status.finished for status in self.statuses.values()):
             return False
         if not self.lists_executions:
             return True
         step_functions = self.stack.client("stepfunctions")
-        self.delivered -= {
+        self.running_duplicates -= {
             execution
-            for execution in self.delivered
+            for execution in self.running_duplicates
             if step_functions.describe_execution(executionArn=execution)["status"] != "RUNNING"
         }
-        return not self.delivered
+        return not self.running_duplicates
 
-    def _look_for_failures(self) -> None:
-        """Note whose executions failed since the start."""
+    def _find_failures(self) -> None:
+        """Mark the photos whose executions have failed since the test began."""
         step_functions = self.stack.client("stepfunctions")
         for status in FAILED:
             pages = step_functions.get_paginator("list_executions").paginate(
                 stateMachineArn=self.stack.output("StateMachineArn"), statusFilter=status
             )
             executions = (execution for page in pages for execution in page["executions"])
-            for execution in itertools.takewhile(self._is_new, executions):
-                if (arn := execution["executionArn"]) not in self.looked_into:
-                    self.looked_into.add(arn)
-                    given = step_functions.describe_execution(executionArn=arn)["input"]
-                    if course := self.statuses.get(key_in(given)):
-                        course.failed = True
+            # Step Functions lists the latest first.
+            for execution in itertools.takewhile(self._is_recent, executions):
+                if (arn := execution["executionArn"]) not in self.inspected:
+                    self.inspected.add(arn)
+                    execution_input = step_functions.describe_execution(executionArn=arn)["input"]
+                    if photo := self.statuses.get(key_of(execution_input)):
+                        photo.failed = True
 
-    def _is_new(self, execution: Mapping[str, Any]) -> bool:
-        """Tell whether an execution may be of these photos; Step Functions lists the latest first."""
-        return bool(execution["stopDate"] > self.began_at - CLOCKS)
+    def _is_recent(self, execution: Mapping[str, Any]) -> bool:
+        return bool(execution["stopDate"] > self.began_at - CLOCK_TOLERANCE)
 
-    def _report(self, seconds: float) -> Report:
-        recorded = outcomes(self.stack, self.statuses)
+    def _report(self, seconds: float) -> LoadTestReport:
+        recorded = read_outcomes(self.stack, self.statuses)
         counts = Counter(
             recorded[key]
-            if recorded.get(key) in course.published.values()
+            if recorded.get(key) in status.published.values()
             else "failed"
-            if course.failed
+            if status.failed
             else "missing"
-            for key, course in self.statuses.items()
+            for key, status in self.statuses.items()
         )
-        return Report(
+        states = ("accepted", "needs_review", "rejected", "failed", "missing")
+        return LoadTestReport(
             sent=len(self.photos),
-            accepted=counts["accepted"],
-            needs_review=counts["needs_review"],
-            rejected=counts["rejected"],
-            failed=counts["failed"],
-            missing=counts["missing"],
-            double=sum(len(course.published) > 1 for course in self.statuses.values()),
+            **{state: counts[state] for state in states},
+            double=sum(len(status.published) > 1 for status in self.statuses.values()),
             seconds=round(seconds, 1),
         )
 
 
-def key_in(given: str) -> str:
-    """Return the key that an execution's input is about, nothing where it is about none."""
-    match json.loads(given):
+def key_of(execution_input: str) -> str:
+    """Return the key of the photo in an execution's input; an empty string if there is none."""
+    match json.loads(execution_input):
         case {"detail": {"object": {"key": str(key)}}}:
             return key
     return ""
 
 
-def outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
-    """Return what the results table holds of photos: the outcome by key, as far as there is one."""
+def read_outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
+    """Return the outcome of each photo, by key, that is in the results table."""
     dynamodb, table = stack.client("dynamodb"), stack.output("ResultsTableName")
-    address = f"s3://{stack.output('UploadBucketName')}/"
+    bucket_uri = f"s3://{stack.output('UploadBucketName')}/"
     found: dict[str, str] = {}
     for batch in batched(keys, BATCH, strict=False):
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             table: {
-                "Keys": [{"photo": {"S": address + key}} for key in batch],
+                "Keys": [{"photo": {"S": bucket_uri + key}} for key in batch],
                 "ProjectionExpression": "photo, outcome",
                 "ConsistentRead": True,
             }
         }
-        while asked:
-            answer = dynamodb.batch_get_item(RequestItems=asked)
+        while request:
+            answer = dynamodb.batch_get_item(RequestItems=request)
             for item in answer["Responses"][table]:
-                found[item["photo"]["S"].removeprefix(address)] = item["outcome"]["S"]
-            asked = answer.get("UnprocessedKeys", {})
+                found[item["photo"]["S"].removeprefix(bucket_uri)] = item["outcome"]["S"]
+            request = answer.get("UnprocessedKeys", {})
     return found
 
 
-def delete(stack: Stack, prefix: str, keys: Iterable[str]) -> None:
-    """Delete photos, in all their versions, and their results."""
-    from pipeline.teardown import empty  # noqa: PLC0415  it knows all of SageMaker
-
+def delete_photos(stack: Stack, prefix: str, keys: Iterable[str]) -> None:
+    """Delete all versions of the photos under a prefix, and the results of those with these keys."""
     s3, dynamodb = stack.client("s3"), stack.client("dynamodb")
     bucket, table = stack.output("UploadBucketName"), stack.output("ResultsTableName")
-    empty(s3, bucket, prefix)
+    delete_objects(s3, bucket, list_prefix_versions(s3, bucket, prefix))
     for key in keys:
         dynamodb.delete_item(TableName=table, Key={"photo": {"S": f"s3://{bucket}/{key}"}})

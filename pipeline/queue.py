@@ -1,43 +1,35 @@
-"""What commands do with a queue of the stack: count what is in it, and look through it."""
+"""Count and receive the messages of an SQS queue."""
 
 from collections.abc import Iterator
 from typing import Any
 
 BATCH = 10
-"""Messages that SQS gives at once (API Reference, ReceiveMessage)."""
+"""Messages that SQS returns at most per call (API Reference, ReceiveMessage)."""
 EMPTY_AFTER = 2
-"""Seconds of waiting after which a queue has no more: a long poll asks all of SQS's servers."""
+"""Seconds of long polling, which asks all of SQS's servers, after which a queue counts as empty."""
 
 
-def waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
-    """Return about how many messages wait in a queue for whoever asks."""
-    return _number(sqs, url, "ApproximateNumberOfMessages")
+def approximate_waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
+    """Return about how many messages of a queue can be received."""
+    return _attribute(sqs, url, "ApproximateNumberOfMessages")
 
 
-def held_by_others(sqs: Any, url: str) -> int:  # noqa: ANN401  as above
-    """Return about how many messages of a queue somebody has taken, and not deleted."""
-    return _number(sqs, url, "ApproximateNumberOfMessagesNotVisible")
+def approximate_in_flight(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
+    """Return about how many messages of a queue were received and neither deleted nor released."""
+    return _attribute(sqs, url, "ApproximateNumberOfMessagesNotVisible")
 
 
-def _number(sqs: Any, url: str, name: str) -> int:  # noqa: ANN401  as above
+def _attribute(sqs: Any, url: str, name: str) -> int:  # noqa: ANN401  boto3's client
     return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
 
 
-def taken(sqs: Any, url: str, hidden: int) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401  as above
-    """Take messages, `BATCH` at most at a time, until there are no more.
-
-    Parameters
-    ----------
-    sqs, url
-        Of the queue.
-    hidden
-        Seconds for which the queue gives what was taken to nobody else.
-    """
+def receive_all(sqs: Any, url: str, visibility_timeout: int) -> Iterator[list[dict[str, Any]]]:  # noqa: ANN401
+    """Receive messages in batches until the queue is empty; each stays hidden for that long (seconds)."""
     while messages := sqs.receive_message(
         QueueUrl=url,
         MaxNumberOfMessages=BATCH,
         MessageAttributeNames=["All"],
-        VisibilityTimeout=hidden,
+        VisibilityTimeout=visibility_timeout,
         WaitTimeSeconds=EMPTY_AFTER,
     ).get("Messages"):
         yield messages

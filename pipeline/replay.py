@@ -1,4 +1,4 @@
-"""Retry failed photos once each, from the failed queue."""
+"""Retry each failed photo once, from the failed queue."""
 
 import hashlib
 import json
@@ -9,146 +9,120 @@ from typing import Any, Literal, NamedTuple
 from botocore.exceptions import ClientError
 from rich.progress import Progress
 
-from pipeline import queue
+from pipeline.queue import approximate_waiting, receive_all
 from pipeline.stack import Stack
 
-HIDDEN = 900
-"""Seconds for which a message taken is nobody else's: more than replaying a long queue takes."""
+VISIBILITY_TIMEOUT = 900
+"""Seconds for which received messages stay hidden; replaying a long queue takes less."""
 
 
-class Work(NamedTuple):
-    """What to do about a message: start an execution with an input, or have a result reviewed.
+class Retry(NamedTuple):
+    """How to retry what a message reports: start an execution, or send a result to review.
 
-    ``cause`` is the ARN or the id of what failed: two messages of one cause are one piece of work.
+    ``cause`` is the ARN of the failed execution or the id of the event; messages with the same cause
+    are retried once.
     """
 
-    to: Literal["execution", "review"]
+    target: Literal["execution", "review"]
     body: Mapping[str, Any]
     cause: str
 
 
 @dataclass
-class Replayed:
-    """What became of the messages.
-
-    Attributes
-    ----------
-    messages
-        Taken from the failed queue.
-    started
-        Whose executions were started.
-    already
-        Whose executions had been started before: by a replay that broke off, or for the same message, which
-        SQS may deliver twice.
-    to_review
-        Results that had not come to the review queue, put there.
-    left
-        No input of this pipeline: they stay in the queue.
-    executions
-        The ARNs of those started.
-    """
+class ReplayReport:
+    """The number of messages by what was done with them, and the ARNs of the executions started."""
 
     messages: int = 0
     started: int = 0
-    already: int = 0
-    to_review: int = 0
-    left: int = 0
+    already: int = 0  # started before, by an interrupted replay or for the same message delivered twice
+    to_review: int = 0  # results that had not reached the review queue, sent there
+    left: int = 0  # not inputs of this pipeline; they stay in the queue
     executions: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         already = f", {self.already} had been started before" if self.already else ""
-        review = f", {self.to_review} to the review queue" if self.to_review else ""
-        left = f", {self.left} left" if self.left else ""
+        review = f", {self.to_review} sent to the review queue" if self.to_review else ""
+        left = f", {self.left} left in the queue" if self.left else ""
         return f"{self.messages} messages: {self.started} started{already}{review}{left}"
 
 
-def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> Replayed:
-    """Put each message of the failed queue through once.
-
-    Parameters
-    ----------
-    stack
-        Whose queue.
-    progress
-        Where to show how far it is.
-    dry_run
-        Whether to count only, and leave every message in the queue.
+def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> ReplayReport:
+    """Retry each message of the failed queue once; a dry run only counts them.
 
     Raises
     ------
     botocore.exceptions.ClientError
-        An execution could not be started, for another reason than that it had been; what was not put
-        through is back in the queue.
+        An execution could not be started. Messages that were not retried are back in the queue.
     """
-    sqs, url, account = stack.client("sqs"), stack.output("FailedQueueUrl"), Replayed()
-    bar = progress.add_task("Replaying", total=queue.waiting(sqs, url))
+    sqs, url, report = stack.client("sqs"), stack.output("FailedQueueUrl"), ReplayReport()
+    bar = progress.add_task("Replaying", total=approximate_waiting(sqs, url))
     hidden: list[str] = []
     try:
-        for messages in queue.taken(sqs, url, HIDDEN):
+        for messages in receive_all(sqs, url, VISIBILITY_TIMEOUT):
             hidden += [message["ReceiptHandle"] for message in messages]
             for message in messages:
-                todo = work(message)
-                if todo and todo.cause in account.executions:
-                    continue  # started a moment ago, and failed again: for the next replay
-                account.messages += 1
+                retry = parse_message(message)
+                if retry and retry.cause in report.executions:
+                    continue  # an execution of this replay that has failed again: left for the next replay
+                report.messages += 1
                 progress.advance(bar)
-                if put_through(stack, todo, account, dry_run=dry_run):
+                if _perform(stack, retry, report, dry_run=dry_run):
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
                     hidden.remove(message["ReceiptHandle"])
     finally:
         for handle in hidden:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
-    return account
+    return report
 
 
-def put_through(stack: Stack, todo: Work | None, account: Replayed, *, dry_run: bool) -> bool:
-    """Do what a message asks for, and count it; return whether it is done with."""
-    if todo is None:
-        account.left += 1
-    elif todo.to == "review":
-        account.to_review += 1
+def _perform(stack: Stack, retry: Retry | None, report: ReplayReport, *, dry_run: bool) -> bool:
+    """Retry and count a message; return whether to delete it."""
+    if retry is None:
+        report.left += 1
+    elif retry.target == "review":
+        report.to_review += 1
         if not dry_run:
             stack.client("sqs").send_message(
-                QueueUrl=stack.output("ReviewQueueUrl"), MessageBody=json.dumps(todo.body)
+                QueueUrl=stack.output("ReviewQueueUrl"), MessageBody=json.dumps(retry.body)
             )
     elif dry_run:
-        account.started += 1
-    elif execution := start(stack, todo):
-        account.started += 1
-        account.executions.append(execution)
+        report.started += 1
+    elif execution := start_execution(stack, retry):
+        report.started += 1
+        report.executions.append(execution)
     else:
-        account.already += 1
-    return todo is not None and not dry_run
+        report.already += 1
+    return retry is not None and not dry_run
 
 
-def work(message: Mapping[str, Any]) -> Work | None:
-    """Read a message of the failed queue; ``None`` if it is none of this pipeline's.
+def parse_message(message: Mapping[str, Any]) -> Retry | None:
+    """Return how to retry a message of the failed queue; ``None`` if the pipeline did not write it.
 
-    There are three writers: the state machine's own Catch (an execution's input, with its claim), the rule
-    for executions in which nothing can be caught (Step Functions' event about one), and rules whose target
-    did not take an event for a day (the event).
+    Three sources write to the queue: the state machine's own Catch (an execution's input, with its claim),
+    the rule for executions whose errors cannot be caught (Step Functions' event about the execution), and
+    rules that could not deliver an event to their target for a day (that event).
     """
     try:
-        told = json.loads(message["Body"])
+        body = json.loads(message["Body"])
     except ValueError:
         return None
     failed = message.get("MessageAttributes", {}).get("execution", {}).get("StringValue")
-    match told:
-        case {"source": "aws.states", "detail": {"executionArn": str(arn), "input": str(given)}}:
-            return Work("execution", {"claim": arn} | json.loads(given), arn)
-        case {"detail-type": "VehicleNeedsReview", "detail": dict(detail), "id": str(event)}:
-            return Work("review", detail, event)
+    match body:
+        case {"source": "aws.states", "detail": {"executionArn": str(arn), "input": str(execution_input)}}:
+            return Retry("execution", {"claim": arn} | json.loads(execution_input), arn)
+        case {"detail-type": "VehicleNeedsReview", "detail": dict(detail), "id": str(event_id)}:
+            return Retry("review", detail, event_id)
         case {"detail": {"bucket": {"name": str()}, "object": {"key": str()}}}:
-            return Work("execution", told, failed or told.get("id") or message["MessageId"])
+            return Retry("execution", body, failed or body.get("id") or message["MessageId"])
     return None
 
 
-def start(stack: Stack, todo: Work) -> str | None:
-    """Start an execution and return its ARN; ``None`` if there is one for this cause."""
-    name = f"replay-{hashlib.sha256(todo.cause.encode()).hexdigest()[:32]}"
+def start_execution(stack: Stack, retry: Retry) -> str | None:
+    """Start an execution and return its ARN; ``None`` if one was started for the same cause before."""
+    name = f"replay-{hashlib.sha256(retry.cause.encode()).hexdigest()[:32]}"
     try:
         answer = stack.client("stepfunctions").start_execution(
-            stateMachineArn=stack.output("StateMachineArn"), name=name, input=json.dumps(todo.body)
+            stateMachineArn=stack.output("StateMachineArn"), name=name, input=json.dumps(retry.body)
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "ExecutionAlreadyExists":

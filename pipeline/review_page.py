@@ -1,160 +1,158 @@
-"""The review page: a server for one person's browser on the same machine, and for nobody else.
+"""Serve the review page to one person's browser on this machine, and to nobody else.
 
-It listens on loopback. A page of another site cannot use it either: each request has to name this host (else
-a name that its owner points here would do), and each call to bear a token that only the address printed on
-the terminal holds, in a header, which no form and no link can send.
+The server listens on loopback only. Other sites' pages cannot use it either: each request has to name this
+host, which stops DNS rebinding, and each call has to carry a token in a header, which no form or link can
+send. Only the address printed on the terminal contains the token.
 """
 
 import io
 import secrets
+import signal
+import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from string import ascii_lowercase, digits
 from typing import Any
 
+import uvicorn
+from botocore.exceptions import BotoCoreError, ClientError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from model.html_page import page as template
+from model.html_page import page as load_template
 from model.photo import PhotoError, reduced
-from model.sagemaker.account import AccountError, translate_aws_errors
+from model.sagemaker.account import explain
+from model.serving.listener import listen
 from pipeline import PAGES
-from pipeline.review_queue import EVERY, UNUSABLE, Photo, ReviewError, ReviewQueue
+from pipeline.review_queue import EXTEND_INTERVAL, UNUSABLE, ReviewError, ReviewItem, ReviewQueue
 
-type Asked = Mapping[str, str]
-type Handle = Callable[[Request], Awaitable[Response]]
+type Body = Mapping[str, str]
+type Handler = Callable[[Request], Awaitable[Response]]
 
-HEADER = "X-Review-Token"
-"""Of the token."""
-SHOWN = 1200
+TOKEN_HEADER = "X-Review-Token"  # noqa: S105  the name of a header
+MAX_SIDE = 1200
 """Pixels of a photo's longer side on the page, at most."""
-SKIP, SPOILT = "s", "x"
-"""The keys that leave a photo to somebody else, and that call it unusable."""
+SKIP_KEY, UNUSABLE_KEY = "s", "x"
+"""The keys that skip a photo and that answer `UNUSABLE`."""
+RESPONSE_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""They keep photos out of the browser's cache, among other things."""
 
 
-def keys(labels: Sequence[str]) -> dict[str, str]:
-    """Return a key for each label: its first letter that is free, otherwise any letter or digit.
+def assign_keys(labels: Sequence[str]) -> dict[str, str]:
+    """Return a key for each label: its first unassigned letter, or else any unassigned letter or digit.
 
     Raises
     ------
     ReviewError
         There are more labels than keys.
     """
-    free = [key for key in (*ascii_lowercase, *digits) if key not in (SKIP, SPOILT)]
-    chosen: dict[str, str] = {}
+    free = [key for key in (*ascii_lowercase, *digits) if key not in (SKIP_KEY, UNUSABLE_KEY)]
+    if len(labels) > len(free):
+        raise ReviewError(f"There are more labels ({len(labels)}) than keys ({len(free)}).")
+    assigned: dict[str, str] = {}
     for label in labels:
-        wanted = [letter for letter in label.lower() if letter in free]
-        if not free:
-            raise ReviewError(f"there are more labels ({len(labels)}) than keys")
-        chosen[label] = wanted[0] if wanted else free[0]
-        free.remove(chosen[label])
-    return chosen
+        assigned[label] = next((letter for letter in label.lower() if letter in free), free[0])
+        free.remove(assigned[label])
+    return assigned
 
 
-class Session:
-    """The photos that are on pages of this server, each under a ticket; its methods are the page's calls.
+class ReviewSession:
+    """The photos that are open on pages, each under a ticket; `calls` are the page's JSON routes."""
 
-    Parameters
-    ----------
-    desk
-        Where the photos come from.
-    """
-
-    def __init__(self, desk: ReviewQueue) -> None:
-        self.desk = desk
+    def __init__(self, queue: ReviewQueue) -> None:
+        self.queue = queue
         self.token = secrets.token_urlsafe(32)
-        self._held: dict[str, Photo] = {}
+        self._items: dict[str, ReviewItem] = {}
         self._lock = threading.Lock()
+        self.calls: dict[str, Callable[[Body], object]] = {
+            "receive": self._receive,
+            "extend": lambda body: {"extended": queue.extend(self._find(body["ticket"]))},
+            "answer": self._answer,
+            "skip": lambda body: queue.skip(self._remove(body["ticket"])),
+            "release": lambda body: queue.release(self._remove(body["ticket"])),
+        }
 
-    def take(self, _asked: Asked) -> Any:  # noqa: ANN401  JSON, as of all these
-        """Take a photo, and say of it what the page shows."""
-        photo = self.desk.take(patience=2)
-        if photo is None:
+    def _receive(self, _body: Body) -> dict[str, Any]:
+        item = self.queue.receive(patience=2)
+        if item is None:
             return {"photo": None, "waiting": 0}
         ticket = secrets.token_urlsafe(16)
         with self._lock:
-            self._held[ticket] = photo
-        shown = {name: photo.detail.get(name) for name in ("photo", "label", "confidence", "reason")}
-        return {"photo": {"ticket": ticket} | shown, "waiting": self.desk.waiting()}
+            self._items[ticket] = item
+        shown = {name: item.detail.get(name) for name in ("photo", "label", "confidence", "reason")}
+        return {"photo": {"ticket": ticket} | shown, "waiting": self.queue.approximate_waiting()}
 
-    def keep(self, asked: Asked) -> Any:  # noqa: ANN401
-        """Keep a photo: its page is still open."""
-        return {"kept": self.desk.keep(self._photo(asked["ticket"]))}
+    def _answer(self, body: Body) -> dict[str, Any]:
+        status = self.queue.answer(self._find(body["ticket"]), body["label"])
+        self._remove(body["ticket"])
+        return {"status": status, "message": status.message}
 
-    def answer(self, asked: Asked) -> Any:  # noqa: ANN401
-        """Record what a photo shows."""
-        outcome = self.desk.answer(self._photo(asked["ticket"]), asked["label"])
-        self._drop(asked["ticket"])
-        return {"outcome": outcome}
-
-    def skip(self, asked: Asked) -> Any:  # noqa: ANN401
-        """Leave a photo to somebody else."""
-        self.desk.skip_photo(self._drop(asked["ticket"]))
-        return {}
-
-    def release(self, asked: Asked) -> Any:  # noqa: ANN401
-        """Give a photo back: its page was closed."""
-        self.desk.release(self._drop(asked["ticket"]))
-        return {}
-
-    def picture(self, ticket: str) -> bytes:
-        """Return a photo as a browser can show it: a JPEG, upright, reduced.
-
-        Raises
-        ------
-        PhotoError
-            It cannot be read.
-        """
+    def render_photo(self, ticket: str) -> bytes:
+        """Return a photo as any browser can show it: a JPEG, upright, of limited size."""
         file = io.BytesIO()
-        reduced(self.desk.content(self._photo(ticket)), SHOWN).save(file, "JPEG", quality=90)
+        reduced(self.queue.read_photo(self._find(ticket)), MAX_SIDE).save(file, "JPEG", quality=90)
         return file.getvalue()
 
     def close(self) -> None:
-        """Give everything back that is still on a page."""
+        """Release every photo that is still open."""
         with self._lock:
-            held, self._held = list(self._held.values()), {}
-        for photo in held:
-            self.desk.release(photo)
+            items, self._items = list(self._items.values()), {}
+        for item in items:
+            self.queue.release(item)
 
-    def _photo(self, ticket: str) -> Photo:
+    def _find(self, ticket: str) -> ReviewItem:
         with self._lock:
-            if ticket not in self._held:
-                raise ReviewError("this photo is not at your desk any more")
-            return self._held[ticket]
+            if ticket not in self._items:
+                raise ReviewError("This photo is no longer assigned to you.")
+            return self._items[ticket]
 
-    def _drop(self, ticket: str) -> Photo:
-        photo = self._photo(ticket)
+    def _remove(self, ticket: str) -> ReviewItem:
+        item = self._find(ticket)
         with self._lock:
-            self._held.pop(ticket, None)
-        return photo
+            self._items.pop(ticket, None)
+        return item
 
 
-def create_app(session: Session, port: int) -> Starlette:
-    """Make the application.
+def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> None:
+    """Serve the page on loopback until Ctrl-C or SIGTERM; then release the photos that are open.
 
-    Parameters
-    ----------
-    session
-        Whose photos it shows; what is still held is given back when it ends.
-    port
-        Where it listens on loopback.
+    Port 0 is any free one. `announce` is called with the page's address, token included.
     """
-    hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+    assign_keys(queue.labels)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    session = ReviewSession(queue)
+    with suppress(KeyboardInterrupt), listen("127.0.0.1", port) as listener:
+        bound = listener.getsockname()[1]
+        announce(f"http://127.0.0.1:{bound}/#{session.token}")
+        config = uvicorn.Config(
+            create_app(session, bound), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def create_app(session: ReviewSession, port: int) -> Starlette:
+    """Create the application that serves a session on a port of loopback."""
 
     async def page(_request: Request) -> Response:
-        return render(session.desk.labels)
+        return render_page(session.queue.labels)
 
-    async def picture(request: Request) -> Response:
-        found = await run_in_threadpool(session.picture, request.path_params["ticket"])
-        return Response(found, media_type="image/jpeg")
+    async def photo(request: Request) -> Response:
+        content = await run_in_threadpool(session.render_photo, request.path_params["ticket"])
+        return Response(content, media_type="image/jpeg")
 
-    def calling(act: Callable[[Asked], Any]) -> Handle:
+    def handler(call: Callable[[Body], object]) -> Handler:
         async def handle(request: Request) -> Response:
-            return JSONResponse(await run_in_threadpool(act, await request.json()))
+            return JSONResponse(await run_in_threadpool(call, await request.json()))
 
         return handle
 
@@ -163,30 +161,27 @@ def create_app(session: Session, port: int) -> Starlette:
         yield
         await run_in_threadpool(session.close)
 
-    calls = (session.take, session.keep, session.answer, session.skip, session.release)
+    calls = [Route(f"/{name}", handler(call), methods=["POST"]) for name, call in session.calls.items()]
     return Starlette(
-        routes=[
-            Route("/", guarded(page, hosts)),
-            Route("/photo/{ticket}", guarded(picture, hosts, session.token)),
-            *(
-                Route(f"/{act.__name__}", guarded(calling(act), hosts, session.token), methods=["POST"])
-                for act in calls
-            ),
-        ],
+        routes=[Route("/", page), Route("/photo/{ticket}", photo), *calls],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard(port, session.token))],
+        exception_handlers=dict.fromkeys(
+            (ReviewError, PhotoError, BotoCoreError, ClientError, ValueError, KeyError, TypeError),
+            _handle_error,
+        ),
         lifespan=lifespan,
     )
 
 
-def render(labels: Sequence[str]) -> Response:
-    """Write the page, on which no script runs but its own."""
+def render_page(labels: Sequence[str]) -> Response:
+    """Render the page; its content security policy allows no script but the page's own."""
     nonce = secrets.token_urlsafe(16)
-    content = template("review.html", PAGES).render(
+    content = load_template("review.html", PAGES).render(
         nonce=nonce,
-        choices=[*keys(labels).items(), (UNUSABLE, SPOILT)],
-        unusable=UNUSABLE,
-        skip=SKIP,
-        header=HEADER,
-        every=EVERY,
+        choices=[*assign_keys(labels).items(), (UNUSABLE, UNUSABLE_KEY)],
+        skip=SKIP_KEY,
+        header=TOKEN_HEADER,
+        interval=EXTEND_INTERVAL,
     )
     policy = (
         f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src blob:; "
@@ -195,46 +190,37 @@ def render(labels: Sequence[str]) -> Response:
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
 
-def guarded(handle: Handle, hosts: Container[str], token: str = "") -> Handle:
-    """Let a request through that is meant for this server and, if need be, bears its token.
+def _guard(port: int, token: str) -> Callable[[Request, Handler], Awaitable[Response]]:
+    """Refuse requests to other hosts, from other origins and, except for the page, without the token."""
+    hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
-    Nothing of what is answered is kept anywhere: photos are not for a browser's cache.
-    """
-
-    async def guard(request: Request) -> Response:
+    async def require_host_origin_and_token(request: Request, call_next: Handler) -> Response:
         host = request.headers.get("Host", "")
         origin = request.headers.get("Origin", f"http://{host}").removeprefix("http://")
+        given = request.headers.get(TOKEN_HEADER, "")
         if host not in hosts or origin not in hosts:
-            response = refuse(421, "this server answers for itself alone")
-        elif not secrets.compare_digest(
-            request.headers.get(HEADER, "").encode() if token else b"", token.encode()
-        ):
-            response = refuse(403, "open the address that `scones review` printed")
+            response: Response = error_response(421, "Other hosts and other sites are refused.")
+        elif request.url.path != "/" and not secrets.compare_digest(given.encode(), token.encode()):
+            response = error_response(403, "Open the address that `scones review` printed.")
         else:
-            response = await explained(handle, request)
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
+            response = await call_next(request)
+        response.headers.update(RESPONSE_HEADERS)
         return response
 
-    return guard
+    return require_host_origin_and_token
 
 
-async def explained(handle: Handle, request: Request) -> Response:
-    """Answer a request, or say in one line why not."""
-    try:
-        with translate_aws_errors():
-            return await handle(request)
-    except ReviewError as error:
-        return refuse(409, str(error))
-    except PhotoError as error:
-        return refuse(422, f"the photo cannot be shown: {error}")
-    except AccountError as error:
-        return refuse(502, str(error))
-    except (ValueError, KeyError, TypeError):
-        return refuse(400, "this is not what the page sends")
+def _handle_error(_request: Request, error: Exception) -> Response:
+    match error:
+        case ReviewError():
+            return error_response(409, str(error))
+        case PhotoError():
+            return error_response(422, f"The photo cannot be shown: {error}")
+        case BotoCoreError() | ClientError():
+            return error_response(502, explain(error))
+    return error_response(400, "The page did not send what this call needs.")
 
 
-def refuse(status: int, reason: str) -> Response:
-    """Answer with an error in one line."""
+def error_response(status: int, reason: str) -> JSONResponse:
+    """Return a reason as the response's JSON."""
     return JSONResponse({"error": reason}, status)

@@ -1,7 +1,7 @@
-"""A reviewer's desk: one photo at a time from the review queue, and the answer to where it is needed.
+"""Receive photos from the review queue one at a time, and record a reviewer's answers.
 
-An answer is written to the results table, then as a ground-truth record, and only then is the message
-deleted: whatever breaks off in between, the message comes back, and what is missing is written then.
+An answer is written to the results table first, then as a ground-truth record; the message is deleted last.
+If that is interrupted, the message becomes visible again, and the next receiver completes the writes.
 """
 
 import json
@@ -20,17 +20,17 @@ from botocore.exceptions import ClientError
 from functions.monitor.capture_analysis.captures import SUFFIX, split_uri
 from model import storage
 from model.labels import split_labels
-from pipeline import queue
+from pipeline.queue import approximate_waiting
 from pipeline.stack import Stack
 
-HIDDEN = 60
-"""Seconds for which a photo is its reviewer's alone; it is theirs for longer as long as they look at it."""
-EVERY = HIDDEN / 3
-"""Seconds between two signs that they do."""
-OTHERS_FIRST = 600
-"""Seconds until a photo that a reviewer passed over comes to anyone again."""
+VISIBILITY_TIMEOUT = 60
+"""Seconds for which a received photo is hidden from other reviewers, unless this is extended."""
+EXTEND_INTERVAL = VISIBILITY_TIMEOUT / 3
+"""Seconds between two extensions while a photo is shown."""
+SKIP_DELAY = 600
+"""Seconds until a skipped photo can be received again."""
 UNUSABLE = "unusable"
-"""The answer to a photo that shows nothing; no label: nothing is measured or trained by it."""
+"""The answer for a photo that shows nothing. It is not a label: monitoring and training ignore the photo."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,109 +39,91 @@ class ReviewError(Exception):
     """A photo cannot be reviewed; the message says why."""
 
 
-class Outcome(StrEnum):
-    """What became of an answer."""
+class AnswerStatus(StrEnum):
+    """What was done with an answer."""
 
     RECORDED = "recorded"
-    REPLACED = "replaced"
-    """A newer upload has taken the photo's place in the table; as ground truth the answer counts."""
-    ALREADY = "already"
-    """Somebody else was first, and theirs stands."""
-    GONE = "gone"
-    """There is no result of this photo any more: nothing was written."""
+    SUPERSEDED = "superseded"
+    ALREADY_ANSWERED = "already_answered"
+    RESULT_DELETED = "result_deleted"
+
+    @property
+    def message(self) -> str:
+        """An explanation for the reviewer."""
+        return {
+            AnswerStatus.RECORDED: "Recorded.",
+            AnswerStatus.SUPERSEDED: "Replaced by a newer upload. Your answer counts as ground truth.",
+            AnswerStatus.ALREADY_ANSWERED: "Another reviewer answered first. Their answer stands.",
+            AnswerStatus.RESULT_DELETED: "This photo's result was deleted. Nothing was recorded.",
+        }[self]
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo that waits for a person.
-
-    Attributes
-    ----------
-    receipt
-        By which the queue knows who has the message.
-    detail
-        The event ``VehicleNeedsReview``.
-    """
+class ReviewItem:
+    """A photo received from the review queue: its receipt handle and the detail of ``VehicleNeedsReview``."""
 
     receipt: str
     detail: Mapping[str, Any]
 
     @property
     def uri(self) -> str:
-        """``s3://bucket/key``."""
+        """The photo's address, ``s3://bucket/key``."""
         return str(self.detail["photo"])
 
     @property
-    def key(self) -> Mapping[str, Any]:
-        """The key of its result."""
+    def table_key(self) -> Mapping[str, Any]:
+        """The key of the photo's result in DynamoDB's notation."""
         return {"photo": {"S": self.uri}}
 
     @property
     def version(self) -> Mapping[str, Any]:
-        """The version of the photo, as the results table holds it."""
+        """The photo's version in DynamoDB's notation."""
         version = self.detail.get("version_id")
         return {"NULL": True} if version is None else {"S": str(version)}
 
 
 class ReviewQueue:
-    """Where one reviewer works.
-
-    Parameters
-    ----------
-    stack
-        Whose review queue.
-    reviewer
-        Who answers, for the record.
-    """
+    """A stack's review queue as one reviewer uses it; the reviewer's name is recorded with each answer."""
 
     def __init__(self, stack: Stack, reviewer: str) -> None:
         self.labels = split_labels(stack.output("ClassLabels"))
         self.reviewer = reviewer
-        self.queue, self.table = stack.output("ReviewQueueUrl"), stack.output("ResultsTableName")
+        self.url, self.table = stack.output("ReviewQueueUrl"), stack.output("ResultsTableName")
         self.truth_bucket, self.truth_prefix = split_uri(stack.output("GroundTruthUri"))
         self.sqs, self.s3, self.dynamodb = map(stack.client, ("sqs", "s3", "dynamodb"))
 
-    def waiting(self) -> int:
-        """Return about how many photos wait, without those at somebody's desk."""
-        return queue.waiting(self.sqs, self.queue)
+    def approximate_waiting(self) -> int:
+        """Return about how many photos are waiting, without those that reviewers are looking at."""
+        return approximate_waiting(self.sqs, self.url)
 
-    def take(self, patience: float = 0) -> Photo | None:
-        """Take a photo that nobody else has, and that still waits for an answer.
-
-        Parameters
-        ----------
-        patience
-            Seconds to wait for one.
-
-        Returns
-        -------
-        Photo
-            ``None`` if there is none.
-        """
-        give_up_at = time.monotonic() + patience
+    def receive(self, patience: float = 0) -> ReviewItem | None:
+        """Receive a photo that still needs an answer, waiting up to `patience` seconds for one."""
+        deadline = time.monotonic() + patience
         while True:
-            wait = min(20, max(0, round(give_up_at - time.monotonic())))
+            wait = min(20, max(0, round(deadline - time.monotonic())))
             received = self.sqs.receive_message(
-                QueueUrl=self.queue, MaxNumberOfMessages=1, VisibilityTimeout=HIDDEN, WaitTimeSeconds=wait
+                QueueUrl=self.url,
+                MaxNumberOfMessages=1,
+                VisibilityTimeout=VISIBILITY_TIMEOUT,
+                WaitTimeSeconds=wait,
             ).get("Messages", [])
             for message in received:
-                photo = read(message)
-                if photo is None:
+                if (item := parse_message(message)) is None:
                     continue
-                result = self._result(photo)
-                before = UNUSABLE if result is None else answered(photo, result)
-                if before is None:
-                    return photo
-                # delivered twice, or broken off after it was answered; or its result was deleted
-                self._finish(photo, before)
-            if not received and time.monotonic() >= give_up_at:
+                result = self._read_result(item)
+                answer = UNUSABLE if result is None else existing_answer(item, result)
+                if answer is None:
+                    return item
+                # Delivered twice, interrupted after it was answered, or its result was deleted.
+                self._complete(item, answer)
+            if not received and time.monotonic() >= deadline:
                 return None
 
-    def keep(self, photo: Photo, seconds: int = HIDDEN) -> bool:
-        """Keep a photo for so many seconds more; ``False`` if it is no longer this desk's."""
+    def extend(self, item: ReviewItem, seconds: int = VISIBILITY_TIMEOUT) -> bool:
+        """Keep a photo hidden for `seconds` from now; return ``False`` if it is no longer this reviewer's."""
         try:
             self.sqs.change_message_visibility(
-                QueueUrl=self.queue, ReceiptHandle=photo.receipt, VisibilityTimeout=seconds
+                QueueUrl=self.url, ReceiptHandle=item.receipt, VisibilityTimeout=seconds
             )
         except ClientError as error:
             if error.response["Error"]["Code"].rpartition(".")[2] in {
@@ -153,61 +135,71 @@ class ReviewQueue:
             raise
         return True
 
-    def release(self, photo: Photo) -> None:
-        """Give a photo back unanswered: the next to ask may have it."""
-        self.keep(photo, 0)
+    @contextmanager
+    def hold(self, item: ReviewItem) -> Iterator[None]:
+        """Extend a photo repeatedly during a ``with`` block."""
+        ended = threading.Event()
 
-    def skip_photo(self, photo: Photo) -> None:
-        """Leave a photo to somebody else; it comes again later."""
-        self.keep(photo, OTHERS_FIRST)
+        def extend_repeatedly() -> None:
+            while not ended.wait(EXTEND_INTERVAL):
+                self.extend(item)
 
-    def content(self, photo: Photo) -> bytes:
-        """Return the bytes of the very upload that the model saw.
+        thread = threading.Thread(target=extend_repeatedly, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def release(self, item: ReviewItem) -> None:
+        """Return a photo without an answer; any reviewer can receive it immediately."""
+        self.extend(item, 0)
+
+    def skip(self, item: ReviewItem) -> None:
+        """Return a photo without an answer; any reviewer can receive it after `SKIP_DELAY`."""
+        self.extend(item, SKIP_DELAY)
+
+    def read_photo(self, item: ReviewItem) -> bytes:
+        """Return the file that the model classified.
 
         Raises
         ------
         ReviewError
             It has been deleted.
         """
-        content = storage.read_photo_version(self.s3, photo.detail)
+        content = storage.read_photo_version(self.s3, item.detail)
         if content is None:
-            raise ReviewError(f"{photo.uri} has been deleted")
+            raise ReviewError(f"{item.uri} has been deleted.")
         return content
 
-    def answer(self, photo: Photo, label: str) -> Outcome:
-        """Record what a photo shows.
-
-        Parameters
-        ----------
-        photo
-            From `take`.
-        label
-            One of `labels`, or `UNUSABLE`.
+    def answer(self, item: ReviewItem, label: str) -> AnswerStatus:
+        """Record what a photo shows: one of `labels`, or `UNUSABLE`.
 
         Raises
         ------
         ReviewError
-            It is neither.
+            The label is none of these.
         """
         if label not in (*self.labels, UNUSABLE):
-            raise ReviewError(f"{label!r} is none of {', '.join((*self.labels, UNUSABLE))}")
-        if self._record(photo, label):
-            outcome, shown = Outcome.RECORDED, label
-        elif (result := self._result(photo)) is None:
-            outcome, shown = Outcome.GONE, UNUSABLE
-        elif (theirs := answered(photo, result)) is None:
-            outcome, shown = Outcome.REPLACED, label
+            raise ReviewError(f"Unknown label: {label!r}. Use one of: {', '.join((*self.labels, UNUSABLE))}.")
+        if self._record(item, label):
+            status = AnswerStatus.RECORDED
+        elif (result := self._read_result(item)) is None:
+            status, label = AnswerStatus.RESULT_DELETED, UNUSABLE
+        elif (first := existing_answer(item, result)) is None:
+            status = AnswerStatus.SUPERSEDED
         else:
-            outcome, shown = Outcome.ALREADY, theirs
-        self._finish(photo, shown)
-        return outcome
+            status, label = AnswerStatus.ALREADY_ANSWERED, first
+        self._complete(item, label)
+        return status
 
-    def _record(self, photo: Photo, label: str) -> bool:
-        """Put the answer beside the model's, if the result is of the same upload and nobody else answered."""
+    def _record(self, item: ReviewItem, label: str) -> bool:
+        """Add the answer to the result of this upload unless another reviewer has; return whether it did."""
         try:
             self.dynamodb.update_item(
                 TableName=self.table,
-                Key=photo.key,
+                Key=item.table_key,
                 UpdateExpression="SET reviewed_label = :label, reviewed_at = :at, reviewer = :reviewer",
                 ConditionExpression="version_id = :version AND "
                 "(attribute_not_exists(reviewed_at) OR (reviewer = :reviewer AND reviewed_label = :label))",
@@ -215,28 +207,34 @@ class ReviewQueue:
                     ":label": {"S": label},
                     ":at": {"S": f"{datetime.now(UTC).isoformat(timespec='milliseconds')[:-6]}Z"},
                     ":reviewer": {"S": self.reviewer},
-                    ":version": photo.version,
+                    ":version": item.version,
                 },
             )
         except self.dynamodb.exceptions.ConditionalCheckFailedException:
             return False
         return True
 
-    def _result(self, photo: Photo) -> Mapping[str, Any] | None:
-        item: Mapping[str, Any] | None = self.dynamodb.get_item(
-            TableName=self.table, Key=photo.key, ConsistentRead=True
+    def _read_result(self, item: ReviewItem) -> Mapping[str, Any] | None:
+        result: Mapping[str, Any] | None = self.dynamodb.get_item(
+            TableName=self.table, Key=item.table_key, ConsistentRead=True
         ).get("Item")
-        return item
+        return result
 
-    def _write_truth(self, photo: Photo, label: str) -> None:
-        """Write the record under a name that depends on the photo alone: a second writing replaces it."""
-        key = truth_key(photo.detail["classified_at"], photo.detail["inference_id"])
+    def _complete(self, item: ReviewItem, label: str) -> None:
+        """Write the ground-truth record, if there is an answer to learn from, and delete the message."""
+        if label != UNUSABLE:
+            self._write_ground_truth(item, label)
+        self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=item.receipt)
+
+    def _write_ground_truth(self, item: ReviewItem, label: str) -> None:
+        """Write the ground-truth record; its key depends only on the photo, so writing it again is safe."""
+        key = ground_truth_key(item.detail["classified_at"], item.detail["inference_id"])
         record = {
             "groundTruthData": {"data": label, "encoding": "CSV"},
-            "eventMetadata": {"eventId": photo.detail["inference_id"]},
+            "eventMetadata": {"eventId": item.detail["inference_id"]},
             "eventVersion": "0",
-            # beyond SageMaker's format: where the photo is, to train with
-            "photo": {name: photo.detail.get(name) for name in ("bucket", "key", "version_id")},
+            # An addition to SageMaker's format, for training: where the photo is.
+            "photo": {name: item.detail.get(name) for name in ("bucket", "key", "version_id")},
         }
         self.s3.put_object(
             Bucket=self.truth_bucket,
@@ -245,52 +243,28 @@ class ReviewQueue:
             ContentType="application/jsonl",
         )
 
-    def _finish(self, photo: Photo, label: str) -> None:
-        """Write what is to be measured and trained by, and take the message out of the queue."""
-        if label != UNUSABLE:
-            self._write_truth(photo, label)
-        self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=photo.receipt)
 
-
-def read(message: Mapping[str, Any]) -> Photo | None:
-    """Read a message of the queue; what is none of the pipeline's comes again, and to nobody's page."""
+def parse_message(message: Mapping[str, Any]) -> ReviewItem | None:
+    """Parse a message of the review queue; ``None``, with a warning, if the pipeline did not write it."""
     try:
         detail = json.loads(message["Body"])
-        named = all(isinstance(detail[name], str) for name in ("photo", "bucket", "key", "inference_id"))
-        if named and datetime.fromisoformat(detail["classified_at"]):
-            return Photo(message["ReceiptHandle"], detail)
+        complete = all(isinstance(detail[name], str) for name in ("photo", "bucket", "key", "inference_id"))
+        if complete and datetime.fromisoformat(detail["classified_at"]):
+            return ReviewItem(message["ReceiptHandle"], detail)
     except (ValueError, KeyError, TypeError):
         pass
-    logger.warning("message %s in the review queue is no photo: left there", message["MessageId"])
+    logger.warning("Message %s in the review queue is not a photo; left in the queue", message["MessageId"])
     return None
 
 
-def truth_key(classified_at: str, inference_id: str) -> str:
-    """Return where the ground-truth record of an inference is, under ``GroundTruthUri``."""
+def ground_truth_key(classified_at: str, inference_id: str) -> str:
+    """Return the key of an inference's ground-truth record, relative to ``GroundTruthUri``."""
     at = datetime.fromisoformat(classified_at).astimezone(UTC)
     return f"{at:%Y/%m/%d/%H}/{inference_id}{SUFFIX}"
 
 
-def answered(photo: Photo, result: Mapping[str, Any]) -> str | None:
-    """Return what somebody answered to this upload, ``None`` if nobody did."""
-    if "reviewed_label" not in result or result["version_id"] != photo.version:
+def existing_answer(item: ReviewItem, result: Mapping[str, Any]) -> str | None:
+    """Return the answer that was recorded for this upload; ``None`` if there is none."""
+    if "reviewed_label" not in result or result["version_id"] != item.version:
         return None
     return str(result["reviewed_label"]["S"])
-
-
-@contextmanager
-def held(desk: ReviewQueue, photo: Photo) -> Iterator[None]:
-    """Keep a photo at the desk for as long as a ``with`` block takes."""
-    ended = threading.Event()
-
-    def keep() -> None:
-        while not ended.wait(EVERY):
-            desk.keep(photo)
-
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        keeper.join()

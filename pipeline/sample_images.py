@@ -1,6 +1,6 @@
-"""Pictures that the project draws itself, so that its demonstration needs no photos.
+"""Draw pictures of vehicles, so that demonstrations and tests need no photos.
 
-They show what the pipeline does with a photo, not how right the model is: a drawing is no photo.
+They exercise the pipeline; a drawing is not a photo, so they say nothing about the model's accuracy.
 """
 
 import io
@@ -14,7 +14,7 @@ Draw = Callable[[ImageDraw.ImageDraw, random.Random], None]
 Point = tuple[float, float]
 
 CANVAS = 640
-"""Pixels of a picture's side while it is drawn; twice the detail of what it becomes smooths its lines."""
+"""Width in pixels to draw at, twice that of the finished picture: reducing it smooths the lines."""
 FOG = Image.new("RGB", (CANVAS // 2, CANVAS * 3 // 8), (200, 204, 208))
 DARK = (36, 34, 36)
 GREY = (84, 84, 88)
@@ -22,7 +22,7 @@ CHROME = (150, 152, 156)
 
 
 def demo_pictures() -> Iterator[tuple[str, bytes]]:
-    """Yield the demonstration's pictures, name and file: every kind of outcome is among them."""
+    """Yield the name and the file of each demo picture; together they lead to every kind of outcome."""
     for number in range(1, 4):
         yield f"bicycle-{number}.jpg", encoded(picture(bicycle, seed=number))
     for number in range(1, 4):
@@ -37,25 +37,25 @@ def demo_pictures() -> Iterator[tuple[str, bytes]]:
 
 
 def picture(subject: Draw, seed: int) -> Image.Image:
-    """Draw a subject on a street (RGB, 320 by 240 pixels); another seed is another day, place and colour."""
-    chance = random.Random(seed)  # noqa: S311  for pictures, not for secrets
+    """Draw a subject on a street (RGB, 320 by 240 pixels); the seed varies wall, paint and grain."""
+    rng = random.Random(seed)  # noqa: S311  draws pictures, not secrets
     canvas = Image.new("RGB", (CANVAS, CANVAS * 3 // 4))
-    street(ImageDraw.Draw(canvas), chance)
-    subject(ImageDraw.Draw(canvas), chance)
-    grain = Image.frombytes("L", canvas.size, chance.randbytes(canvas.width * canvas.height)).convert("RGB")
+    street(ImageDraw.Draw(canvas), rng)
+    subject(ImageDraw.Draw(canvas), rng)
+    grain = Image.frombytes("L", canvas.size, rng.randbytes(canvas.width * canvas.height)).convert("RGB")
     return Image.blend(canvas.filter(ImageFilter.GaussianBlur(0.8)), grain, 0.015).reduce(2)
 
 
 def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
-    """Return an image as a file's bytes."""
+    """Return the bytes of an image file."""
     file = io.BytesIO()
     image.save(file, kind, quality=90)
     return file.getvalue()
 
 
-def street(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
+def street(draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
     """Draw a wall with a road in front of it."""
-    wall = tuple(chance.randint(150, 215) for _ in range(3))
+    wall = tuple(rng.randint(150, 215) for _ in range(3))
     draw.rectangle((0, 0, CANVAS, 330), fill=wall)
     for y in range(0, 330, 30):
         draw.line((0, y, CANVAS, y), fill=tuple(shade - 12 for shade in wall), width=2)
@@ -63,12 +63,12 @@ def street(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
     draw.line((0, 330, CANVAS, 330), fill=(150, 148, 142), width=8)
 
 
-def bicycle(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
-    """Draw a mountain bike from its side."""
+def bicycle(draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
+    """Draw a mountain bike from the side."""
     rear, front = (185.0, 295.0), (455.0, 295.0)
     wheel(draw, rear, 95, tyre=16, spokes=20)
     wheel(draw, front, 95, tyre=16, spokes=20)
-    paint = tuple(chance.randint(0, 190) for _ in range(3))
+    paint = tuple(rng.randint(0, 190) for _ in range(3))
     crank, seat, head = (300.0, 305.0), (262.0, 185.0), (405.0, 180.0)
     for a, b in ((rear, crank), (rear, seat), (seat, crank), (seat, head), (crank, head)):
         draw.line((*a, *b), fill=paint, width=13)
@@ -85,12 +85,12 @@ def bicycle(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
     draw.line((302, 354, 346, 352), fill=DARK, width=11)
 
 
-def motorcycle(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
-    """Draw a moped from its side."""
+def motorcycle(draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
+    """Draw a moped from the side."""
     rear, front = (172.0, 293.0), (452.0, 293.0)
     wheel(draw, rear, 97, tyre=29, spokes=7)
     wheel(draw, front, 97, tyre=29, spokes=7)
-    paint = chance.choice([(176, 24, 28), (20, 60, 150), (24, 24, 28), (200, 110, 10)])
+    paint = rng.choice([(176, 24, 28), (20, 60, 150), (24, 24, 28), (200, 110, 10)])
     draw.line((377, 150, *front), fill=CHROME, width=10)
     draw.polygon([(363, 160), (399, 156), (396, 283), (347, 293)], fill=paint)
     draw.polygon([(232, 203), (367, 183), (372, 253), (337, 298), (242, 298)], fill=(58, 58, 62))
@@ -107,14 +107,14 @@ def motorcycle(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
     draw.arc((347, 188, 557, 398), 200, 330, fill=paint, width=14)
 
 
-def scone(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
+def scone(draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
     """Draw a scone on a plate."""
     draw.ellipse((110, 300, 530, 440), fill=(240, 240, 236))
     draw.ellipse((150, 312, 490, 420), fill=(226, 226, 222))
     draw.rounded_rectangle((200, 190, 440, 380), 60, fill=(214, 164, 92))
     draw.ellipse((190, 160, 450, 270), fill=(186, 124, 56))
     for _ in range(16):
-        angle, reach = chance.uniform(0, math.tau), chance.uniform(0, 1)
+        angle, reach = rng.uniform(0, math.tau), rng.uniform(0, 1)
         disc(draw, (320 + 110 * reach * math.cos(angle), 215 + 40 * reach * math.sin(angle)), 8, (70, 38, 24))
 
 

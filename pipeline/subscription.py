@@ -1,9 +1,9 @@
-"""Listen to a stack's events for a while: a queue and rules of our own, of which nothing is left."""
+"""Subscribe to a stack's events for a while, through a temporary queue and temporary EventBridge rules."""
 
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,80 +12,34 @@ from pipeline.queue import BATCH
 from pipeline.stack import Stack, StackError
 
 PROBE = "scones.subscription"
-"""The source of the events by which a subscription knows that its rules are at work."""
-LISTENING_WITHIN = 120.0
-"""Seconds that rules are given to begin; EventBridge says 'a short period of time', mostly one or two."""
+"""The source of the probe events that show that a subscription's rules are active."""
+ACTIVE_WITHIN = 120.0
+"""Seconds to wait for new rules to match; EventBridge says 'a short period of time', mostly one or two."""
 POLL = 1
-"""Seconds that a look into the queue waits for something."""
+"""Seconds that a look into the queue waits for a message."""
 
 
 class Subscription:
-    """What rules let through, in a queue.
+    """A queue that receives the events that a rule on each of several buses matches."""
 
-    Parameters
-    ----------
-    stack
-        Whose events.
-    name
-        Of the queue and, with a bus's name, of the rules.
-    patterns
-        The event pattern of a rule on each bus. A probe has to match it: see `probe`.
-    """
-
-    def __init__(self, stack: Stack, name: str, patterns: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, stack: Stack, url: str) -> None:
         self.sqs, self.events = stack.client("sqs"), stack.client("events")
-        self.name, self.patterns = name, patterns
-        self.url = ""
+        self.url = url
 
-    def make(self) -> None:
-        """Make the queue and the rules."""
-        self.url = self.sqs.create_queue(
-            QueueName=self.name,
-            Attributes={"SqsManagedSseEnabled": "true", "MessageRetentionPeriod": "86400"},
-            tags={"project": PROJECT},
-        )["QueueUrl"]
-        queue = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])
-        arn = queue["Attributes"]["QueueArn"]
-        rules = [
-            self.events.put_rule(
-                Name=self.name,
-                EventBusName=bus,
-                EventPattern=json.dumps(pattern),
-                Tags=[{"Key": "project", "Value": PROJECT}],
-            )["RuleArn"]
-            for bus, pattern in self.patterns.items()
-        ]
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "events.amazonaws.com"},
-            "Action": "sqs:SendMessage",
-            "Resource": arn,
-            "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
-        }
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"Policy": policy})
-        for bus in self.patterns:
-            self.events.put_targets(
-                Rule=self.name, EventBusName=bus, Targets=[{"Id": "subscription", "Arn": arn}]
-            )
+    def wait_until_active(self, probes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Publish a probe on each bus until it arrives: a new rule does not match immediately.
 
-    def wait_until_heard(self, probes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Send an event on each bus until it arrives: a rule does not begin at once.
-
-        Parameters
-        ----------
-        probes
-            A detail for each bus that its rule lets through.
+        `probes` is, for each bus, the detail of an event that its rule matches.
 
         Raises
         ------
         StackError
-            It did not in two minutes.
+            A probe did not arrive in `ACTIVE_WITHIN` seconds.
         """
-        unheard, give_up_at = set(probes), time.monotonic() + LISTENING_WITHIN
-        while unheard:
-            if time.monotonic() > give_up_at:
-                raise StackError(f"no event came through the rule {self.name} in {LISTENING_WITHIN:.0f} s")
+        pending, deadline = set(probes), time.monotonic() + ACTIVE_WITHIN
+        while pending:
+            if time.monotonic() > deadline:
+                raise StackError(f"EventBridge delivered no probe within {ACTIVE_WITHIN:.0f} s: {self.url}")
             self.events.put_events(
                 Entries=[
                     {
@@ -94,16 +48,16 @@ class Subscription:
                         "DetailType": bus,
                         "Detail": json.dumps(probes[bus]),
                     }
-                    for bus in unheard
+                    for bus in pending
                 ]
             )
-            unheard -= {event["detail-type"] for event in self._received() if event["source"] == PROBE}
+            pending -= {event["detail-type"] for event in self._receive() if event["source"] == PROBE}
 
     def received(self) -> Iterator[dict[str, Any]]:
-        """Yield the events that have come, after a second at most; now and then the same one twice."""
-        yield from (event for event in self._received() if event["source"] != PROBE)
+        """Yield the events that have arrived, waiting a second at most; an event may come more than once."""
+        yield from (event for event in self._receive() if event["source"] != PROBE)
 
-    def _received(self) -> list[dict[str, Any]]:
+    def _receive(self) -> list[dict[str, Any]]:
         messages = self.sqs.receive_message(
             QueueUrl=self.url, MaxNumberOfMessages=BATCH, WaitTimeSeconds=POLL
         ).get("Messages", [])
@@ -117,22 +71,39 @@ class Subscription:
             )
         return [json.loads(message["Body"]) for message in messages]
 
-    def remove(self) -> None:
-        """Delete the rules and the queue, as far as they were made."""
-        for bus in self.patterns:
-            target = {"Rule": self.name, "EventBusName": bus, "Ids": ["subscription"]}
-            ignore_missing(partial(self.events.remove_targets, **target))
-            ignore_missing(partial(self.events.delete_rule, Name=self.name, EventBusName=bus))
-        if self.url:
-            ignore_missing(partial(self.sqs.delete_queue, QueueUrl=self.url))
-
 
 @contextmanager
 def subscribed(stack: Stack, name: str, patterns: Mapping[str, Mapping[str, Any]]) -> Iterator[Subscription]:
-    """Have a subscription for a ``with`` block, and nothing of it afterwards."""
-    subscription = Subscription(stack, name, patterns)
-    try:
-        subscription.make()
-        yield subscription
-    finally:
-        subscription.remove()
+    """Create a subscription for a ``with`` block, and delete its queue and rules afterwards.
+
+    `name` is the name of the queue and the rules; `patterns` is, for each bus, the event pattern of its rule,
+    which has to match probes too: source `PROBE`.
+    """
+    sqs, events = stack.client("sqs"), stack.client("events")
+    with ExitStack() as cleanup:
+        url = sqs.create_queue(
+            QueueName=name,
+            Attributes={"SqsManagedSseEnabled": "true", "MessageRetentionPeriod": "86400"},
+            tags={"project": PROJECT},
+        )["QueueUrl"]
+        cleanup.callback(ignore_missing, partial(sqs.delete_queue, QueueUrl=url))
+        queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        rules = []
+        for bus, pattern in patterns.items():
+            rule = {"Name": name, "EventBusName": bus}
+            target = {"Rule": name, "EventBusName": bus}
+            cleanup.callback(ignore_missing, partial(events.delete_rule, **rule))
+            cleanup.callback(ignore_missing, partial(events.remove_targets, **target, Ids=["subscription"]))
+            tags = [{"Key": "project", "Value": PROJECT}]
+            rules.append(events.put_rule(**rule, EventPattern=json.dumps(pattern), Tags=tags)["RuleArn"])
+            events.put_targets(**target, Targets=[{"Id": "subscription", "Arn": queue}])
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": queue,
+            "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+        yield Subscription(stack, url)

@@ -1,4 +1,4 @@
-"""A real browser, driven as its own developer tools drive it, over a pipe: nothing to install but Chromium.
+"""Drive a real browser over a pipe with the DevTools protocol, which needs nothing but Chromium.
 
 https://chromedevtools.github.io/devtools-protocol/
 """
@@ -23,7 +23,7 @@ QUIET = (
 
 
 class Tab:
-    """A tab of the browser's."""
+    """A tab of the browser."""
 
     def __init__(self, browser: "Browser", target: str, session: str) -> None:
         self.browser, self.target, self.session = browser, target, session
@@ -37,7 +37,7 @@ class Tab:
         self("Page.navigate", url=url)
 
     def js(self, expression: str) -> Any:
-        """The value of an expression on the page."""
+        """Return the value of an expression on the page."""
         found = self("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -47,7 +47,7 @@ class Tab:
             self("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
 
     def until(self, expression: str, seconds: float = 30) -> Any:
-        """What an expression is, as soon as it is something."""
+        """Return the value of an expression as soon as it is truthy."""
         give_up_at = time.monotonic() + seconds
         while not (found := self.js(expression)):
             assert time.monotonic() < give_up_at, f"not {expression}: {self.js('document.body.innerText')}"
@@ -62,7 +62,7 @@ class Tab:
 
 
 class Browser:
-    """A browser with a profile of its own, which knows nothing and leaves nothing."""
+    """A browser with a new, temporary profile."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = os.fdopen(commands, "wb", 0), os.fdopen(answers, "rb", 0)
@@ -73,7 +73,7 @@ class Browser:
     @contextmanager
     def running(cls, profile: Path) -> Iterator[Self]:
         (reads, commands), (answers, writes) = os.pipe(), os.pipe()
-        # it reads commands from its file 3, and answers on file 4
+        # Chromium reads commands from file descriptor 3 and writes answers to 4.
         assert CHROMIUM, "no chromium on the path"
         command = ["bash", "-c", f'exec 3<&{reads} 4>&{writes}; exec "$@"', "bash", CHROMIUM, *QUIET]
         process = subprocess.Popen(
@@ -96,15 +96,16 @@ class Browser:
 
     def __call__(self, method: str, session: str | None = None, /, **parameters: Any) -> dict[str, Any]:
         number = next(self._ids)
-        asked = {"id": number, "method": method, "params": parameters}
-        self._commands.write(json.dumps(asked | ({"sessionId": session} if session else {})).encode() + b"\0")
+        request = {"id": number, "method": method, "params": parameters}
+        request |= {"sessionId": session} if session else {}
+        self._commands.write(json.dumps(request).encode() + b"\0")
         while True:
-            told = self._read()
-            if told.get("id") == number:
-                assert "error" not in told, (method, told["error"])
-                result: dict[str, Any] = told["result"]
+            message = self._read()
+            if message.get("id") == number:
+                assert "error" not in message, (method, message["error"])
+                result: dict[str, Any] = message["result"]
                 return result
-            self.events.append(told)
+            self.events.append(message)
 
     def tab(self) -> Tab:
         target = self("Target.createTarget", url="about:blank")["targetId"]
@@ -114,8 +115,8 @@ class Browser:
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             more = self._answers.read(65536)
-            assert more, "the browser has ended"
+            assert more, "the browser has exited"
             self._rest += more
-        message, _, self._rest = self._rest.partition(b"\0")
-        told: dict[str, Any] = json.loads(message)
-        return told
+        content, _, self._rest = self._rest.partition(b"\0")
+        message: dict[str, Any] = json.loads(content)
+        return message

@@ -1,11 +1,10 @@
-"""The local emulator, with faults: what of AWS refuses, breaks, is slow, or answers nonsense.
+"""The local emulator with fault injection: AWS services that refuse, break, are slow, or answer nonsense.
 
-Run as ``hypercorn tests.faults:app`` in place of ``local.emulator:app``; without faults it is the same.
-``PUT /faults`` takes a list of them; ``GET /faults`` tells how often each place was struck.
+Run as ``hypercorn tests.faults:app`` in place of ``local.emulator:app``; without faults it behaves the same.
+``PUT /faults`` sets a list of faults; ``GET /faults`` returns how often each place was struck.
 
-A function's calls go through this server, and are struck on their way. The state machine's own calls and
-EventBridge's deliveries are made inside the emulator: there the call itself is wrapped, where the service
-would have answered.
+Calls of the functions go through this server and are intercepted here. The state machine's own calls and
+EventBridge's deliveries happen inside the emulator, so the functions that make them are wrapped.
 """
 
 import asyncio
@@ -28,12 +27,12 @@ from local import emulator
 
 @dataclass
 class Fault:
-    """What happens at a place.
+    """A fault at a place.
 
     ``place`` is ``endpoint``, ``s3`` (a function reads a photo), a call of the state machine such as
-    ``dynamodb:putItem``, or ``target:`` and the end of a rule's target. Of its calls, each ``every``-th is
-    struck, ``times`` at most. After ``seconds``, it is answered with ``status``, ``headers`` and ``body``, or
-    fails with ``error``; with neither it goes on. ``answer_lost`` lets it have its effect before.
+    ``dynamodb:putItem``, or ``target:`` and the end of a rule target's name. Each ``every``-th call is
+    struck, at most ``times``. After ``seconds``, it is answered with ``status``, ``headers`` and ``body``, or
+    fails with ``error``; with neither it goes on. With ``answer_lost`` it takes effect before it fails.
     """
 
     place: str
@@ -60,7 +59,7 @@ lock = threading.Lock()
 
 
 def strike(place: str) -> Fault | None:
-    """The fault that is due at a place, if there is one."""
+    """Return the fault that is due at a place, if any, and count it."""
     with lock:
         for fault in faults:
             if fault.place == place and fault.strikes():
@@ -70,7 +69,7 @@ def strike(place: str) -> Fault | None:
 
 
 async def control(request: Request) -> Response:
-    """Take new faults, or tell how often the present ones struck."""
+    """Set new faults, or return how often the current ones struck."""
     if request.method == "PUT":
         with lock:
             faults[:] = [Fault(**fault) for fault in await request.json()]
@@ -79,7 +78,7 @@ async def control(request: Request) -> Response:
 
 
 def place_of(scope: Scope) -> str:
-    """Where a request of a function's goes: only those are signed with a role's key."""
+    """Return the place that a function's request is for; only those are signed with a role's key."""
     signed = dict(scope["headers"]).get(b"authorization", b"")
     if emulator.INVOCATIONS.fullmatch(scope["path"]):
         return "endpoint"
@@ -103,8 +102,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     return await response(scope, receive, send)
 
 
-def faulty(invoke: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
-    """Have the state machine's calls struck."""
+def inject_into_calls(invoke: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Inject faults into the state machine's calls."""
 
     def invoke_resource(resource: str, arguments: Any) -> Any:
         fault = strike(resource.removeprefix("arn:aws:states:::"))
@@ -113,13 +112,13 @@ def faulty(invoke: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
         if fault.answer_lost:
             invoke(resource, arguments)
         time.sleep(fault.seconds)
-        raise stepfunctions._ExecutionError(fault.error, "a fault of the test's")
+        raise stepfunctions._ExecutionError(fault.error, "injected by a test")
 
     return invoke_resource
 
 
-def refusing(deliver: Callable[..., None]) -> Callable[..., None]:
-    """Have EventBridge's deliveries struck: the event goes to the dead-letter queue, as after all retries.
+def inject_into_deliveries(deliver: Callable[..., None]) -> Callable[..., None]:
+    """Inject faults into EventBridge's deliveries: the event goes to the dead-letter queue at once.
 
     https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html; ministack has none.
     """
@@ -137,5 +136,5 @@ def refusing(deliver: Callable[..., None]) -> Callable[..., None]:
     return invoke_target
 
 
-stepfunctions._invoke_resource = faulty(stepfunctions._invoke_resource)
-eventbridge._invoke_target = refusing(eventbridge._invoke_target)
+stepfunctions._invoke_resource = inject_into_calls(stepfunctions._invoke_resource)
+eventbridge._invoke_target = inject_into_deliveries(eventbridge._invoke_target)

@@ -1,4 +1,4 @@
-"""The permissions of a role or a policy, each of which can be taken away."""
+"""The permissions of a role or a policy, each of which a test can remove."""
 
 import copy
 import json
@@ -11,8 +11,8 @@ from samcli.yamlhelper import yaml_parse
 
 from local.stack import Stack
 from pipeline import stack as deployed
-from tests.account import note
 from tests.conftest import ROOT
+from tests.photo_ledger import record_figures
 
 type Document = dict[str, Any]
 
@@ -28,9 +28,9 @@ class Permission(NamedTuple):
 
 
 class Person:
-    """A person who may do what a policy of the stack allows, and no more: at first, nothing.
+    """An IAM user who may do what a policy of the stack allows, and nothing before `may` is called.
 
-    ``policy`` is the document; ``stack`` is the stack as the person finds it.
+    ``policy`` is the policy's document; ``stack`` is the stack with this user's credentials.
     """
 
     def __init__(self, stack: Stack, policy_output: str) -> None:
@@ -46,25 +46,25 @@ class Person:
         self.stack = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
 
     def may(self, policy: Document) -> None:
-        """Give the person this policy instead of the one before."""
+        """Replace the user's policy."""
         self._iam.put_user_policy(UserName=self.name, PolicyName="all", PolicyDocument=json.dumps(policy))
 
 
 def of(resource: str) -> list[Permission]:
-    """Every action that the template gives a role or a policy."""
+    """Return every action that the template allows a role or a policy."""
     return [
         Permission(resource, statement["Sid"], action)
         for document in documents(RESOURCES[resource]["Properties"])
         for statement in map(unconditional, document["Statement"])
-        for action in aslist(statement["Action"])
+        for action in as_list(statement["Action"])
     ]
 
 
 def noticed(removed: list[Permission]) -> Iterator[set[Permission]]:
-    """Give the set for those that were missed once they were removed; count both, for docs/reliability.md."""
+    """Yield a set for the permissions whose removal was noticed; count both for docs/reliability.md."""
     found: set[Permission] = set()
     yield found
-    note(removed=len(removed), noticed=len(found))
+    record_figures(removed=len(removed), noticed=len(found))
 
 
 def documents(properties: Document) -> Iterator[Document]:
@@ -78,21 +78,21 @@ def unconditional(statement: Document) -> Document:
 
 
 def without(document: Document, permission: Permission) -> Document:
-    """A policy as it was deployed, but for one permission."""
-    poorer = copy.deepcopy(document)
-    (statement,) = [one for one in poorer["Statement"] if one["Sid"] == permission.sid]
-    statement["Action"] = [one for one in aslist(statement["Action"]) if one != permission.action]
+    """Return a deployed policy without one permission."""
+    reduced = copy.deepcopy(document)
+    (statement,) = [one for one in reduced["Statement"] if one["Sid"] == permission.sid]
+    statement["Action"] = [one for one in as_list(statement["Action"]) if one != permission.action]
     if not statement["Action"]:
-        poorer["Statement"].remove(statement)
-    assert poorer != document
-    return poorer
+        reduced["Statement"].remove(statement)
+    assert reduced != document
+    return reduced
 
 
 def is_missed(permission: Permission, error: str) -> bool:
-    """Whether an error is about this permission and no other: it names it, or what is read without a body."""
+    """Tell whether an error is about this permission; the answer to HeadObject has no body to name it in."""
     head_object = permission.action == "s3:GetObject" and "(403) when calling the HeadObject" in error
     return f"not authorized to perform: {permission.action}" in error or head_object
 
 
-def aslist(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""``scones parameters``: what a stack has to know of a deployed model."""
+"""``scones parameters``: print the stack parameters for a deployed model."""
 
 import json
 
@@ -8,11 +8,13 @@ from model.sagemaker.deployment_file import FILE, parameters
 
 
 @click.command("parameters")
-@click.option("--stage", default="dev", show_default=True, help="Whose stack it is for.")
-@click.option("--endpoint", help=f"Another endpoint than the one in {FILE}; it has the template's defaults.")
-@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+@click.option("--stage", default="dev", show_default=True, help="The stage of the stack.")
+@click.option(
+    "--endpoint", help=f"An endpoint other than the one in {FILE}; the template's defaults apply to it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
-    """Print the stack's parameters for what was deployed last, as sam deploy takes them.
+    """Print the stack parameters for the latest deployment, in the form that sam deploy expects.
 
     \b
     Examples:
@@ -21,8 +23,8 @@ def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
     \b
     Exit codes:
       0  printed
-      1  nothing was deployed for this stage
-      2  the command was called wrongly
+      1  there is no deployment for this stage
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     found = parameters(stage, endpoint)
     if as_json:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from functions.monitor.capture_analysis.drift import Baseline, BaselineError, Numbers, categories, rounded
-from functions.monitor.capture_analysis.window import PROPERTIES, properties
+from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_properties
 from model.network import artifact
 
 if TYPE_CHECKING:
@@ -187,13 +187,13 @@ def make(
 
 def measure_properties(photos: Iterable[bytes]) -> dict[str, Floats]:
     """Measure the image properties of photos (`window.properties`); unreadable photos are skipped."""
-    measured = [found for photo in photos if (found := properties(photo))]
-    return {name: np.array([one[name] for one in measured]) for name in PROPERTIES}
+    measured = [found for photo in photos if (found := image_properties(photo))]
+    return {name: np.array([one[name] for one in measured]) for name in IMAGE_PROPERTIES}
 
 
 def serialize_photo(photo: bytes, box: int) -> bytes:
     """Return a photo as the pipeline sends it to the endpoint: reduced to fit in `box` x `box` pixels."""
-    from functions.serialize.app import serialize  # noqa: PLC0415  imports the HEIC decoder, only for training
+    from functions.serialize.photo import serialize  # noqa: PLC0415  imports the HEIC decoder, only for training
 
     return base64.b64decode(serialize(io.BytesIO(photo), box)["image_data"])
 

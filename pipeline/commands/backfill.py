@@ -1,17 +1,16 @@
-"""``scones backfill``: the photos that are there already, through the pipeline."""
+"""``scones backfill``: classify photos that are already in the bucket."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
 from model.terminal.progress import progress_bar
-from pipeline.backfill import account, follow, photos_under, running, start
-from pipeline.stack import find, stack_option
+from pipeline import backfill
+from pipeline.options import stack_option
+from pipeline.stack import Stack, find_stack
 
 
 @click.command("backfill")
@@ -21,16 +20,16 @@ from pipeline.stack import find, stack_option
     "--concurrency",
     metavar="N",
     type=click.IntRange(1),
-    help="How many photos at once.  [default and at most: the stack's BackfillConcurrency]",
+    help="Photos to process at once.  [default and maximum: the stack's BackfillConcurrency]",
 )
 @click.option(
     "--tolerate",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
-    help="Give up when more than this have failed.  [default: the stack's BackfillToleratedFailures]",
+    help="Give up once a larger share has failed.  [default: the stack's BackfillToleratedFailures]",
 )
-@click.option("--dry-run", is_flag=True, help="Say how many photos there are, and put none through.")
-@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+@click.option("--dry-run", is_flag=True, help="Only count the photos.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def command(
     *,
     prefix: str,
@@ -40,12 +39,13 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put the photos under a prefix of the upload bucket through the pipeline.
+    """Classify the photos under a prefix of the upload bucket.
 
-    PREFIX begins with uploads/, for photos whose event got lost, or with archive/, for those that were there
-    before: put there, they start nothing by themselves. A photo that has a result for this very version is
-    not classified again: called again, a backfill that was stopped goes on where it was. Ctrl-C stops it;
-    photos on their way get their result all the same. One that runs already is followed.
+    PREFIX starts with uploads/, for photos whose event was lost, or with archive/, for photos that existed
+    before the pipeline: uploading under archive/ starts nothing. A photo that has a result for its current
+    version is not classified again, so a backfill that was stopped continues where it was. If a backfill of
+    PREFIX is already running, this command follows it. Ctrl-C stops it; photos already started still get
+    their result.
 
     \b
     Examples:
@@ -55,40 +55,44 @@ def command(
     \b
     Exit codes:
       0    every photo has a result
-      1    some failed, too many for it to go on, or a failure; one line on stderr says what
-      2    the command was called wrongly
-      130  stopped by Ctrl-C; call again to go on
+      1    some photos failed, or too many to continue, or another error; one line on stderr says what
+      2    usage error
+      130  stopped by Ctrl-C; run it again to continue
     """  # noqa: D301  click reads \b as a character
     with translate_aws_errors():
-        target = find(stack)
+        target = find_stack(stack)
         if dry_run:
-            found = {"photos": photos_under(target, prefix), "already_running": running(target, prefix)}
-            click.echo(json.dumps(found) if as_json else foreseen(found))
+            _print_plan(target, prefix, as_json=as_json)
             return
-        execution = running(target, prefix) or start(target, prefix, concurrency, tolerate)
+        execution = backfill.find_running(target, prefix) or backfill.start(
+            target, prefix, concurrency, tolerate
+        )
         with progress_bar() as progress:
             try:
-                follow(target, execution, progress)
+                backfill.follow(target, execution, progress)
                 stopped = False
             except KeyboardInterrupt:
-                target.client("stepfunctions").stop_execution(executionArn=execution)
-                follow(target, execution, progress)
+                backfill.stop(target, execution)
+                backfill.follow(target, execution, progress)
                 stopped = True
-        report, failure = account(target, execution)
+        report, failure = backfill.summarize(target, execution)
     if as_json:
         click.echo(json.dumps(asdict(report)))
     elif report.photos:
         click.echo(report)
     if stopped:
-        click.echo("Stopped; call again to go on.", err=True)
+        click.echo("Stopped. Run it again to continue.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     if failure or report.failed:
-        where = f": {report.manifest}" if report.manifest else ""
-        raise click.ClickException(failure or f"{report.failed} photos failed{where}")
+        details = f". Details: {report.manifest}" if report.manifest else ""
+        raise click.ClickException(failure or f"{report.failed} photos failed{details}")
 
 
-def foreseen(found: Mapping[str, Any]) -> str:
-    """Tell what a backfill would do."""
-    if found["already_running"]:
-        return f"Would follow the backfill that runs: {found['already_running']}"
-    return f"Would put {found['photos']} photos through, but for those that have a result."
+def _print_plan(stack: Stack, prefix: str, *, as_json: bool) -> None:
+    photos, running = backfill.count_photos(stack, prefix), backfill.find_running(stack, prefix)
+    if as_json:
+        click.echo(json.dumps({"photos": photos, "already_running": running}))
+    elif running:
+        click.echo(f"Would follow the running backfill: {running}")
+    else:
+        click.echo(f"Would classify {photos} photos, except those that have a result.")

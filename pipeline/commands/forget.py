@@ -1,21 +1,17 @@
-"""``scones forget``: a photo, and all that was derived from it, is deleted."""
+"""``scones forget``: delete a photo and everything derived from it."""
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from model.sagemaker.account import translate_aws_errors
-from pipeline.erasure import account, address, refusal
-from pipeline.stack import find, stack_option
-
-if TYPE_CHECKING:
-    from pipeline.erasure import Trace
-
+from pipeline import erasure
+from pipeline.options import stack_option
+from pipeline.stack import find_stack
 
 DATA = Path(".local/data")
-"""Where `make train` has its data set."""
+"""The data set of `make train`."""
 
 
 @click.command("forget")
@@ -25,18 +21,18 @@ DATA = Path(".local/data")
     "--captures",
     multiple=True,
     metavar="PLACE",
-    help="Look here for captures too: a folder or s3://bucket/prefix; may be repeated. The stack's own "
-    "CaptureUri is looked through anyway.",
+    help="Also search this folder or s3://bucket/prefix for captures; may be repeated.  [always: the stack's "
+    "CaptureUri]",
 )
-@click.option("--all-captures", is_flag=True, help="Look through the captures of all times: takes long.")
+@click.option("--all-captures", is_flag=True, help="Search captures of any time, which takes long.")
 @click.option(
     "--data",
     multiple=True,
     metavar="PLACE",
-    help="Look here for training copies too: a folder or s3://bucket/prefix; may be repeated. .local/data "
-    "and the account's staged data sets are looked through anyway.",
+    help="Also search this folder or s3://bucket/prefix for training copies; may be repeated.  [always: "
+    ".local/data and the account's staged data sets]",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be deleted.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was deleted as one JSON object.")
 def command(
     *,
@@ -48,16 +44,15 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Delete a photo, and all that was derived from it.
+    """Delete a photo and everything derived from it.
 
-    PHOTO is its address, s3://bucket/uploads/…, or its key alone. It goes in all its versions, with its
-    result, what the endpoint captured and people said of it, its message in the review and the failed queue,
-    and its copies in data sets. Fine to call again: what broke off is finished, and where nothing is left
-    nothing is done. What AWS lets nobody delete is named, with the day on which it goes by itself. A model
-    that was trained with the photo stays.
+    PHOTO is an address, s3://bucket/uploads/…, or only the key. The command deletes all versions of the
+    photo, its result, its captures and ground truth, its messages in the review and failed queues, and its
+    copies in data sets. If that is interrupted, run it again. What AWS lets nobody delete is listed with the
+    date on which it expires. A model that was trained with the photo is kept.
 
-    Captures are looked for by the result's inference id, and by the photo itself, at the times of its
-    uploads. Who may call it: the stack's ForgetPolicyArn, and for data sets DeployerPolicyArn.
+    Captures are found by the result's inference id, and by their content around the times of the uploads. The
+    command needs the stack's ForgetPolicyArn and, for staged data sets, DeployerPolicyArn.
 
     \b
     Examples:
@@ -67,34 +62,39 @@ def command(
 
     \b
     Exit codes:
-      0  all of it is gone, or there was nothing
-      1  something is left; one line on stderr says what
-      2  the command was called wrongly
+      0  everything was deleted, or there was nothing to delete
+      1  something remains; one line on stderr says what
+      2  usage error
     """  # noqa: D301  click reads \b as a character
-    from pipeline import erasure  # noqa: PLC0415  --help should not wait for it
-
     with translate_aws_errors():
-        pipeline = find(stack)
-        known = erasure.know(pipeline, *address(pipeline, photo))
+        target = find_stack(stack)
+        try:
+            bucket, key = erasure.split_address(target, photo)
+        except erasure.AddressError as error:
+            raise click.UsageError(str(error)) from error
+        identity = erasure.identify(target, bucket, key)
         places = [*([str(DATA)] if DATA.is_dir() else []), *data]
-        found = erasure.search(pipeline, known, captures, places, all_captures=all_captures)
-        left = erasure.left(pipeline, known)
-    gone: list[Trace] = []
-    unseen = found.unseen
-    for trace in found.traces:
-        # The photo and its result, which come last, lead to the rest: they stay while any of it does.
-        if reason := refusal(trace.spare if dry_run else trace.delete):
-            unseen = [f"{trace.kind} {trace.where} ({reason})", *unseen]
-            break
-        gone.append(trace)
+        search = erasure.find_copies(target, identity, captures, places, all_captures=all_captures)
+        retained = erasure.find_retained(target, identity)
+    deleted = []
+    for copy in erasure.erase(search, dry_run=dry_run):
+        deleted.append({"kind": copy.kind, "where": copy.where})
         if not as_json:
-            click.echo(f"{'Would delete' if dry_run else 'Deleted'} {trace.kind}: {trace.where}")
+            click.echo(f"{'Would delete' if dry_run else 'Deleted'} {copy.kind}: {copy.where}")
     if as_json:
-        click.echo(json.dumps(account(known.photo, gone, left, unseen, dry_run=dry_run)))
+        report = {
+            "photo": identity.uri,
+            "dry_run": dry_run,
+            "deleted": deleted,
+            "goes_by_itself": [one._asdict() for one in retained],
+            "left": search.remaining,
+        }
+        click.echo(json.dumps(report))
     else:
-        for one in left:
-            click.echo(f"Goes by itself on {one.until}: {one.kind} {one.where}")
-        if not gone and not unseen:
-            click.echo(f"Nothing is left of {known.photo}.")
-    if unseen:
-        raise click.ClickException(f"not all of {known.photo} is gone, call again: {'; '.join(unseen)}")
+        for one in retained:
+            click.echo(f"Expires on {one.until}: {one.kind} {one.where}")
+        if not deleted and not search.remaining:
+            click.echo(f"No copies of {identity.uri} were found.")
+    if search.remaining:
+        remaining = "; ".join(search.remaining)
+        raise click.ClickException(f"{identity.uri} is not completely deleted, run it again: {remaining}")

@@ -1,4 +1,4 @@
-"""``scones replay``: what failed, put through again once its cause is gone."""
+"""``scones replay``: retry what failed, once its cause is fixed."""
 
 import json
 from dataclasses import asdict
@@ -7,21 +7,22 @@ import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.progress import progress_bar
+from pipeline.options import stack_option
 from pipeline.replay import replay
-from pipeline.stack import find, stack_option
+from pipeline.stack import find_stack
 
 
 @click.command("replay")
 @stack_option
-@click.option("--dry-run", is_flag=True, help="Say what would be put through again, and leave it all.")
-@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be retried.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
-    """Put what stands in the failed queue through again, once each.
+    """Retry each message in the failed queue once.
 
     Inputs of executions that failed, timed out or were stopped, and events that could not be delivered, start
-    an execution each; results that did not come to the review queue go there. A message is deleted only after
-    that, and the new execution is named after the failed one: nothing is started twice, however often this
-    is called. What fails again is a new message, for the next replay.
+    one execution each; results that were not delivered to the review queue are sent there. Only then is the
+    message deleted. The new execution is named after the failed one, so running this command again starts
+    nothing twice. What fails again arrives as a new message, for the next replay.
 
     \b
     Examples:
@@ -30,21 +31,21 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
 
     \b
     Exit codes:
-      0  everything was put through again, or there was nothing
-      1  a message is no input of this pipeline and stays in the queue, or a failure
-      2  the command was called wrongly
+      0  everything was retried, or the queue was empty
+      1  a message is not an input of this pipeline and stays in the queue, or something failed
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     with translate_aws_errors(), progress_bar() as progress:
-        pipeline = find(stack)
-        account = replay(pipeline, progress, dry_run=dry_run)
+        target = find_stack(stack)
+        report = replay(target, progress, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(asdict(account)))
-    elif not account.messages:
-        click.echo("The failed queue is empty: nothing to replay.")
+        click.echo(json.dumps(asdict(report)))
+    elif not report.messages:
+        click.echo("The failed queue is empty; there is nothing to replay.")
     else:
-        click.echo(f"{'Would be: ' if dry_run else ''}{account}.")
-    if account.left:
+        click.echo(f"{'Dry run: ' if dry_run else ''}{report}.")
+    if report.left:
         raise click.ClickException(
-            f"{account.left} of {account.messages} messages are no input of this pipeline: look at them in "
-            f"{pipeline.output('FailedQueueUrl')}"
+            f"{report.left} of {report.messages} messages are not inputs of this pipeline. Look at them in "
+            f"{target.output('FailedQueueUrl')}"
         )

@@ -1,8 +1,7 @@
-"""``scones traffic``: photos as couriers send them, and an account of what became of each."""
+"""``scones traffic``: run a load test."""
 
 import json
 import random
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,37 +11,38 @@ import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.progress import progress_bar
-from pipeline.load_test import PREFIX, Report, Traffic, delete, planned
-from pipeline.stack import find, stack_option
+from pipeline.load_test import PREFIX, LoadTest, LoadTestReport, delete_photos, plan_photos
+from pipeline.options import stack_option
+from pipeline.stack import find_stack
 
 
 @click.command("traffic")
 @click.option(
-    "--burst", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="How many."
+    "--burst", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="Photos to send."
 )
 @click.option(
     "--rate",
     metavar="R",
     type=click.FloatRange(0, min_open=True),
-    help="How many a second.  [default: as fast as they go]",
+    help="Photos per second.  [default: as fast as possible]",
 )
 @click.option(
     "--photos",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of photos to send, over and over.  [default: drawn ones]",
+    help="A folder of photos to send repeatedly.  [default: drawn pictures]",
 )
 @click.option(
-    "--bad", metavar="SHARE", type=click.FloatRange(0, 1), default=0, help="Files that are no photo."
+    "--bad", metavar="SHARE", type=click.FloatRange(0, 1), default=0, help="Share that is unreadable."
 )
 @click.option(
-    "--other", metavar="SHARE", type=click.FloatRange(0, 1), default=0, help="Photos of something else."
+    "--other", metavar="SHARE", type=click.FloatRange(0, 1), default=0, help="Share without a vehicle."
 )
 @click.option(
     "--duplicates",
     metavar="SHARE",
     type=click.FloatRange(0, 1),
     default=0,
-    help="Photos whose event is delivered twice.",
+    help="Share of photos whose event is delivered twice.",
 )
 @stack_option
 @click.option(
@@ -51,11 +51,11 @@ from pipeline.stack import find, stack_option
     type=click.FloatRange(1),
     default=120,
     show_default=True,
-    help="After so long without any news, what is still out is missing.",
+    help="After so long without an event, unfinished photos count as missing.",
 )
 @click.option("--clean", is_flag=True, help="Delete the photos and their results afterwards.")
-@click.option("--dry-run", is_flag=True, help="Say what would be sent where, and send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 def command(
     *,
     burst: int,
@@ -70,12 +70,13 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Send photos through a stack, and account for every one of them.
+    """Send photos through a stack and report the outcome of every one of them.
 
-    A burst, or with --rate a stream, under uploads/traffic/. The account counts what really happened: a photo
-    is accepted, in review or rejected if that is in the results table and was published on the results bus,
-    and double if more than one outcome was. For that, a queue and rules are made, and deleted in the end.
-    In AWS it costs what as many couriers' photos would; needs_review ones go to the review queue.
+    Sends a burst, or with --rate a stream, under uploads/traffic/. A photo counts as accepted, in review or
+    rejected if that outcome is in the results table and was published on the results bus, and as double if
+    more than one outcome was published. The command listens through a temporary queue and temporary rules,
+    which it deletes at the end. In AWS these photos cost as much as any others; those that need review go to
+    the review queue.
 
     \b
     Examples:
@@ -85,49 +86,45 @@ def command(
 
     \b
     Exit codes:
-      0  every photo has one outcome
-      1  photos failed, are missing or have two outcomes, or a failure
-      2  the command was called wrongly
+      0  every photo has exactly one outcome
+      1  photos failed, are missing or have two outcomes, or another error
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     if bad + other > 1:
-        raise click.UsageError("--bad and --other are shares of the same photos: together at most 1")
+        raise click.UsageError("--bad and --other are shares of the same photos: together at most 1.")
     with translate_aws_errors(), progress_bar() as progress:
-        target = find(stack)
+        target = find_stack(stack)
         prefix = f"{PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{random.randbytes(3).hex()}/"  # noqa: S311  a name
-        sent = planned(prefix, burst, photos, bad=bad, other=other, duplicates=duplicates)
+        planned = plan_photos(prefix, burst, photos, bad=bad, other=other, duplicates=duplicates)
         if dry_run:
-            plan = {
-                "photos": len(sent),
-                "twice": sum(photo.twice for photo in sent),
-                "bytes": sum(len(photo.read()) for photo in sent),
+            plan: dict[str, Any] = {
+                "photos": len(planned),
+                "twice": sum(photo.duplicate for photo in planned),
+                "bytes": sum(len(photo.read()) for photo in planned),
                 "to": f"s3://{target.output('UploadBucketName')}/{PREFIX}",
             }
-            click.echo(json.dumps(plan) if as_json else foreseen(plan))
+            click.echo(json.dumps(plan) if as_json else format_plan(**plan))
             return
-        traffic = Traffic(target, prefix, sent, progress, rate=rate, patience=patience)
-        report = traffic.run()
+        load_test = LoadTest(target, prefix, planned, progress, rate=rate, patience=patience)
+        report = load_test.run()
         if clean:
-            delete(target, prefix, traffic.statuses)
-    click.echo(json.dumps(asdict(report)) if as_json else told(report, prefix, clean=clean))
-    if traffic.undelivered:
-        raise click.ClickException(
-            f"the event of {len(traffic.undelivered)} uploads did not come, to be delivered twice"
-        )
-    if not report.good:
+            delete_photos(target, prefix, load_test.statuses)
+    click.echo(json.dumps(asdict(report)) if as_json else format_report(report, "" if clean else prefix))
+    if missed := len(load_test.pending_duplicates):
+        raise click.ClickException(f"{missed} uploads produced no event, so no duplicate could be sent.")
+    if not report.passed:
         raise click.exceptions.Exit(1)
 
 
-def foreseen(plan: Mapping[str, Any]) -> str:
-    """Tell what would be sent."""
-    return (
-        f"Would send {plan['photos']} photos ({plan['bytes'] / 1e6:.1f} MB) to {plan['to']}, the events of "
-        f"{plan['twice']} of them twice."
-    )
+def format_plan(photos: int, twice: int, bytes: int, to: str) -> str:  # noqa: A002  the keys of --json
+    """Describe what would be sent."""
+    size = f"{bytes / 1e6:.1f} MB"
+    return f"Would send {photos} photos ({size}) to {to} and deliver the events of {twice} of them twice."
 
 
-def told(report: Report, prefix: str, *, clean: bool) -> str:
-    """Tell the account in words."""
+def format_report(report: LoadTestReport, prefix: str) -> str:
+    """Describe the outcomes, and where the photos are unless they were deleted."""
     counts = {name: value for name, value in asdict(report).items() if name not in {"sent", "seconds"}}
-    account = ", ".join(f"{value} {name}" for name, value in counts.items())
-    where = "" if clean else f" They are under {prefix}."
-    return f"{report.sent} sent in {report.seconds:.1f} s: {account}.{where}"
+    outcomes = ", ".join(f"{value} {name}" for name, value in counts.items())
+    kept = f" The photos are under {prefix}" if prefix else ""
+    return f"{report.sent} sent in {report.seconds:.1f} s: {outcomes}.{kept}"

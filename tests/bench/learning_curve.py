@@ -4,7 +4,6 @@ The whole training is repeated on some of the photos, with cross-validation, cal
 judged on the rest, which took no part in any of it.
 """
 
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,19 +20,19 @@ from matplotlib.ticker import NullLocator
 from rich.progress import track
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
+from model.charts import AMBER, BLUE, SOFT, STYLE, TEAL, svg_file
 from model.data import dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network.fusion import Seen
 from model.training import fitting, trainer
-from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT
 
 EACH = (10, 20, 40, 80, 160, 320)
 """Photos of a label to learn from; the last training of all leaves out a tenth, in turn."""
 PRECISION = 0.99
-COLOURS = {"right": "#3f8fd2", "accepted": "#c98a1b", "accepted_right": "#27a08f"}
-NAMES = {"right": "right", "accepted": "accepted", "accepted_right": "right of the accepted"}
+COLOURS = {"right": BLUE, "accepted": AMBER, "accepted_right": TEAL}
+NAMES = {"right": "accuracy", "accepted": "coverage", "accepted_right": "selective precision"}
 PLOT = ROOT / "docs" / "learning-curve.svg"
 
 
@@ -131,13 +130,11 @@ def draw(found: Sequence[Sequence[dict[str, Any]]]) -> bytes:
                 across, list(map(min, shares)), list(map(max, shares)), color=colour, alpha=0.15, lw=0
             )
             axes.plot(across, list(map(np.mean, shares)), color=colour, marker="o", label=NAMES[name])
-        axes.axhline(100 * PRECISION, color=INK, ls="--", lw=0.8)
+        axes.axhline(100 * PRECISION, color=SOFT, ls="--", lw=0.8)
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{number:,}" for number in across])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("photos to learn from, of both labels")
         axes.set_ylabel("% of photos never seen")
         axes.legend(frameon=False, loc="lower right")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

@@ -1,4 +1,4 @@
-"""`scones backfill`: photos that are there already get a result each, once, however often it is stopped."""
+"""`scones backfill`: existing photos get one result each, however often the backfill is stopped."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from local.stack import Stack
 from model.terminal.errors import INTERRUPTED
 from pipeline import backfill, load_test, sample_images
-from pipeline.stack import find
+from pipeline.stack import find_stack
 from pipeline.subscription import PROBE, Subscription, subscribed
 from scones import cli
 from tests.conftest import ROOT
@@ -38,24 +38,24 @@ def put(stack: Stack, keys: Sequence[str], photo: bytes = PICTURES[0]) -> None:
 
 
 @contextmanager
-def listening(stack: Stack, prefix: str) -> Iterator[Subscription]:
-    """Hear every outcome that is published about keys with a prefix."""
+def subscription_to(stack: Stack, prefix: str) -> Iterator[Subscription]:
+    """Receive every outcome that is published for keys with a prefix."""
     bus = stack.outputs["ResultsBusName"]
     pattern = {
         "source": ["scones.vehicle-classifier", PROBE],
         "detail": {"key": [{"prefix": prefix}]},
     }
     name = f"backfill-{time.time_ns()}"
-    with subscribed(find(str(stack.description)), name, {bus: pattern}) as subscription:
-        subscription.wait_until_heard({bus: {"key": prefix}})
+    with subscribed(find_stack(str(stack.description)), name, {bus: pattern}) as subscription:
+        subscription.wait_until_active({bus: {"key": prefix}})
         yield subscription
 
 
 def published(subscription: Subscription) -> Counter[str]:
     """How often an outcome was published, by key."""
     events = {}
-    while heard := list(subscription.received()):
-        events |= {event["id"]: event["detail"]["key"] for event in heard}
+    while received := list(subscription.received()):
+        events |= {event["id"]: event["detail"]["key"] for event in received}
     return Counter(events.values())
 
 
@@ -63,41 +63,41 @@ def test_photos_under_archive_start_nothing_and_a_backfill_gives_each_one_result
     keys = [f"archive/old/{number} +%25ü.jpg" for number in range(3)]
     put(stack, keys[:2])
     put(stack, keys[2:], b"no photo")
-    assert load_test.outcomes(find(str(stack.description)), keys) == {}
+    assert load_test.read_outcomes(find_stack(str(stack.description)), keys) == {}
 
-    with listening(stack, "archive/old/") as subscription:
+    with subscription_to(stack, "archive/old/") as subscription:
         first = run(stack, "archive/old/")
         second = run(stack, "archive/old/")
-        heard = published(subscription)
+        counts = published(subscription)
 
     assert (first["photos"], first["done"], first["already"]) == (3, 3, 0)
     assert (first["accepted"], first["rejected"]) == (2, 1)
     assert (second["photos"], second["done"], second["already"]) == (3, 3, 3)
-    assert heard == dict.fromkeys(keys, 1)
-    assert load_test.outcomes(find(str(stack.description)), keys) == {
+    assert counts == dict.fromkeys(keys, 1)
+    assert load_test.read_outcomes(find_stack(str(stack.description)), keys) == {
         keys[0]: "accepted", keys[1]: "accepted", keys[2]: "rejected",
     }  # fmt: skip
 
 
-def test_the_manifest_says_what_became_of_each_photo(stack):
+def test_the_manifest_leads_to_the_outcome_of_each_photo(stack):
     put(stack, ["archive/listed/a.jpg"])
 
     manifest = run(stack, "archive/listed/")["manifest"].removeprefix("s3://")
 
     s3, (bucket, key) = stack.client("s3"), manifest.split("/", 1)
-    told = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
-    (file,) = told["ResultFiles"]["SUCCEEDED"]
+    content = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+    (file,) = content["ResultFiles"]["SUCCEEDED"]
     (photo,) = json.load(s3.get_object(Bucket=bucket, Key=file["Key"])["Body"])
     assert json.loads(photo["Output"]) == {
         "photo": f"s3://{bucket}/archive/listed/a.jpg", "outcome": "accepted", "new": True,
     }  # fmt: skip
 
 
-def test_a_new_version_is_classified_and_the_event_that_comes_after_it_changes_nothing(stack):
-    """The event of the second version got lost at first; its backfill has no sequencer to go by."""
+def test_a_new_version_is_classified_and_its_late_event_changes_nothing(stack):
+    """The second version's event is lost at first, and the backfill knows no sequencer."""
     key, bucket = "uploads/backfilled/a.jpg", stack.outputs["UploadBucketName"]
     s3, events = stack.client("s3"), stack.client("events")
-    with listening(stack, "uploads/backfilled/") as subscription:
+    with subscription_to(stack, "uploads/backfilled/") as subscription:
         put(stack, [key])
         eventually_published(subscription)
         (rule,) = [rule["Name"] for rule in events.list_rules()["Rules"] if "PhotoUploaded" in rule["Name"]]
@@ -107,7 +107,7 @@ def test_a_new_version_is_classified_and_the_event_that_comes_after_it_changes_n
         finally:
             events.enable_rule(Name=rule)
 
-        told = run(stack, "uploads/backfilled/")
+        report = run(stack, "uploads/backfilled/")
         late = s3.head_object(Bucket=bucket, Key=key)
         execution = stack.client("stepfunctions").start_execution(
             stateMachineArn=stack.outputs["StateMachineArn"],
@@ -127,10 +127,10 @@ def test_a_new_version_is_classified_and_the_event_that_comes_after_it_changes_n
         )["executionArn"]
         while stack.client("stepfunctions").describe_execution(executionArn=execution)["status"] == "RUNNING":
             time.sleep(0.2)
-        heard = published(subscription)
+        counts = published(subscription)
 
-    assert (told["already"], told["rejected"]) == (0, 1)
-    assert heard == {key: 1}  # and one before
+    assert (report["already"], report["rejected"]) == (0, 1)
+    assert counts == {key: 1}  # and one before
     assert run(stack, "uploads/backfilled/")["already"] == 1
 
 
@@ -140,7 +140,7 @@ def eventually_published(subscription: Subscription) -> None:
         assert time.monotonic() < give_up_at
 
 
-def test_where_nothing_may_be_read_nothing_is_tried(stack):
+def test_a_prefix_outside_uploads_and_archive_and_an_empty_one_are_refused(stack):
     put(stack, ["elsewhere/a.jpg"])
     arguments = ["backfill", "--stack", str(stack.description)]
 
@@ -149,10 +149,10 @@ def test_where_nothing_may_be_read_nothing_is_tried(stack):
 
     assert (elsewhere.exit_code, nothing.exit_code) == (1, 1)
     assert elsewhere.output.startswith("Error: Photos are read under uploads/ and archive/ only")
-    assert "there is nothing under s3://" in nothing.output
+    assert "No photos under s3://" in nothing.output
 
 
-def test_a_backfill_in_which_too_many_fail_is_given_up_and_goes_on_when_called_again(stack):
+def test_a_backfill_with_too_many_failures_gives_up_and_can_be_run_again(stack):
     keys = [f"archive/failing/{number}.jpg" for number in range(2)]
     put(stack, keys)
     iam = stack.client("iam")
@@ -171,16 +171,16 @@ def test_a_backfill_in_which_too_many_fail_is_given_up_and_goes_on_when_called_a
     assert run(stack, "archive/failing/")["accepted"] == 2
 
 
-def stopped_and_resumed(stack: Stack, count: int) -> None:
-    """Backfill photos, press Ctrl-C half-way, call again: each has one result, published once."""
+def stop_and_resume(stack: Stack, count: int) -> None:
+    """Backfill photos, press Ctrl-C half-way, run it again: each has one result, published once."""
     prefix = f"archive/many-{count}/"
     keys = [f"{prefix}{number:05}.jpg" for number in range(count)]
     for number, batch in enumerate(batched(keys, -(-count // len(PICTURES)), strict=False)):
         put(stack, batch, PICTURES[number])
     command = [sys.executable, "-m", "scones", "backfill", prefix, "--stack", stack.description, "--json"]
-    target = find(str(stack.description))
+    target = find_stack(str(stack.description))
 
-    with listening(stack, prefix) as subscription:
+    with subscription_to(stack, prefix) as subscription:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         while not half_way(target, count):
             assert process.poll() is None
@@ -189,7 +189,7 @@ def stopped_and_resumed(stack: Stack, count: int) -> None:
         output, _ = process.communicate(timeout=120)
         stopped = json.loads(output)
         resumed = run(stack, prefix)
-        heard = published(subscription)
+        counts = published(subscription)
 
     assert process.returncode == INTERRUPTED
     assert stopped["photos"] == resumed["photos"] == count
@@ -197,8 +197,8 @@ def stopped_and_resumed(stack: Stack, count: int) -> None:
     assert stopped["done"] + stopped["left"] == count
     assert resumed["done"] == count
     assert resumed["already"] >= stopped["done"]
-    assert heard == dict.fromkeys(keys, 1)
-    assert load_test.outcomes(target, keys) == dict.fromkeys(keys, "accepted")
+    assert counts == dict.fromkeys(keys, 1)
+    assert load_test.read_outcomes(target, keys) == dict.fromkeys(keys, "accepted")
 
 
 def half_way(target, count: int) -> bool:
@@ -206,17 +206,17 @@ def half_way(target, count: int) -> bool:
         stateMachineArn=target.output("BackfillStateMachineArn"), statusFilter="RUNNING"
     )["executions"]
     return any(
-        backfill.counts_of(target, one["executionArn"]).get("succeeded", 0) >= count / 2 for one in running
+        backfill.item_counts(target, one["executionArn"]).get("succeeded", 0) >= count / 2 for one in running
     )
 
 
-def test_stopped_half_way_and_resumed_nothing_is_missing_and_nothing_double(stack):
-    stopped_and_resumed(stack, 16)
+def test_after_a_stop_half_way_and_a_resume_none_is_missing_and_none_double(stack):
+    stop_and_resume(stack, 16)
 
 
 @pytest.mark.verify
-def test_two_thousand_stopped_half_way_and_resumed_are_all_there_once(stack):
-    stopped_and_resumed(stack, 2000)
+def test_after_a_stop_half_way_and_a_resume_two_thousand_have_one_result_each(stack):
+    stop_and_resume(stack, 2000)
 
 
 def test_a_dry_run_counts_and_starts_nothing(stack):

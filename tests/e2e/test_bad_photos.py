@@ -1,4 +1,4 @@
-"""Hundreds of bad files and odd names: each gets one documented outcome, and none fails the execution."""
+"""Hundreds of bad files and odd names each get one documented outcome, and none fails an execution."""
 
 import itertools
 import time
@@ -6,41 +6,41 @@ import time
 import pytest
 
 from tests import bad_photos, photos
-from tests.account import Books, books, note
+from tests.photo_ledger import PhotoLedger, open_ledger, record_figures
 
 SAMPLE = 40
-"""Every how many-th file is in `make test`."""
-AHEAD = 300
-"""Photos that are out at a time: the emulator has them wait for one another."""
+"""`make test` uploads one file in this many."""
+MAX_IN_PROGRESS = 300
+"""Photos in progress at a time, because the emulator processes one after another."""
 
 
-def upload(ledger: Books, files: dict[str, bytes]) -> None:
+def upload(ledger: PhotoLedger, files: dict[str, bytes]) -> None:
     for number, (name, file) in enumerate(files.items(), 1):
         ledger.send(f"{ledger.prefix}{name}", file)
-        if number % AHEAD == 0:
+        if number % MAX_IN_PROGRESS == 0:
             ledger.settle()
 
 
 @pytest.mark.parametrize("every", [SAMPLE, pytest.param(1, marks=pytest.mark.verify)])
 def test_every_bad_file_gets_one_outcome(every, stack):
-    with books(stack, f"uploads/bad/{time.time_ns()}/") as ledger:
+    with open_ledger(stack, f"uploads/bad/{time.time_ns()}/") as ledger:
         upload(ledger, dict(itertools.islice(bad_photos.corpus(), 0, None, every)))
 
-        account = ledger.settle()
+        balance = ledger.settle()
 
-    account.assert_all_is_done()
-    note(bad_files=len(account.sent), photos_sent=len(account.sent), lost=0, double=0)
+    balance.assert_complete()
+    record_figures(bad_files=len(balance.sent), photos_sent=len(balance.sent), lost=0, double=0)
 
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.verify)])
 def test_every_odd_name_gets_one_outcome(every, stack):
     names = dict.fromkeys(itertools.islice(bad_photos.odd_names(), 0, None, every))
-    with books(stack, "uploads/") as ledger:
+    with open_ledger(stack, "uploads/") as ledger:
         for name in names:
             ledger.send(f"uploads/{name}", photos.photo())
 
-        account = ledger.settle()
+        balance = ledger.settle()
 
-    assert set(account.outcomes.values()) == {"needs_review"}
-    account.assert_all_is_done()
-    note(odd_names=len(account.sent), photos_sent=len(account.sent), lost=0, double=0)
+    assert set(balance.outcomes.values()) == {"needs_review"}
+    balance.assert_complete()
+    record_figures(odd_names=len(balance.sent), photos_sent=len(balance.sent), lost=0, double=0)

@@ -1,4 +1,4 @@
-"""A photo that fails is told of, kept, and put through again once: from the failure to `scones replay`."""
+"""A photo that fails is reported, kept, and retried once: from the failure to `scones replay`."""
 
 import contextlib
 import json
@@ -13,20 +13,20 @@ from click.testing import CliRunner, Result
 from local import processes
 from local.stack import Stack
 from pipeline import load_test, sample_images
-from pipeline.stack import find
+from pipeline.stack import find_stack
 from scones import cli
 
 PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
 
 class Queue:
-    """A queue of the stack's, or one of a test's own."""
+    """A queue of the stack, or one that a test created."""
 
     def __init__(self, stack: Stack, url: str) -> None:
         self.sqs, self.url = stack.client("sqs"), url
 
     def messages(self, count: int) -> list[dict[str, Any]]:
-        """What is in the queue, taken out, once there is so much."""
+        """Receive and delete this many messages, waiting for them."""
         found: list[dict[str, Any]] = []
         give_up_at = time.monotonic() + 60
         while len(found) < count:
@@ -63,10 +63,10 @@ def failed(stack) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def told(stack) -> Iterator[Queue]:
-    """A queue that is subscribed to the alarms' topic."""
+def notices(stack) -> Iterator[Queue]:
+    """A queue that is subscribed to the alarm topic."""
     sqs, sns, topic = stack.client("sqs"), stack.client("sns"), stack.outputs["AlarmTopicArn"]
-    url = sqs.create_queue(QueueName=f"told-{time.time_ns()}")["QueueUrl"]
+    url = sqs.create_queue(QueueName=f"notices-{time.time_ns()}")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     statement = {
         "Effect": "Allow",
@@ -85,7 +85,7 @@ def told(stack) -> Iterator[Queue]:
 
 @contextlib.contextmanager
 def forbidden(stack: Stack, function: str) -> Iterator[None]:
-    """A function may do nothing for a while."""
+    """A function has no permissions during a ``with`` block."""
     iam = stack.client("iam")
     names = [role["RoleName"] for role in iam.list_roles()["Roles"]]
     (role,) = [name for name in names if f"{function.capitalize()}FunctionRole" in name]
@@ -107,7 +107,7 @@ def replay(stack: Stack, *options: str) -> Result:
     return CliRunner().invoke(cli, arguments, catch_exceptions=False)
 
 
-def account(stack: Stack, *options: str) -> dict[str, Any]:
+def report(stack: Stack, *options: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(replay(stack, "--json", *options).stdout.splitlines()[0])
     return result
 
@@ -121,7 +121,7 @@ def eventually(look: Callable[[], Any]) -> Any:
 
 
 def executions_of(stack: Stack, key: str) -> list[str]:
-    """The ARNs of the executions that run for a photo: those of earlier ones may still run as well."""
+    """The ARNs of a photo's running executions; other photos' may be running too."""
     step_functions = stack.client("stepfunctions")
     running = step_functions.list_executions(
         stateMachineArn=stack.outputs["StateMachineArn"], statusFilter="RUNNING"
@@ -131,14 +131,14 @@ def executions_of(stack: Stack, key: str) -> list[str]:
 
 
 def outcome(stack: Stack, key: str) -> str | None:
-    return load_test.outcomes(find(str(stack.description)), [key]).get(key)
+    return load_test.read_outcomes(find_stack(str(stack.description)), [key]).get(key)
 
 
-def test_a_failure_says_which_photo_why_and_where_to_look_and_a_replay_makes_up_for_it(stack, failed, told):
+def test_a_notification_names_photo_cause_and_execution_and_a_replay_retries_it(stack, failed, notices):
     key = "uploads/failed/räder 1.jpg"
     with forbidden(stack, "classify"):
         put(stack, key)
-        (notice,) = told.messages(1)
+        (notice,) = notices.messages(1)
         eventually(failed.length)
 
     message = json.loads(notice["Body"])
@@ -154,37 +154,37 @@ def test_a_failure_says_which_photo_why_and_where_to_look_and_a_replay_makes_up_
     )
     assert "/9j/" not in message["Message"]
 
-    assert (account(stack, "--dry-run")["started"], failed.length()) == (1, 1)
-    assert account(stack)["started"] == 1
+    assert (report(stack, "--dry-run")["started"], failed.length()) == (1, 1)
+    assert report(stack)["started"] == 1
     assert eventually(lambda: outcome(stack, key)) == "accepted"
-    assert replay(stack).output == "The failed queue is empty: nothing to replay.\n"
+    assert replay(stack).output == "The failed queue is empty; there is nothing to replay.\n"
 
 
-def test_what_fails_again_is_kept_for_the_next_replay(stack, failed, told):
+def test_a_photo_that_fails_again_is_kept_for_the_next_replay(stack, failed, notices):
     with forbidden(stack, "serialize"):
         put(stack, "uploads/failed/again.jpg")
         eventually(failed.length)
-        assert account(stack)["started"] == 1
-        told.messages(2)
+        assert report(stack)["started"] == 1
+        notices.messages(2)
         eventually(failed.length)
 
-    assert account(stack)["started"] == 1
+    assert report(stack)["started"] == 1
     assert eventually(lambda: outcome(stack, "uploads/failed/again.jpg")) == "accepted"
 
 
-def test_a_failure_that_is_in_the_queue_twice_is_put_through_once(stack, failed, told):
+def test_a_failure_that_is_in_the_queue_twice_is_retried_once(stack, failed, notices):
     with forbidden(stack, "classify"):
         put(stack, "uploads/failed/twice.jpg")
         (message,) = failed.messages(1)
     for _ in range(2):
         failed.put(message["Body"], execution=message["MessageAttributes"]["execution"]["StringValue"])
 
-    assert {"messages": 2, "started": 1, "already": 1}.items() <= account(stack).items()
+    assert {"messages": 2, "started": 1, "already": 1}.items() <= report(stack).items()
     assert failed.length() == 0
 
 
-def test_an_execution_that_was_stopped_is_told_of_and_put_through_again(stack, failed, told):
-    """As one that timed out, which the emulator cannot: both come through one rule."""
+def test_a_stopped_execution_is_reported_and_retried(stack, failed, notices):
+    """The same rule handles executions that time out, which the emulator cannot produce."""
     key = "uploads/failed/stopped.jpg"
     (entry,) = [
         one for one in processes.registered(stack.home / "processes.json") if one["name"] == "the endpoint"
@@ -197,11 +197,11 @@ def test_an_execution_that_was_stopped_is_told_of_and_put_through_again(stack, f
         step_functions.stop_execution(executionArn=running)
     finally:
         endpoint.resume()
-    (notice,) = told.messages(1)
+    (notice,) = notices.messages(1)
 
     assert "ended as ABORTED" in json.loads(notice["Body"])["Message"]
     assert f"/details/{running}" in json.loads(notice["Body"])["Message"]
-    assert account(stack)["started"] == 1
+    assert report(stack)["started"] == 1
     assert eventually(lambda: outcome(stack, key)) == "accepted"
 
 
@@ -214,7 +214,7 @@ def test_an_execution_that_was_stopped_is_told_of_and_put_through_again(stack, f
         ({"status": "SUCCEEDED", "error": None}, False),
     ],
 )
-def test_the_rule_takes_what_the_state_machine_cannot_catch_and_nothing_else(stack, detail, matches):
+def test_the_rule_matches_only_what_the_state_machine_cannot_catch(stack, detail, matches):
     events = stack.client("events")
     (rule,) = [rule for rule in events.list_rules()["Rules"] if "UncaughtRule" in rule["Name"]]
     event = {
@@ -233,7 +233,7 @@ def test_the_rule_takes_what_the_state_machine_cannot_catch_and_nothing_else(sta
     assert tested["Result"] is matches
 
 
-def test_events_that_were_not_delivered_go_where_they_were_to_go(stack, failed):
+def test_undelivered_events_are_delivered_to_their_target(stack, failed):
     bucket = stack.outputs["UploadBucketName"]
     with_photo = stack.client("s3").put_object(Bucket=bucket, Key="archive/undelivered.jpg", Body=PHOTO)
     review = Queue(stack, stack.outputs["ReviewQueueUrl"])
@@ -258,19 +258,19 @@ def test_events_that_were_not_delivered_go_where_they_were_to_go(stack, failed):
         }
     )
 
-    told = account(stack)
+    done = report(stack)
 
-    assert (told["started"], told["to_review"], told["left"]) == (1, 1, 0)
+    assert (done["started"], done["to_review"], done["left"]) == (1, 1, 0)
     assert eventually(lambda: outcome(stack, "archive/undelivered.jpg")) == "accepted"
     assert [json.loads(message["Body"]) for message in review.messages(1)] == [detail]
 
 
-def test_what_is_no_input_of_the_pipeline_stays_in_the_queue(stack, failed):
+def test_a_message_that_is_not_an_input_of_the_pipeline_stays_in_the_queue(stack, failed):
     failed.put("not even JSON")
     failed.put({"detail": {}})
 
     result = replay(stack)
 
     assert result.exit_code == 1
-    assert "2 of 2 messages are no input of this pipeline" in result.output
+    assert "2 of 2 messages are not inputs of this pipeline" in result.output
     assert failed.length() == 2

@@ -1,4 +1,4 @@
-"""Whatever of AWS fails, no photo is lost and none counts twice; a replay brings the failed queue to zero."""
+"""Whatever fails in AWS, no photo is lost or counted twice, and a replay empties the failed queue."""
 
 import threading
 import time
@@ -14,50 +14,50 @@ from local import processes
 from local.stack import Stack
 from pipeline import sample_images
 from scones import cli
-from tests.account import Account, Books, books, note
+from tests.photo_ledger import Balance, PhotoLedger, open_ledger, record_figures
 
 VEHICLE = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 SCONE = sample_images.encoded(sample_images.picture(sample_images.scone, seed=1))
 BAD = b"no photo"
 
-SOON = 0.02
-"""Pauses between the state machine's attempts, of those in its definition."""
+PAUSE_SCALE = 0.02
+"""The length of the pauses between the state machine's attempts, relative to its definition."""
 
 
 class Faults:
-    """What the emulator does wrong."""
+    """The faults of the emulator."""
 
     def __init__(self, stack: Stack) -> None:
         self.url = f"{stack.endpoint_url}/faults"
         self.config = f"{stack.endpoint_url}/_ministack/config"
 
-    def are(self, *faults: dict[str, Any]) -> None:
+    def set(self, *faults: dict[str, Any]) -> None:
         httpx.put(self.url, json=faults).raise_for_status()
 
     def struck(self, place: str) -> int:
         return int(httpx.get(self.url).json().get(place, 0))
 
-    def pauses(self, scale: float) -> None:
+    def scale_pauses(self, scale: float) -> None:
         httpx.post(self.config, json={"stepfunctions._SFN_WAIT_SCALE": scale}).raise_for_status()
 
 
 @pytest.fixture
 def faults(stack) -> Iterator[Faults]:
     faults = Faults(stack)
-    faults.pauses(SOON)
+    faults.scale_pauses(PAUSE_SCALE)
     yield faults
-    faults.are()
-    faults.pauses(1)
+    faults.set()
+    faults.scale_pauses(1)
 
 
 @pytest.fixture
-def ledger(stack, request) -> Iterator[Books]:
-    with books(stack, f"uploads/faults/{time.time_ns()}/") as opened:
+def ledger(stack, request) -> Iterator[PhotoLedger]:
+    with open_ledger(stack, f"uploads/faults/{time.time_ns()}/") as opened:
         yield opened
 
 
-def send(ledger: Books, count: int = 6) -> None:
-    """As many photos, of all three outcomes."""
+def send(ledger: PhotoLedger, count: int = 6) -> None:
+    """Send photos of all three outcomes."""
     for number in range(count):
         body = (VEHICLE, SCONE, BAD)[number % 3]
         ledger.send(f"{ledger.prefix}{number:03}.jpg", body)
@@ -76,23 +76,26 @@ def eventually(look: Callable[[], Any]) -> Any:
     return found
 
 
-def closes(stack: Stack, ledger: Books, faults: Faults, *, failed: int | None = None) -> Account:
-    """It adds up now and, with the faults gone and a replay, all is done."""
+def assert_recovers(
+    stack: Stack, ledger: PhotoLedger, faults: Faults, *, failed: int | None = None
+) -> Balance:
+    """The balance adds up now, and is complete after the faults end and a replay."""
     before = ledger.settle()
     before.assert_adds_up()
     if failed is not None:
         assert len(before.failed) == failed
-    faults.are()
+    faults.set()
     if before.failed:
         replay(stack)
     after = ledger.settle()
-    after.assert_all_is_done()
-    note(photos_sent=len(after.sent), lost=len(after.lost), double=len(after.double), faults_injected=1)
+    after.assert_complete()
+    lost, double = len(after.lost), len(after.double)
+    record_figures(photos_sent=len(after.sent), lost=lost, double=double, faults_injected=1)
     return after
 
 
 def endpoint(status: int, body: str = "{}", error: str = "", **more: Any) -> dict[str, Any]:
-    """The endpoint answers something else."""
+    """The endpoint answers with this instead."""
     return {
         "place": "endpoint",
         "status": status,
@@ -102,25 +105,23 @@ def endpoint(status: int, body: str = "{}", error: str = "", **more: Any) -> dic
 
 
 def service(place: str, error: str, **more: Any) -> dict[str, Any]:
-    """A call of the state machine's fails."""
+    """A call of the state machine fails."""
     return {"place": place, "error": error} | more
 
 
 SLOW_DOWN = "<Error><Code>SlowDown</Code></Error>"
 
-# Passes within the state machine's attempts: nothing fails.
-PASSES = {
+# Faults that end within the state machine's attempts: nothing fails.
+TRANSIENT = {
     "a third of the endpoint's answers is a 503": [endpoint(503, error="ServiceUnavailable", every=3)],
     "the table is throttled": [service("dynamodb:putItem", "DynamoDB.ThrottlingException", times=8)],
-    "the table's answer gets lost": [
-        service("dynamodb:putItem", "States.Timeout", times=2, answer_lost=True)
-    ],
+    "the table's answer is lost": [service("dynamodb:putItem", "States.Timeout", times=2, answer_lost=True)],
     "the bus is throttled": [service("events:putEvents", "EventBridge.ThrottlingException", times=8)],
     "functions are throttled": [service("lambda:invoke", "Lambda.TooManyRequestsException", every=2)],
     "S3 is throttled": [{"place": "s3", "status": 503, "body": SLOW_DOWN, "every": 3}],
 }
-# Never does: it fails, and is replayed.
-STAYS = {
+# Faults that persist: photos fail and are replayed.
+UNUSABLE_ANSWERS = {
     "the endpoint's answer is empty": [endpoint(200, "")],
     "the endpoint's answer is not JSON": [endpoint(200, "<html>")],
     "the endpoint answers too few numbers": [endpoint(200, "[0.5, 0.5]")],
@@ -138,89 +139,89 @@ REFUSED = {
 
 
 def quick(names: dict[str, Any], *in_make_test: str) -> list[Any]:
-    """Parameters of which only some are in `make test`."""
+    """Parameters, of which `make test` uses only some."""
     return [pytest.param(name, marks=() if name in in_make_test else pytest.mark.verify) for name in names]
 
 
 @pytest.mark.parametrize(
-    "name", quick(PASSES, "a third of the endpoint's answers is a 503", "the table's answer gets lost")
+    "name", quick(TRANSIENT, "a third of the endpoint's answers is a 503", "the table's answer is lost")
 )
-def test_a_fault_that_passes_is_ridden_out(name, stack, faults, ledger):
-    faults.are(*PASSES[name])
+def test_a_transient_fault_fails_no_photo(name, stack, faults, ledger):
+    faults.set(*TRANSIENT[name])
     send(ledger)
 
-    closes(stack, ledger, Kept(faults, stack, PASSES[name][0]["place"]), failed=0)
+    assert_recovers(stack, ledger, Expected(faults, stack, TRANSIENT[name][0]["place"]), failed=0)
 
 
-@pytest.mark.parametrize("name", quick(STAYS, "the endpoint answers NaN"))
-def test_an_answer_that_cannot_be_used_fails_the_photo_until_a_replay(name, stack, faults, ledger):
-    faults.are(*STAYS[name])
+@pytest.mark.parametrize("name", quick(UNUSABLE_ANSWERS, "the endpoint answers NaN"))
+def test_an_unusable_answer_fails_the_photo_until_a_replay(name, stack, faults, ledger):
+    faults.set(*UNUSABLE_ANSWERS[name])
     send(ledger)
 
-    closes(stack, ledger, Kept(faults, stack, "endpoint"), failed=4)
+    assert_recovers(stack, ledger, Expected(faults, stack, "endpoint"), failed=4)
 
 
 @pytest.mark.parametrize("name", quick(REFUSED, "the bus refuses"))
-def test_what_refuses_every_photo_fails_each_until_a_replay(name, stack, faults, ledger):
-    faults.are(*REFUSED[name])
+def test_a_service_that_refuses_every_photo_fails_each_until_a_replay(name, stack, faults, ledger):
+    faults.set(*REFUSED[name])
     send(ledger)
 
-    closes(stack, ledger, Kept(faults, stack, REFUSED[name][0]["place"]), failed=6)
+    assert_recovers(stack, ledger, Expected(faults, stack, REFUSED[name][0]["place"]), failed=6)
 
 
-class Kept:
-    """Faults that must have struck before they go: otherwise a test would prove nothing."""
+class Expected:
+    """Faults that must have struck before they end; otherwise a test would prove nothing."""
 
     def __init__(self, faults: Faults, stack: Stack, place: str) -> None:
         self.faults, self.place = faults, place
 
-    def are(self) -> None:
+    def set(self) -> None:
         assert self.faults.struck(self.place) > 0
-        self.faults.are()
+        self.faults.set()
 
 
-def test_what_the_review_queue_refuses_waits_in_the_failed_queue_and_comes_to_review(stack, faults, ledger):
-    faults.are({"place": "target:ReviewQueue"})
+def test_a_result_that_the_review_queue_refuses_is_replayed_from_the_failed_queue(stack, faults, ledger):
+    faults.set({"place": "target:ReviewQueue"})
     send(ledger)
 
-    closes(stack, ledger, Kept(faults, stack, "target:ReviewQueue"), failed=2)
+    assert_recovers(stack, ledger, Expected(faults, stack, "target:ReviewQueue"), failed=2)
 
 
 @pytest.mark.verify
 def test_an_upload_that_cannot_start_the_workflow_waits_in_the_failed_queue(stack, faults, ledger):
-    faults.are({"place": "target:ClassifyStateMachine"})
+    faults.set({"place": "target:ClassifyStateMachine"})
     send(ledger)
 
-    closes(stack, ledger, Kept(faults, stack, "target:ClassifyStateMachine"), failed=6)
+    assert_recovers(stack, ledger, Expected(faults, stack, "target:ClassifyStateMachine"), failed=6)
 
 
 @pytest.mark.verify
-def test_an_event_whose_answer_is_lost_is_published_again_under_the_same_id(stack, faults, ledger):
-    faults.are(service("events:putEvents", "States.Timeout", times=1, answer_lost=True))
+def test_an_event_whose_answer_is_lost_is_published_again(stack, faults, ledger):
+    faults.set(service("events:putEvents", "States.Timeout", times=1, answer_lost=True))
     ledger.send(f"{ledger.prefix}once.jpg", VEHICLE)
 
-    account = ledger.settle()
+    balance = ledger.settle()
 
-    assert account.published.total() == 2
-    assert account.outcomes == {f"{ledger.prefix}once.jpg": "accepted"}
-    assert not account.failed
+    assert balance.published.total() == 2
+    assert balance.outcomes == {f"{ledger.prefix}once.jpg": "accepted"}
+    assert not balance.failed
 
 
 @pytest.mark.parametrize("function", ["classify", pytest.param("serialize", marks=pytest.mark.verify)])
-def test_a_function_killed_half_way_is_run_again(function, stack, faults, ledger):
+def test_a_function_that_is_killed_is_run_again(function, stack, faults, ledger):
     place = {"classify": "endpoint", "serialize": "s3"}[function]
-    faults.are({"place": place, "seconds": 6, "times": 1})
+    faults.set({"place": place, "seconds": 6, "times": 1})
     send(ledger, 1)
     eventually(lambda: faults.struck(place))
 
     for worker in workers(stack, function):
         worker.kill()
 
-    closes(stack, ledger, Kept(faults, stack, place), failed=0)
+    assert_recovers(stack, ledger, Expected(faults, stack, place), failed=0)
 
 
 def workers(stack: Stack, function: str) -> list[psutil.Process]:
-    """The processes in which a function runs."""
+    """The processes that run a function."""
     name = stack.outputs[f"{function.capitalize()}FunctionName"]
     emulator = server(stack, "the emulator")
     alive = [child for child in emulator.children() if child.status() != psutil.STATUS_ZOMBIE]
@@ -233,17 +234,17 @@ def server(stack: Stack, name: str) -> psutil.Process:
 
 
 @pytest.mark.verify
-def test_slow_answers_are_waited_for_and_asked_for_again(stack, faults, ledger):
+def test_slow_answers_are_waited_for_and_requested_again(stack, faults, ledger):
     # One more than classify's own attempts: the state machine's second begins the last.
-    faults.are({"place": "endpoint", "seconds": 17, "times": 4})
+    faults.set({"place": "endpoint", "seconds": 17, "times": 4})
     ledger.send(f"{ledger.prefix}slow.jpg", VEHICLE)
 
-    closes(stack, ledger, Kept(faults, stack, "endpoint"), failed=0)
+    assert_recovers(stack, ledger, Expected(faults, stack, "endpoint"), failed=0)
 
 
 def test_a_photo_deleted_before_it_is_read_is_missing(stack, faults, ledger):
     key = f"{ledger.prefix}deleted.jpg"
-    faults.are({"place": "s3", "seconds": 3, "times": 1})
+    faults.set({"place": "s3", "seconds": 3, "times": 1})
     ledger.send(key, VEHICLE)
     eventually(lambda: faults.struck("s3"))
     s3, bucket = stack.client("s3"), stack.outputs["UploadBucketName"]
@@ -251,25 +252,25 @@ def test_a_photo_deleted_before_it_is_read_is_missing(stack, faults, ledger):
 
     s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
 
-    assert closes(stack, ledger, Kept(faults, stack, "s3")).outcomes == {key: "rejected"}
+    assert assert_recovers(stack, ledger, Expected(faults, stack, "s3")).outcomes == {key: "rejected"}
 
 
 def test_a_photo_overwritten_before_it_is_read_has_the_later_ones_result(stack, faults, ledger):
     key = f"{ledger.prefix}overwritten.jpg"
-    faults.are({"place": "s3", "seconds": 4, "times": 1})
+    faults.set({"place": "s3", "seconds": 4, "times": 1})
     ledger.send(key, VEHICLE)
     eventually(lambda: faults.struck("s3"))
 
     ledger.send(key, BAD)
-    account = ledger.settle()
+    balance = ledger.settle()
 
-    assert account.outcomes == {key: "rejected"}
-    assert not account.failed
+    assert balance.outcomes == {key: "rejected"}
+    assert not balance.failed
 
 
 @pytest.mark.verify
 def test_a_stream_goes_on_while_the_endpoint_is_down_for_thirty_seconds(stack, faults, ledger):
-    faults.pauses(1)
+    faults.scale_pauses(1)
     stream = threading.Thread(target=trickle, args=(ledger, 60, 1.0))
     stream.start()
     time.sleep(5)
@@ -279,10 +280,10 @@ def test_a_stream_goes_on_while_the_endpoint_is_down_for_thirty_seconds(stack, f
     processes.start([stack._endpoint()], stack.home / "processes.json")
     stream.join()
 
-    closes(stack, ledger, faults, failed=0)
+    assert_recovers(stack, ledger, faults, failed=0)
 
 
-def trickle(ledger: Books, count: int, pause: float) -> None:
+def trickle(ledger: PhotoLedger, count: int, pause: float) -> None:
     for number in range(count):
         ledger.send(f"{ledger.prefix}{number:03}.jpg", (VEHICLE, SCONE, BAD)[number % 3])
         time.sleep(pause)

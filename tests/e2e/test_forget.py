@@ -1,4 +1,4 @@
-"""`scones forget`: of a courier's photo nothing is left, of other couriers' everything."""
+"""`scones forget`: no copy of one courier's photo remains, and every copy of another's does."""
 
 import base64
 import hashlib
@@ -18,17 +18,17 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from functions.classify.capture import format_record
 from functions.monitor.capture_analysis.captures import CaptureError
-from functions.serialize.app import serialize
+from functions.serialize.photo import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
-from model import storage
 from model.data import dataset
-from model.serving.capture import format_record
+from model.storage import list_versions
 from pipeline import erasure, sample_images
 from pipeline import queue as queues
 from pipeline import stack as deployed
-from pipeline.review_queue import Photo, ReviewQueue
+from pipeline.review_queue import ReviewItem, ReviewQueue
 from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
@@ -45,23 +45,23 @@ KINDS = {
     "result",
 }
 
-CUT_SHORT = 10
-"""Seconds for which a search that is cut short leaves hidden what it looked through."""
+SHORT_TIMEOUT = 10
+"""Seconds for which an interrupted search leaves messages hidden."""
 
 
-def shown(photo: bytes) -> bytes:
-    """What the endpoint is shown of a photo."""
+def model_input(photo: bytes) -> bytes:
+    """The image that the endpoint is given for a photo."""
     return base64.b64decode(serialize(io.BytesIO(photo), 224)["image_data"])
 
 
-def say_what_it_shows(stack: Stack, key: str) -> None:
-    """Leave the record that a review leaves."""
+def leave_ground_truth(stack: Stack, key: str) -> None:
+    """Write the record that a review writes."""
     bucket = stack.outputs["UploadBucketName"]
     detail = {"bucket": bucket, "key": key, "inference_id": uuid.uuid4().hex}
-    told = {"classified_at": datetime.now(UTC).isoformat(), "version_id": None}
+    time_and_version = {"classified_at": datetime.now(UTC).isoformat(), "version_id": None}
     session = boto3.Session(region_name=stack.region)
     here = deployed.Stack(stack.name, session, stack.outputs, stack.endpoint_url)
-    ReviewQueue(here, "a person")._write_truth(Photo("", detail | told), "other")
+    ReviewQueue(here, "a person")._write_ground_truth(ReviewItem("", detail | time_and_version), "other")
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Courier:
             for n in (0, 100)
         ]
 
-    def live(self) -> None:
-        """Leave a trace wherever one can be."""
+    def leave_copies(self) -> None:
+        """Leave a copy of every kind."""
         s3, sqs = self.stack.client("s3"), self.stack.client("sqs")
         for photo in self.photos:
             (outcome,) = demo.classify(self.stack, {f"{self.name}.png": photo}, silence=60)
@@ -102,7 +102,7 @@ class Courier:
         }
         for body in (event, {"source": "aws.states", "detail": {"input": json.dumps(event)}}):
             sqs.send_message(QueueUrl=self.stack.outputs["FailedQueueUrl"], MessageBody=json.dumps(body))
-        say_what_it_shows(self.stack, self.key)
+        leave_ground_truth(self.stack, self.key)
         s3.delete_object(Bucket=self.stack.outputs["UploadBucketName"], Key=self.key)
 
     def result(self) -> dict[str, Any] | None:
@@ -111,17 +111,17 @@ class Courier:
 
     def versions(self) -> list[dict[str, Any]]:
         bucket = self.stack.outputs["UploadBucketName"]
-        return storage.list_versions(self.stack.client("s3"), bucket, self.key)
+        return list_versions(self.stack.client("s3"), bucket, self.key)
 
     def captured(self) -> list[tuple[str, bytes]]:
-        """Each of the photos as the endpoint was shown it, and each file of captures that holds it."""
-        s3, ours = self.stack.client("s3"), {base64.b64encode(shown(photo)) for photo in self.photos}
+        """Each capture file and model input of these photos that it contains."""
+        s3, ours = self.stack.client("s3"), {base64.b64encode(model_input(photo)) for photo in self.photos}
         found = s3.list_objects_v2(Bucket=CAPTURE_BUCKET, Prefix="captures/").get("Contents", [])
         files = {one["Key"]: s3.get_object(Bucket=CAPTURE_BUCKET, Key=one["Key"]) for one in found}
         contents = {key: file["Body"].read() for key, file in files.items()}
         return [(key, photo) for key, content in contents.items() for photo in ours if photo in content]
 
-    def said(self) -> int:
+    def ground_truth(self) -> int:
         """How many ground-truth records there are of the photo."""
         s3, bucket = self.stack.client("s3"), self.stack.outputs["UploadBucketName"]
         found = s3.list_objects_v2(Bucket=bucket, Prefix="ground-truth/").get("Contents", [])
@@ -149,17 +149,17 @@ def forgotten_and_other(stack) -> Iterator[tuple[Courier, Courier]]:
     # photos that no other test uploads
     couriers = Courier(stack, "courier-17", 1717), Courier(stack, "courier-18", 1818)
     for courier in couriers:
-        courier.live()
+        courier.leave_copies()
     give_up_at = time.monotonic() + 60
     while any(len(courier.captured()) < 2 for courier in couriers) or couriers[1].messages() < 4:
         assert time.monotonic() < give_up_at
         time.sleep(0.5)
     yield couriers
-    # a test that is cut short, for want of a permission, leaves messages hidden
-    give_up_at = time.monotonic() + CUT_SHORT + 60
+    # a test that fails for lack of a permission leaves messages hidden
+    give_up_at = time.monotonic() + SHORT_TIMEOUT + 60
     for courier in couriers:
         while (
-            done := model(stack, "forget", courier.address, "--stack", str(stack.description))
+            done := scones(stack, "forget", courier.address, "--stack", str(stack.description))
         ).returncode and time.monotonic() < give_up_at:
             time.sleep(5)
         assert done.returncode == 0, done.stderr
@@ -179,7 +179,7 @@ def data_set(forgotten_and_other, stack, tmp_path_factory) -> Path:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(sample_images.encoded(sample_images.picture(sample_images.bicycle, seed), "PNG"))
     stack.client("s3").create_bucket(Bucket=TRAINING)
-    made = model(
+    made = scones(
         stack,
         *("data", "--source", str(home / "photos"), "--out", str(home / "data")),
         *("--to", f"s3://{TRAINING}/data/today"),
@@ -188,7 +188,7 @@ def data_set(forgotten_and_other, stack, tmp_path_factory) -> Path:
     return home
 
 
-def model(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+def scones(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scones", *arguments],
         cwd=ROOT,
@@ -201,7 +201,7 @@ def model(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def forget(stack: Stack, data_set: Path, photo: str, *options: str) -> subprocess.CompletedProcess[str]:
     places = [option for place in (str(data_set), f"s3://{TRAINING}") for option in ("--data", place)]
-    return model(stack, "forget", photo, "--stack", str(stack.description), *places, *options)
+    return scones(stack, "forget", photo, "--stack", str(stack.description), *places, *options)
 
 
 def hashes(stack: Stack, data_set: Path) -> tuple[set[str], set[str]]:
@@ -213,29 +213,29 @@ def hashes(stack: Stack, data_set: Path) -> tuple[set[str], set[str]]:
     return here, {hashlib.sha256(body).hexdigest() for body in bodies}
 
 
-def test_a_dry_run_names_everything_and_deletes_nothing(stack, forgotten_and_other, data_set):
+def test_a_dry_run_lists_every_copy_and_deletes_nothing(stack, forgotten_and_other, data_set):
     courier, _ = forgotten_and_other
     before = courier.captured(), courier.versions(), hashes(stack, data_set)
 
     done = forget(stack, data_set, courier.address, "--dry-run", "--json")
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert {one["kind"] for one in told["deleted"]} == KINDS
-    assert told["dry_run"]
+    report = json.loads(done.stdout)
+    assert {one["kind"] for one in report["deleted"]} == KINDS
+    assert report["dry_run"]
     assert (courier.captured(), courier.versions(), hashes(stack, data_set)) == before
     assert courier.result()
     assert courier.messages() == 4
 
 
-def test_a_photo_of_another_bucket_is_refused(stack, data_set):
+def test_a_photo_in_another_bucket_is_refused(stack, data_set):
     done = forget(stack, data_set, "s3://nobodys/uploads/photo.jpg")
 
     assert done.returncode == 2
-    assert "s3://nobodys/uploads/photo.jpg is no photo of stack" in done.stderr
+    assert "s3://nobodys/uploads/photo.jpg is not in the upload bucket of stack" in done.stderr
 
 
-def test_nothing_is_left_of_the_photo_and_all_of_the_others(stack, forgotten_and_other, data_set):
+def test_no_copy_of_the_photo_remains_and_all_of_the_other_one_do(stack, forgotten_and_other, data_set):
     courier, other = forgotten_and_other
     of_other = other.result(), other.versions(), len(other.captured())
     execution = courier.result()["execution"]["S"]
@@ -243,16 +243,16 @@ def test_nothing_is_left_of_the_photo_and_all_of_the_others(stack, forgotten_and
     done = forget(stack, data_set, courier.key, "--json")
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert {one["kind"] for one in told["deleted"]} == KINDS
-    assert told["left"] == []
-    stays = {one["kind"]: one["where"] for one in told["goes_by_itself"]}
-    assert stays["execution history"] == execution
+    report = json.loads(done.stdout)
+    assert {one["kind"] for one in report["deleted"]} == KINDS
+    assert report["left"] == []
+    retained = {one["kind"]: one["where"] for one in report["goes_by_itself"]}
+    assert retained["execution history"] == execution
     assert courier.result() is None
     assert courier.versions() == []
     assert courier.captured() == []
     assert courier.messages() == 0
-    assert (courier.said(), other.said()) == (0, 1)
+    assert (courier.ground_truth(), other.ground_truth()) == (0, 1)
     assert (other.result(), other.versions(), len(other.captured())) == of_other
     assert other.messages() == 4
     for there in hashes(stack, data_set):
@@ -260,7 +260,7 @@ def test_nothing_is_left_of_the_photo_and_all_of_the_others(stack, forgotten_and
         assert there >= {hashlib.sha256(photo).hexdigest() for photo in other.photos}
 
 
-def test_the_data_set_is_still_one(stack, forgotten_and_other, data_set):
+def test_the_data_set_is_still_valid(stack, forgotten_and_other, data_set):
     training, testing = (dataset.read(data_set / "data", split) for split in dataset.SPLITS)
 
     manifest = json.loads((data_set / "data" / "manifest.json").read_text())
@@ -270,16 +270,16 @@ def test_the_data_set_is_still_one(stack, forgotten_and_other, data_set):
     assert staged == (data_set / "data" / "manifest.json").read_bytes()
 
 
-def test_forgetting_again_finds_nothing(stack, forgotten_and_other, data_set):
+def test_forgetting_again_finds_no_copies(stack, forgotten_and_other, data_set):
     courier, _ = forgotten_and_other
 
     done = forget(stack, data_set, courier.address)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"Nothing is left of {courier.address}.\n"
+    assert done.stdout == f"No copies of {courier.address} were found.\n"
 
 
-def test_what_somebody_else_holds_is_named_and_the_command_fails(stack, data_set):
+def test_messages_in_flight_are_named_and_the_command_fails(stack, data_set):
     sqs, url = stack.client("sqs"), stack.outputs["ReviewQueueUrl"]
     (held,) = sqs.receive_message(QueueUrl=url, VisibilityTimeout=60)["Messages"]
     try:
@@ -288,9 +288,9 @@ def test_what_somebody_else_holds_is_named_and_the_command_fails(stack, data_set
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=held["ReceiptHandle"], VisibilityTimeout=0)
 
     assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert told["left"] == [f"1 messages of {url}, which others hold at the moment"]
-    assert "is gone, call again" in done.stderr
+    report = json.loads(done.stdout)
+    assert report["left"] == [f"1 messages in flight to other consumers of {url}"]
+    assert "is not completely deleted, run it again" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -300,16 +300,16 @@ def person(stack) -> Person:
 
 
 def forgotten(stack: deployed.Stack, key: str) -> set[str]:
-    """Forget a photo as the command does; return the kinds of what was deleted."""
-    known = erasure.know(stack, stack.output("UploadBucketName"), key)
-    found = erasure.search(stack, known)
-    for trace in found.traces:
-        trace.delete()
-    return {trace.kind for trace in found.traces}
+    """Forget a photo as the command does; return the kinds of copies deleted."""
+    identity = erasure.identify(stack, stack.output("UploadBucketName"), key)
+    search = erasure.find_copies(stack, identity)
+    for copy in search.copies:
+        copy.delete()
+    return {copy.kind for copy in search.copies}
 
 
-def leave_traces(stack: Stack, key: str) -> None:
-    """Leave a trace of each kind, and something of others wherever there is one: what is no photo will do."""
+def leave_copies(stack: Stack, key: str) -> None:
+    """Leave a copy of each kind, next to something of others; the file need not be a photo."""
     address = f"s3://{stack.outputs['UploadBucketName']}/{key}"
     (outcome,) = demo.classify(stack, {key.removeprefix("uploads/"): b"no photo"}, silence=60)
     assert outcome.outcome == "rejected"
@@ -329,7 +329,7 @@ def leave_traces(stack: Stack, key: str) -> None:
             Key=f"captures/{ENDPOINT_NAME}/AllTraffic/{name}",
             Body="".join(lines).encode(),
         )
-    say_what_it_shows(stack, key)
+    leave_ground_truth(stack, key)
     for photo in (address, "s3://of/another"):
         for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
             stack.client("sqs").send_message(
@@ -344,7 +344,7 @@ def noticed() -> Iterator[set[Permission]]:
 
 @pytest.mark.verify
 def test_the_policy_is_enough(stack, person):
-    leave_traces(stack, "uploads/enough.txt")
+    leave_copies(stack, "uploads/enough.txt")
 
     person.may(person.policy)
 
@@ -356,15 +356,15 @@ def test_the_policy_is_enough(stack, person):
 @pytest.mark.parametrize("permission", permissions.of("ForgetPolicy"), ids=" ".join)
 def test_without_a_permission_forgetting_fails(stack, person, noticed, permission, monkeypatch):
     monkeypatch.setattr(queues, "EMPTY_AFTER", 0)
-    monkeypatch.setattr(erasure, "HIDDEN", CUT_SHORT)
+    monkeypatch.setattr(erasure, "VISIBILITY_TIMEOUT", SHORT_TIMEOUT)
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
-    leave_traces(stack, key)
+    leave_copies(stack, key)
 
     person.may(permissions.without(person.policy, permission))
 
     with pytest.raises((ClientError, erasure.ErasureError, CaptureError)) as raised:
         forgotten(person.stack, key)
     assert permissions.is_missed(permission, str(raised.value))
-    # it leads to what is left, so that the next call can finish
+    # the result leads to the remaining copies, so that the next run can finish
     assert Courier(stack, key.removeprefix("uploads/").removesuffix(".txt"), 0, ".txt").result()
     noticed.add(permission)

@@ -1,7 +1,7 @@
-"""No permission is there for nothing: each action of each function's role is taken away, and something fails.
+"""Every permission is needed: removing any action of any function's role makes something fail.
 
-A permission that is added to a role is tried here unasked: without an event that makes the function use it,
-its test fails.
+A permission that is added to a role is tested automatically. Its test fails until an event here makes the
+function use it.
 """
 
 import base64
@@ -20,35 +20,35 @@ from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import RESOURCES, Permission
 
-NOT_ASKED_FOR = {
+UNCHECKED = {
     "logs:CreateLogStream": "the emulator writes a function's log by itself",
     "logs:PutLogEvents": "the emulator writes a function's log by itself",
     "xray:PutTraceSegments": "the emulator keeps no traces",
     "xray:PutTelemetryRecords": "the emulator keeps no traces",
 }
-"""What AWS asks IAM for, and the emulator does not: why taking it away cannot be missed here."""
+"""Actions that AWS authorizes and the emulator does not, and why removing them goes unnoticed here."""
 
 FUNCTIONS = {
     resource["Properties"]["Role"]["Fn::GetAtt"][0]: name
     for name, resource in RESOURCES.items()
     if resource["Type"] == "AWS::Serverless::Function"
 }
-"""The function that has a role."""
+"""The function of each role."""
 PERMISSIONS = [
     permission
     for role in FUNCTIONS
     for permission in permissions.of(role)
-    if permission.action not in NOT_ASKED_FOR
+    if permission.action not in UNCHECKED
 ]
 
 type Event = dict[str, Any]
 
 
-NOBODYS_BASELINE = Baseline("none", ["bicycle", "other"], 0.8, 1, 0.9, None, numbers={}, counts={})
+EMPTY_BASELINE = Baseline("none", ["bicycle", "other"], 0.8, 1, 0.9, None, numbers={}, counts={})
 
 
 def failure(stack: Stack, function: str, event: Event) -> str | None:
-    """The error that a function ends with, or a refusal that it has logged and gone on from."""
+    """Return the error that a function ends with, or the denial that it has logged and tolerated."""
     pages = stack.client("lambda").get_paginator("list_functions").paginate()
     names = [one["FunctionName"] for page in pages for one in page["Functions"]]
     (name,) = [name for name in names if function in name]
@@ -61,15 +61,15 @@ def failure(stack: Stack, function: str, event: Event) -> str | None:
 
 @pytest.fixture(scope="module")
 def probes(stack, tmp_path_factory) -> Iterator[dict[str, list[Event]]]:
-    """For each function the events that make it do all that it ever does; it does it."""
+    """For each function, events that together use all its permissions, and succeed with them."""
     bucket, s3 = stack.outputs["UploadBucketName"], stack.client("s3")
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
     put = s3.put_object(Bucket=bucket, Key="uploads/probe.jpg", Body=photo)
     read = {"bucket": bucket, "key": "uploads/probe.jpg"}
     baseline = tmp_path_factory.mktemp("baseline") / "baseline.json"
-    baseline.write_text(NOBODYS_BASELINE.text())
-    as_usual = parameters(Classifier.load().description)
-    stack.deploy(as_usual | {"CapturePercent": 100} | stack.place_baseline(baseline))
+    baseline.write_text(EMPTY_BASELINE.text())
+    defaults = parameters(Classifier.load().description)
+    stack.deploy(defaults | {"CapturePercent": 100} | stack.place_baseline(baseline))
     now = datetime.now(UTC)
     capture = f"captures/{ENDPOINT_NAME}/AllTraffic/{now:%Y/%m/%d/%H}/00-00-000-probe.jsonl"
     s3.put_object(Bucket=CAPTURE_BUCKET, Key=capture, Body=b"")
@@ -87,8 +87,8 @@ def probes(stack, tmp_path_factory) -> Iterator[dict[str, list[Event]]]:
     failures = [failure(stack, function, event) for function in events for event in events[function]]
     assert [error for error in failures if error] == []
     yield events
-    # else every photo of the tests to come would be captured twice
-    stack.deploy(as_usual | {"CapturePercent": 0})
+    # otherwise every photo of the following tests would be captured twice
+    stack.deploy(defaults | {"CapturePercent": 0})
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def test_without_a_permission_a_function_fails(stack, probes, noticed, permissio
     whole = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
 
     try:
-        poorer = json.dumps(permissions.without(whole, permission))
-        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=poorer)
+        reduced = json.dumps(permissions.without(whole, permission))
+        iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=reduced)
         failures = [failure(stack, function, event) for event in probes[function]]
     finally:
         iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(whole))
@@ -114,6 +114,6 @@ def test_without_a_permission_a_function_fails(stack, probes, noticed, permissio
     noticed.add(permission)
 
 
-@pytest.mark.parametrize("action", NOT_ASKED_FOR)
-def test_what_the_emulator_does_not_ask_for_is_still_allowed_somewhere(action):
+@pytest.mark.parametrize("action", UNCHECKED)
+def test_every_unchecked_action_is_allowed_by_some_role(action):
     assert action in {permission.action for role in FUNCTIONS for permission in permissions.of(role)}

@@ -1,4 +1,4 @@
-"""The review page in a real browser, on the whole stack: two reviewers, their keys, and who else may ask."""
+"""The review page in a real browser on the whole stack: two reviewers, their keys, and other callers."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from local import demo
 from local.stack import CAPTURE_URI, Stack
 from pipeline import sample_images
 from pipeline import stack as pipeline
-from pipeline.review_queue import Outcome, Photo, ReviewError, ReviewQueue
+from pipeline.review_queue import AnswerStatus, ReviewError, ReviewItem, ReviewQueue
 from scones import cli
 from tests import permissions
 from tests.browser import CHROMIUM, Browser, Tab
@@ -38,7 +38,7 @@ PHOTOS = {
 
 
 class Server(NamedTuple):
-    """A `scones review` that runs."""
+    """A running `scones review`."""
 
     address: str
     token: str
@@ -56,7 +56,7 @@ class Server(NamedTuple):
 
 @pytest.fixture(scope="module")
 def waiting(stack) -> Iterator[Stack]:
-    """The stack, with three photos in its review queue and no other, and nothing that people said before."""
+    """The stack with exactly three photos in its review queue, and no ground truth."""
     stack.client("sqs").purge_queue(QueueUrl=stack.outputs["ReviewQueueUrl"])
     s3, (bucket, prefix) = stack.client("s3"), split_uri(stack.outputs["GroundTruthUri"])
     for record in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", []):
@@ -91,7 +91,7 @@ def shown(tab: Tab) -> str:
     return tab.js("document.querySelector('#photo').textContent")
 
 
-def test_two_reviewers_answer_each_their_own_photos_by_key(waiting, server, browser):
+def test_two_reviewers_each_answer_their_own_photos_by_key(waiting, server, browser):
     ada, ben = browser.tab(), browser.tab()
     for tab in (ada, ben):
         tab.go(f"{server.address}#{server.token}")
@@ -105,7 +105,7 @@ def test_two_reviewers_answer_each_their_own_photos_by_key(waiting, server, brow
         answers[photo] = "bicycle" if photo.endswith("review-1.jpg") else "other"
         ada.press(answers[photo][0])
         ada.until(f"document.querySelector('#photo').textContent !== {json.dumps(photo)}")
-    ada.until("document.querySelector('#guess').textContent.startsWith('Nothing waits')")
+    ada.until("document.querySelector('#prediction').textContent.startsWith('No photos are waiting')")
 
     assert bens in answers
     table, names = waiting.client("dynamodb"), waiting.outputs
@@ -136,20 +136,20 @@ def person(waiting) -> Iterator[Person]:
     waiting.client("sqs").purge_queue(QueueUrl=waiting.outputs["ReviewQueueUrl"])
 
 
-def review(stack: pipeline.Stack, reviewer: str) -> Photo:
-    """Review a photo, with all that the page ever does."""
+def review(stack: pipeline.Stack, reviewer: str) -> ReviewItem:
+    """Review a photo with every call that the page makes."""
     stack.client("cloudformation").describe_stacks(StackName=stack.name)
-    desk = ReviewQueue(stack, reviewer)
-    photo = desk.take(patience=60)
+    queue = ReviewQueue(stack, reviewer)
+    photo = queue.receive(patience=60)
     assert photo is not None
-    assert desk.content(photo) == PHOTOS["review-3.png"]
+    assert queue.read_photo(photo) == PHOTOS["review-3.png"]
     versionless = {**photo.detail, "version_id": None}
-    assert desk.content(replace(photo, detail=versionless)) == PHOTOS["review-3.png"]
+    assert queue.read_photo(replace(photo, detail=versionless)) == PHOTOS["review-3.png"]
     with pytest.raises(ReviewError, match="deleted"):
-        desk.content(replace(photo, detail={**versionless, "key": "uploads/gone.png"}))
-    assert desk.keep(photo)
-    assert desk.waiting() == 0
-    assert desk.answer(photo, "other") is Outcome.RECORDED
+        queue.read_photo(replace(photo, detail={**versionless, "key": "uploads/gone.png"}))
+    assert queue.extend(photo)
+    assert queue.approximate_waiting() == 0
+    assert queue.answer(photo, "other") is AnswerStatus.RECORDED
     return photo
 
 
@@ -186,22 +186,22 @@ def test_without_a_permission_reviewing_fails(waiting, person, noticed, permissi
     noticed.add(permission)
 
 
-def test_monitoring_measures_by_what_people_said(waiting, monkeypatch):
+def test_monitoring_measures_accuracy_by_the_answers(waiting, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", waiting.endpoint_url)
 
     options = ["--captures", CAPTURE_URI, "--truth", waiting.outputs["GroundTruthUri"]]
     labels = ["--labels", waiting.outputs["ClassLabels"]]
     bucket, prefix = split_uri(waiting.outputs["GroundTruthUri"])
-    told = waiting.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"]
+    records = waiting.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"]
     for _ in range(20):  # the last captures take a few seconds to come
         done = CliRunner().invoke(cli, ["monitor", *options, *labels, "--json"])
         assert done.exit_code == 0, done.output
         labelled = json.loads(done.output)["labelled"]
         measured = labelled["accuracy"]["of"] if labelled else 0
-        if measured == told > 0:
+        if measured == records > 0:
             return
         time.sleep(1)
-    pytest.fail(f"{measured} answers were measured, not {told}")
+    pytest.fail(f"{measured} answers were measured, not {records}")
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_monitoring_measures_by_what_people_said(waiting, monkeypatch):
         ({"X-Review-Token": "TOKEN"}, 400),
     ],
 )
-def test_nobody_else_may_ask(server, headers, status):
+def test_other_callers_are_refused(server, headers, status):
     headers = {name: value.replace("TOKEN", server.token) for name, value in headers.items()}
 
-    for path in ("answer", "keep"):
-        found, answer, told = server.ask(path, **headers)
-        assert (found, told["cache-control"]) == (status, "no-store")
+    for path in ("answer", "extend"):
+        found, answer, response_headers = server.ask(path, **headers)
+        assert (found, response_headers["cache-control"]) == (status, "no-store")
         assert set(answer) == {"error"}

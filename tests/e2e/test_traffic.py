@@ -1,4 +1,4 @@
-"""`scones traffic`: every photo sent is accounted for, and the account says what really happened."""
+"""`scones traffic`: the outcome of every photo sent is reported, as it really happened."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from local.stack import Stack
 from pipeline import load_test
-from pipeline.stack import find
+from pipeline.stack import find_stack
 from scones import cli
 
 KEYS = ["sent", "accepted", "needs_review", "rejected", "failed", "missing", "double", "seconds"]
@@ -20,12 +20,12 @@ def run(stack: Stack, *arguments: object) -> Result:
     return CliRunner().invoke(cli, options, catch_exceptions=False)
 
 
-def account(stack: Stack, *arguments: object, code: int = 0) -> dict[str, float]:
+def report(stack: Stack, *arguments: object, code: int = 0) -> dict[str, float]:
     result = run(stack, *arguments, "--json")
     assert result.exit_code == code, result.output
-    told: dict[str, float] = json.loads(result.stdout)
-    assert list(told) == KEYS
-    return told
+    counts: dict[str, float] = json.loads(result.stdout)
+    assert list(counts) == KEYS
+    return counts
 
 
 def recorded(stack: Stack) -> list[str]:
@@ -45,13 +45,13 @@ def queues_and_rules(stack: Stack) -> list[str]:
     ]
 
 
-def test_a_burst_ends_with_nothing_missing_and_nothing_double_and_leaves_nothing_behind(stack):
+def test_a_burst_ends_with_none_missing_and_none_double_and_leaves_no_queues_or_rules(stack):
     before = queues_and_rules(stack)
 
-    told = account(stack, "--burst", 20, "--bad", 0.15, "--other", 0.1, "--duplicates", 0.1)
+    counts = report(stack, "--burst", 20, "--bad", 0.15, "--other", 0.1, "--duplicates", 0.1)
 
-    del told["seconds"]
-    assert told == {
+    del counts["seconds"]
+    assert counts == {
         "sent": 20, "accepted": 15, "needs_review": 2, "rejected": 3, "failed": 0, "missing": 0, "double": 0,
     }  # fmt: skip
     assert queues_and_rules(stack) == before
@@ -61,32 +61,32 @@ def test_a_burst_ends_with_nothing_missing_and_nothing_double_and_leaves_nothing
 
 
 def executions_for(stack: Stack, key: str) -> int:
-    """How many executions are about a key."""
+    """How many executions there are for a key."""
     step_functions = stack.client("stepfunctions")
     listed = step_functions.list_executions(stateMachineArn=stack.outputs["StateMachineArn"])["executions"]
     arns = [one["executionArn"] for one in listed]
     return sum(
-        load_test.key_in(step_functions.describe_execution(executionArn=arn)["input"]) == key for arn in arns
+        load_test.key_of(step_functions.describe_execution(executionArn=arn)["input"]) == key for arn in arns
     )
 
 
 @pytest.fixture
 def impatient(monkeypatch) -> None:
-    """Where no outcome too many is to be waited for."""
+    """Do not wait for second outcomes."""
     monkeypatch.setattr(load_test, "SETTLING", 0)
     monkeypatch.setattr(load_test, "QUIET", 0.5)
 
 
-def test_photos_of_a_folder_are_sent_at_a_rate_and_cleaned_up(stack, impatient, tmp_path):
-    for number, photo in enumerate(load_test.drawn_scones()):
+def test_photos_of_a_folder_are_sent_at_a_rate_and_deleted(stack, impatient, tmp_path):
+    for number, photo in enumerate(load_test.draw("scone")):
         (tmp_path / f"{number}.jpg").write_bytes(photo[1])
     (tmp_path / "notes.txt").write_text("no photo")
     before = recorded(stack)
 
-    told = account(stack, "--burst", 6, "--rate", 3, "--photos", tmp_path, "--clean")
+    counts = report(stack, "--burst", 6, "--rate", 3, "--photos", tmp_path, "--clean")
 
-    assert told["needs_review"] == 6
-    assert told["seconds"] >= 5 / 3
+    assert counts["needs_review"] == 6
+    assert counts["seconds"] >= 5 / 3
     assert recorded(stack) == before
     listed = stack.client("s3").list_object_versions(
         Bucket=stack.outputs["UploadBucketName"], Prefix=load_test.PREFIX
@@ -96,7 +96,7 @@ def test_photos_of_a_folder_are_sent_at_a_rate_and_cleaned_up(stack, impatient, 
 
 @contextmanager
 def nothing_starts(stack: Stack) -> Iterator[None]:
-    """Uploads start no execution: the rule is off."""
+    """Disable the rule that starts executions for uploads."""
     events = stack.client("events")
     (rule,) = [rule["Name"] for rule in events.list_rules()["Rules"] if "PhotoUploaded" in rule["Name"]]
     events.disable_rule(Name=rule)
@@ -106,14 +106,14 @@ def nothing_starts(stack: Stack) -> Iterator[None]:
         events.enable_rule(Name=rule)
 
 
-def test_photos_that_nothing_is_heard_of_are_missing(stack, impatient):
+def test_photos_without_any_event_are_missing(stack, impatient):
     with nothing_starts(stack):
-        told = account(stack, "--burst", 3, "--patience", 2, code=1)
+        counts = report(stack, "--burst", 3, "--patience", 2, code=1)
 
-    assert (told["sent"], told["missing"]) == (3, 3)
+    assert (counts["sent"], counts["missing"]) == (3, 3)
 
 
-def test_photos_whose_executions_fail_have_failed(stack, impatient):
+def test_photos_whose_executions_fail_are_failed(stack, impatient):
     iam = stack.client("iam")
     (role,) = [
         one["RoleName"] for one in iam.list_roles()["Roles"] if "SerializeFunctionRole" in one["RoleName"]
@@ -121,47 +121,47 @@ def test_photos_whose_executions_fail_have_failed(stack, impatient):
     policy = iam.get_role_policy(RoleName=role, PolicyName="serialize")["PolicyDocument"]
     iam.delete_role_policy(RoleName=role, PolicyName="serialize")
     try:
-        told = account(stack, "--burst", 2, code=1)
+        counts = report(stack, "--burst", 2, code=1)
     finally:
         iam.put_role_policy(RoleName=role, PolicyName="serialize", PolicyDocument=json.dumps(policy))
         stack.client("sqs").purge_queue(QueueUrl=stack.outputs["FailedQueueUrl"])
 
-    assert (told["sent"], told["failed"], told["missing"]) == (2, 2, 0)
+    assert (counts["sent"], counts["failed"], counts["missing"]) == (2, 2, 0)
 
 
 def test_a_second_outcome_is_double(stack, monkeypatch):
-    """Published by a replay under the claim of the execution that had finished, as nothing else does."""
-    note = load_test.Traffic._note
+    """A replay with the claim of the finished execution is the only way to publish a second outcome."""
+    handle = load_test.LoadTest._handle
     replayed = []
 
     def replay_once(self, event):
-        note(self, event)
+        handle(self, event)
         if not replayed:
             step_functions = stack.client("stepfunctions")
             first = step_functions.describe_execution(executionArn=event["detail"]["execution"])
-            given = json.loads(first["input"]) | {"claim": first["executionArn"]}
+            execution_input = json.loads(first["input"]) | {"claim": first["executionArn"]}
             replayed.append(
                 step_functions.start_execution(
-                    stateMachineArn=first["stateMachineArn"], input=json.dumps(given)
+                    stateMachineArn=first["stateMachineArn"], input=json.dumps(execution_input)
                 )
             )
 
-    monkeypatch.setattr(load_test.Traffic, "_note", replay_once)
+    monkeypatch.setattr(load_test.LoadTest, "_handle", replay_once)
 
-    told = account(stack, "--burst", 3, code=1)
+    counts = report(stack, "--burst", 3, code=1)
 
-    assert (told["accepted"], told["missing"], told["double"]) == (3, 0, 1)
+    assert (counts["accepted"], counts["missing"], counts["double"]) == (3, 0, 1)
 
 
 @pytest.mark.verify
-def test_a_burst_of_a_thousand_with_bad_ones_and_duplicates_is_all_accounted_for(stack):
-    told = account(stack, "--burst", 1000, "--bad", 0.1, "--duplicates", 0.05)
+def test_every_photo_of_a_burst_of_a_thousand_with_bad_ones_and_duplicates_is_reported(stack):
+    counts = report(stack, "--burst", 1000, "--bad", 0.1, "--duplicates", 0.05)
 
-    assert (told["sent"], told["accepted"], told["rejected"]) == (1000, 900, 100)
-    assert (told["failed"], told["missing"], told["double"]) == (0, 0, 0)
+    assert (counts["sent"], counts["accepted"], counts["rejected"]) == (1000, 900, 100)
+    assert (counts["failed"], counts["missing"], counts["double"]) == (0, 0, 0)
 
 
-def test_a_folder_without_photos_and_shares_beyond_all_are_refused(stack, tmp_path):
+def test_a_folder_without_photos_and_shares_above_one_are_refused(stack, tmp_path):
     empty = run(stack, "--photos", tmp_path)
     too_much = run(stack, "--bad", 0.6, "--other", 0.6)
 
@@ -173,17 +173,17 @@ def test_a_folder_without_photos_and_shares_beyond_all_are_refused(stack, tmp_pa
 def test_a_stack_in_aws_is_found_by_its_name(stack, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.endpoint_url)
 
-    found = find(stack.name)
+    found = find_stack(stack.name)
 
     assert found.outputs == stack.outputs
     assert found.endpoint_url is None
 
 
-def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(stack):
+def test_a_dry_run_prints_the_plan_and_sends_nothing(stack):
     before = stack.client("s3").list_objects_v2(Bucket=stack.outputs["UploadBucketName"])["KeyCount"]
 
-    told = json.loads(run(stack, "--burst", 20, "--duplicates", 0.1, "--dry-run", "--json").stdout)
+    plan = json.loads(run(stack, "--burst", 20, "--duplicates", 0.1, "--dry-run", "--json").stdout)
 
-    assert (told["photos"], told["twice"]) == (20, 2)
-    assert told["to"] == f"s3://{stack.outputs['UploadBucketName']}/{load_test.PREFIX}"
+    assert (plan["photos"], plan["twice"]) == (20, 2)
+    assert plan["to"] == f"s3://{stack.outputs['UploadBucketName']}/{load_test.PREFIX}"
     assert stack.client("s3").list_objects_v2(Bucket=stack.outputs["UploadBucketName"])["KeyCount"] == before

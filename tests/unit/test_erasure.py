@@ -1,4 +1,4 @@
-"""A photo is taken out of captures and data sets on this machine; S3 and the rest are tried end to end."""
+"""How a photo's copies are recognised, and deleted locally; S3 and the rest are tested end to end."""
 
 import hashlib
 import json
@@ -6,27 +6,32 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from functions.monitor.capture_analysis import captures
+from functions.classify.capture import format_record
 from model.data import dataset
-from model.serving.capture import format_record
-from model.storage import StorageError
-from pipeline.erasure import ErasureError, Files, Known
-from pipeline.erasure import _is_about as is_about
+from model.storage import Storage, StorageError
+from pipeline.erasure import (
+    ErasureError,
+    PhotoIdentity,
+    find_data_sets,
+    keep_lines,
+    read_manifest,
+    remove_from_data_set,
+)
 
 UPLOADED = datetime(2026, 11, 25, 6, tzinfo=UTC)
 RESULT = {"inference_id": "ours", "classified_at": "2026-11-25T06:00:05.123Z"}
 
 
-def known(**changes) -> Known:
+def identity(**changes) -> PhotoIdentity:
     version = {"Key": "uploads/a.png", "VersionId": "1", "Size": 3, "LastModified": UPLOADED}
-    return Known(
+    return PhotoIdentity(
         **{"bucket": "photos", "key": "uploads/a.png", "result": RESULT, "versions": [version]} | changes
     )
 
 
 @pytest.fixture
-def files() -> Files:
-    return Files(s3=None)
+def storage() -> Storage:
+    return Storage()
 
 
 @pytest.fixture
@@ -49,8 +54,8 @@ def data_set(tmp_path):
     return tmp_path
 
 
-def test_a_photo_is_taken_out_of_a_data_set_with_its_lines(files, data_set):
-    files.take_out(str(data_set), "train/bicycle/a.png")
+def test_a_photo_is_removed_from_a_data_set_with_its_entries(storage, data_set):
+    remove_from_data_set(storage, str(data_set), "train/bicycle/a.png")
 
     assert not (data_set / "train/bicycle/a.png").exists()
     assert (data_set / "train.lst").read_text() == "0\t0\ttrain/bicycle/b.png\n1\t1\ttrain/other/c.png\n"
@@ -61,33 +66,33 @@ def test_a_photo_is_taken_out_of_a_data_set_with_its_lines(files, data_set):
     assert (manifest["labels"], manifest["source"]) == (["bicycle", "other"], "drawn")
 
 
-def test_taking_a_photo_out_again_changes_nothing(files, data_set):
-    files.take_out(str(data_set), "train/other/c.png")
+def test_removing_a_photo_again_changes_nothing(storage, data_set):
+    remove_from_data_set(storage, str(data_set), "train/other/c.png")
     before = {path: path.read_bytes() for path in data_set.rglob("*") if path.is_file()}
 
-    files.take_out(str(data_set), "train/other/c.png")
+    remove_from_data_set(storage, str(data_set), "train/other/c.png")
 
     assert {path: path.read_bytes() for path in data_set.rglob("*") if path.is_file()} == before
 
 
-def test_what_is_no_manifest_is_told(files, tmp_path):
+def test_an_invalid_manifest_and_a_missing_folder_are_reported(storage, tmp_path):
     (tmp_path / "manifest.json").write_text('{"sha256": []}')
 
-    assert files.data_sets(str(tmp_path)) == [str(tmp_path)]
-    with pytest.raises(ErasureError, match="no manifest of a data set"):
-        files.manifest(str(tmp_path))
+    assert find_data_sets(storage, str(tmp_path)) == [str(tmp_path)]
+    with pytest.raises(ErasureError, match="is not the manifest of a data set"):
+        read_manifest(storage, str(tmp_path))
     with pytest.raises(StorageError, match=r"No such folder: .*gone"):
-        files.data_sets(str(tmp_path / "gone"))
+        find_data_sets(storage, str(tmp_path / "gone"))
 
 
-def test_lines_that_stay_stay_as_they_are_and_a_file_of_none_goes(files, tmp_path):
+def test_kept_lines_are_unchanged_and_a_file_without_any_is_deleted(storage, tmp_path):
     file = tmp_path / "captures.jsonl"
     file.write_bytes(b'{"a":  1}\nours\n')
 
-    files.keep(str(file), [b'{"a":  1}\n'])
+    keep_lines(storage, str(file), [b'{"a":  1}\n'])
     assert file.read_bytes() == b'{"a":  1}\n'
 
-    files.keep(str(file), [b"\n"])
+    keep_lines(storage, str(file), [b"\n"])
     assert not file.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -96,33 +101,33 @@ def test_lines_that_stay_stay_as_they_are_and_a_file_of_none_goes(files, tmp_pat
     ("photo", "inference_id", "ours"),
     [
         (b"another", "ours", True),
-        (b"shown", "of an earlier upload", True),
+        (b"input", "of an earlier upload", True),
         (b"another", "theirs", False),
         (b"another", None, False),
     ],
 )
-def test_a_record_is_known_by_its_id_or_by_what_was_shown(photo, inference_id, ours):
+def test_a_capture_is_recognised_by_its_inference_id_or_its_input(photo, inference_id, ours):
     line = format_record(photo, "image/png", "[0, 1]", inference_id, UPLOADED)
 
-    record = captures.parse(line.encode(), None)
+    found = identity(input_hashes={hashlib.sha256(b"input").hexdigest()}).matches_capture(line.encode())
 
-    assert known(shown={hashlib.sha256(b"shown").hexdigest()}).is_of(record) == ours
-
-
-def test_without_a_result_no_record_is_known_by_having_no_id_either():
-    record = captures.parse(format_record(b"x", "image/png", "[0, 1]", None, UPLOADED).encode(), None)
-
-    assert not known(result={}).is_of(record)
+    assert found == ours
 
 
-def test_captures_are_looked_for_from_each_upload_and_around_the_result():
-    upload, result = known().windows()
+def test_without_a_result_a_capture_without_an_id_is_not_recognised():
+    line = format_record(b"x", "image/png", "[0, 1]", None, UPLOADED)
 
-    assert upload.holds(UPLOADED)
-    assert upload.holds(UPLOADED + timedelta(minutes=59))
-    assert result.holds(UPLOADED + timedelta(seconds=5))
-    assert not result.holds(UPLOADED + timedelta(hours=1))
-    assert known(result={}, versions=[]).windows() == []
+    assert not identity(result={}).matches_capture(line.encode())
+
+
+def test_captures_are_searched_after_each_upload_and_around_the_result():
+    upload, result = identity().capture_windows()
+
+    assert upload.contains(UPLOADED)
+    assert upload.contains(UPLOADED + timedelta(minutes=59))
+    assert result.contains(UPLOADED + timedelta(seconds=5))
+    assert not result.contains(UPLOADED + timedelta(hours=1))
+    assert identity(result={}, versions=[]).capture_windows() == []
 
 
 EVENT = {"detail": {"bucket": {"name": "photos"}, "object": {"key": "uploads/a.png"}}}
@@ -142,6 +147,6 @@ EVENT = {"detail": {"bucket": {"name": "photos"}, "object": {"key": "uploads/a.p
         ("uploads/a.png", False),
     ],
 )
-def test_messages_are_known_in_every_form_that_the_queues_hold(body, ours):
-    assert is_about(json.dumps(body), known()) == ours
-    assert not is_about("no JSON", known())
+def test_messages_are_recognised_in_every_form_that_the_queues_contain(body, ours):
+    assert identity().matches_message(json.dumps(body)) == ours
+    assert not identity().matches_message("no JSON")

@@ -1,9 +1,9 @@
-"""An account of photos: what was sent, and where each is now."""
+"""Track photos through a stack: what was sent, and where each photo is now."""
 
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +11,20 @@ from typing import Any
 
 from local.stack import Stack
 from pipeline import load_test
-from pipeline.stack import find
+from pipeline.stack import find_stack
 from pipeline.subscription import Subscription, subscribed
 
 FIGURES = Path(__file__).parents[1] / ".local" / "reliability" / "counts.jsonl"
 """What the tests of this run have counted, for docs/reliability.md."""
 PATIENCE = 240.0
-"""Seconds in which something has to happen, on a machine that is busy."""
+"""Seconds in which something has to happen on a busy machine."""
 
 
 @dataclass
-class Account:
+class Balance:
     """Where photos are, by key.
 
-    ``outcomes`` is what the results table says of those that are not in the failed queue; ``failed`` counts
+    ``outcomes`` are those in the results table of photos that are not in the failed queue; ``failed`` counts
     messages there, ``published`` events on the results bus, ``reviews`` messages in the review queue.
     """
 
@@ -36,93 +36,93 @@ class Account:
 
     @property
     def lost(self) -> set[str]:
-        """Neither has a result, nor waits in the failed queue."""
+        """Photos that have no result and are not in the failed queue."""
         return self.sent - self.outcomes.keys() - self.failed.keys()
 
     @property
     def double(self) -> set[str]:
-        """Published, put to review, or waiting to be replayed more than once."""
+        """Photos that were published, sent to review, or put in the failed queue more than once."""
         counts = (self.failed, self.published, self.reviews)
         return {key for count in counts for key in count if count[key] > 1}
 
     def assert_adds_up(self) -> None:
-        """Sent = accepted + in review + rejected + in the failed queue; nothing lost, nothing double."""
+        """Sent = accepted + in review + rejected + in the failed queue; none lost, none double."""
         assert not self.lost
         assert not self.double
         of = Counter(self.outcomes.values())
         assert of.keys() <= {"accepted", "needs_review", "rejected"}
         assert len(self.sent) == of.total() + len(self.failed)
 
-    def assert_all_is_done(self) -> None:
-        """It adds up, nothing failed, and each result was published and, where it has to, put to review."""
+    def assert_complete(self) -> None:
+        """It adds up, nothing failed, and each result was published and, where needed, sent to review."""
         self.assert_adds_up()
         assert not self.failed
         assert self.published.keys() == self.sent
         assert self.reviews.keys() == {key for key, is_ in self.outcomes.items() if is_ == "needs_review"}
 
 
-class Books:
-    """Keeps the account of all photos under a prefix, from the moment it is opened."""
+class PhotoLedger:
+    """Follows all photos under a prefix from the moment it is opened."""
 
     def __init__(self, stack: Stack, prefix: str, subscription: Subscription) -> None:
         self.stack, self.prefix, self.subscription = stack, prefix, subscription
-        self.account = Account(set())
+        self.balance = Balance(set())
 
     def send(self, key: str, body: bytes) -> None:
         self.stack.client("s3").put_object(Bucket=self.stack.outputs["UploadBucketName"], Key=key, Body=body)
-        self.account.sent.add(key)
+        self.balance.sent.add(key)
 
-    def settle(self) -> Account:
-        """The account once no execution runs."""
+    def settle(self) -> Balance:
+        """The balance once no execution is running."""
         step_functions, since = self.stack.client("stepfunctions"), time.monotonic()
-        asked = {"stateMachineArn": self.stack.outputs["StateMachineArn"], "statusFilter": "RUNNING"}
-        while step_functions.list_executions(**asked)["executions"]:
-            assert time.monotonic() - since < PATIENCE, "executions still run"
+        running = {"stateMachineArn": self.stack.outputs["StateMachineArn"], "statusFilter": "RUNNING"}
+        while step_functions.list_executions(**running)["executions"]:
+            assert time.monotonic() - since < PATIENCE, "executions are still running"
             time.sleep(0.3)
         while events := list(self.subscription.received()):
-            self.account.published.update(event["detail"]["key"] for event in events)
-        self.account.failed = Counter(key for body in self._in("FailedQueueUrl") for key in keys(body))
-        reviews = (json.loads(body)["key"] for body in self._in("ReviewQueueUrl"))
-        self.account.reviews = Counter(key for key in reviews if key in self.account.sent)
-        known = find(str(self.stack.description))
-        found = load_test.outcomes(known, sorted(self.account.sent))
-        self.account.outcomes = {key: found[key] for key in found if key not in self.account.failed}
-        return self.account
+            self.balance.published.update(event["detail"]["key"] for event in events)
+        self.balance.failed = Counter(key_of(body) for body in self._bodies("FailedQueueUrl"))
+        reviews = (json.loads(body)["key"] for body in self._bodies("ReviewQueueUrl"))
+        self.balance.reviews = Counter(key for key in reviews if key in self.balance.sent)
+        target = find_stack(str(self.stack.description))
+        found = load_test.read_outcomes(target, sorted(self.balance.sent))
+        self.balance.outcomes = {key: found[key] for key in found if key not in self.balance.failed}
+        return self.balance
 
-    def _in(self, queue: str) -> Iterator[str]:
-        """Every message in a queue, which stays there."""
+    def _bodies(self, queue: str) -> Iterator[str]:
+        """Every message in a queue; they stay there."""
         sqs, url = self.stack.client("sqs"), self.stack.outputs[queue]
         handles = []
-        asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 300}
-        while messages := sqs.receive_message(**asked).get("Messages"):
+        request = {"QueueUrl": url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 300}
+        while messages := sqs.receive_message(**request).get("Messages"):
             handles += [message["ReceiptHandle"] for message in messages]
             yield from (message["Body"] for message in messages)
         for handle in handles:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0)
 
 
-def keys(body: str) -> Collection[str]:
-    """The photo that a message of the failed queue is about."""
+def key_of(body: str) -> str:
+    """The key of the photo that a message of the failed queue is about."""
     detail: dict[str, Any] = json.loads(body)["detail"]
-    return [detail["object"]["key"] if "object" in detail else detail["key"]]
+    return str(detail["object"]["key"] if "object" in detail else detail["key"])
 
 
 @contextmanager
-def books(stack: Stack, prefix: str) -> Iterator[Books]:
-    """Open the books for a ``with`` block; both queues are emptied before."""
+def open_ledger(stack: Stack, prefix: str) -> Iterator[PhotoLedger]:
+    """Follow the photos under a prefix during a ``with`` block; both queues are emptied first."""
     sqs = stack.client("sqs")
     for queue in ("FailedQueueUrl", "ReviewQueueUrl"):
         sqs.purge_queue(QueueUrl=stack.outputs[queue])
     bus = stack.outputs["ResultsBusName"]
     pattern = {"detail": {"key": [{"prefix": prefix}]}}
-    name = f"books-{time.time_ns()}"
-    with subscribed(find(str(stack.description)), name, {bus: pattern}) as subscription:
-        subscription.wait_until_heard({bus: {"key": prefix}})
-        yield Books(stack, prefix, subscription)
+    name = f"ledger-{time.time_ns()}"
+    with subscribed(find_stack(str(stack.description)), name, {bus: pattern}) as subscription:
+        subscription.wait_until_active({bus: {"key": prefix}})
+        yield PhotoLedger(stack, prefix, subscription)
 
 
-def note(**figures: int) -> None:
-    """Add to the figures of this run: a line, as tests may do so side by side."""
+def record_figures(**figures: int) -> None:
+    """Add a line to the figures of this run; tests may run in parallel."""
     FIGURES.parent.mkdir(parents=True, exist_ok=True)
     with FIGURES.open("a") as file:
         file.write(json.dumps(figures) + "\n")

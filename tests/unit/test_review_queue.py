@@ -1,4 +1,4 @@
-"""The review loop at one desk and at two: what is written where, in which order, and what is never lost."""
+"""The review loop with one reviewer and with two: what is written where, in what order, and never lost."""
 
 import json
 import threading
@@ -15,8 +15,8 @@ from moto import mock_aws
 from model.data.reviewed_photos import ReviewedError, fetch
 from pipeline import review_queue, sample_images
 from pipeline.commands import review
-from pipeline.review_page import SKIP, SPOILT, keys
-from pipeline.review_queue import UNUSABLE, Outcome, ReviewError, ReviewQueue
+from pipeline.review_page import SKIP_KEY, UNUSABLE_KEY, assign_keys
+from pipeline.review_queue import UNUSABLE, AnswerStatus, ReviewError, ReviewQueue
 from pipeline.stack import Stack
 from scones import cli
 
@@ -24,7 +24,7 @@ PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=
 
 
 class Pipeline:
-    """What the review loop sees of the pipeline: a bucket, a table, and a queue."""
+    """The parts of the pipeline that reviews use: a bucket, a table and a queue."""
 
     def __init__(self) -> None:
         session = boto3.Session(region_name="us-east-1")
@@ -76,14 +76,14 @@ class Pipeline:
     def result(self, key: str = "uploads/a.jpg") -> dict:
         return self.table.get_item(Key={"photo": f"s3://uploads/{key}"})["Item"]
 
-    def truth(self) -> dict[str, str]:
+    def ground_truth(self) -> dict[str, str]:
         found = self.s3.list_objects_v2(Bucket="uploads", Prefix="ground-truth/").get("Contents", [])
         bodies = [self.s3.get_object(Bucket="uploads", Key=one["Key"])["Body"].read() for one in found]
         records = [json.loads(body) for body in bodies]
         return {one["eventMetadata"]["eventId"]: one["groundTruthData"]["data"] for one in records}
 
-    def left(self) -> tuple[int, int]:
-        """Messages that wait, and that somebody has."""
+    def messages(self) -> tuple[int, int]:
+        """How many messages are waiting, and how many are in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)["Attributes"]
         return int(found[names[0]]), int(found[names[1]])
@@ -105,12 +105,12 @@ def ben(pipeline) -> ReviewQueue:
     return ReviewQueue(pipeline.stack, "ben")
 
 
-def test_an_answer_is_written_beside_the_models_and_as_ground_truth_and_leaves_the_queue(pipeline, ada):
+def test_an_answer_is_written_next_to_the_models_and_as_ground_truth_and_deletes_the_message(pipeline, ada):
     detail = pipeline.upload()
 
-    photo = ada.take()
-    assert ada.content(photo) == PHOTO
-    assert ada.answer(photo, "motorcycle") is Outcome.RECORDED
+    photo = ada.receive()
+    assert ada.read_photo(photo) == PHOTO
+    assert ada.answer(photo, "motorcycle") is AnswerStatus.RECORDED
 
     result = pipeline.result()
     assert (result["label"], result["reviewed_label"], result["reviewer"]) == ("bicycle", "motorcycle", "ada")
@@ -122,45 +122,43 @@ def test_an_answer_is_written_beside_the_models_and_as_ground_truth_and_leaves_t
         "eventVersion": "0",
         "photo": {name: detail[name] for name in ("bucket", "key", "version_id")},
     }
-    assert pipeline.left() == (0, 0)
+    assert pipeline.messages() == (0, 0)
 
 
-def test_two_reviewers_never_have_the_same_photo_and_one_given_back_is_the_others(pipeline, ada, ben):
+def test_two_reviewers_never_have_the_same_photo_and_a_released_one_can_be_received_again(pipeline, ada, ben):
     pipeline.upload()
 
-    photo = ada.take()
-    assert ben.take() is None
+    photo = ada.receive()
+    assert ben.receive() is None
     ada.release(photo)
-    assert ben.take().uri == photo.uri
+    assert ben.receive().uri == photo.uri
 
 
-def test_a_photo_passed_over_comes_again_later_but_not_at_once(pipeline, ada):
+def test_a_skipped_photo_is_received_again_later_but_not_immediately(pipeline, ada):
     pipeline.upload()
 
-    ada.skip_photo(ada.take())
+    ada.skip(ada.receive())
 
-    assert ada.take() is None
-    assert pipeline.left() == (0, 1)
+    assert ada.receive() is None
+    assert pipeline.messages() == (0, 1)
 
 
-def test_a_photo_that_slipped_away_has_one_answer_the_first(pipeline, ada, ben):
+def test_the_first_of_two_answers_stands(pipeline, ada, ben):
     pipeline.upload()
-    adas = ada.take()
-    ada.release(adas)  # as if its time had run out
-    bens = ben.take()
+    adas = ada.receive()
+    ada.release(adas)  # as if the visibility timeout had passed
+    bens = ben.receive()
 
-    assert ben.answer(bens, "bicycle") is Outcome.RECORDED
-    assert ada.answer(adas, "motorcycle") is Outcome.ALREADY
+    assert ben.answer(bens, "bicycle") is AnswerStatus.RECORDED
+    assert ada.answer(adas, "motorcycle") is AnswerStatus.ALREADY_ANSWERED
     assert pipeline.result()["reviewed_label"] == "bicycle"
-    assert pipeline.truth() == {"1": "bicycle"}
+    assert pipeline.ground_truth() == {"1": "bicycle"}
 
 
 @pytest.mark.parametrize("broken", ["put_object", "delete_message"])
-def test_what_breaks_off_after_the_answer_is_made_up_for_without_asking_again(
-    pipeline, ada, ben, broken, monkeypatch
-):
+def test_an_interrupted_answer_is_completed_without_asking_again(pipeline, ada, ben, broken, monkeypatch):
     pipeline.upload()
-    photo = ada.take()
+    photo = ada.receive()
     client = ada.s3 if broken == "put_object" else ada.sqs
     with monkeypatch.context() as patch:
 
@@ -172,52 +170,52 @@ def test_what_breaks_off_after_the_answer_is_made_up_for_without_asking_again(
             ada.answer(photo, "other")
     ada.release(photo)
 
-    assert ben.take() is None
-    assert pipeline.truth() == {"1": "other"}
-    assert pipeline.left() == (0, 0)
+    assert ben.receive() is None
+    assert pipeline.ground_truth() == {"1": "other"}
+    assert pipeline.messages() == (0, 0)
 
 
-def test_a_message_that_came_twice_is_asked_about_once(pipeline, ada):
+def test_a_message_delivered_twice_is_asked_about_once(pipeline, ada):
     pipeline.send(pipeline.upload())
 
-    assert ada.answer(ada.take(), "bicycle") is Outcome.RECORDED
-    assert ada.take() is None
-    assert pipeline.left() == (0, 0)
+    assert ada.answer(ada.receive(), "bicycle") is AnswerStatus.RECORDED
+    assert ada.receive() is None
+    assert pipeline.messages() == (0, 0)
 
 
-def test_a_newer_upload_is_not_overwritten_but_the_older_counts_as_ground_truth(pipeline, ada):
+def test_a_newer_upload_keeps_its_result_and_the_older_ones_answer_is_ground_truth(pipeline, ada):
     pipeline.upload()
-    photo = ada.take()
+    photo = ada.receive()
     pipeline.upload(inference_id="2", content=PHOTO + b"newer")
 
-    assert ada.content(photo) == PHOTO
-    assert ada.answer(photo, "motorcycle") is Outcome.REPLACED
+    assert ada.read_photo(photo) == PHOTO
+    assert ada.answer(photo, "motorcycle") is AnswerStatus.SUPERSEDED
     assert "reviewed_label" not in pipeline.result()
-    assert pipeline.truth() == {"1": "motorcycle"}
-    assert ada.take().detail["inference_id"] == "2"
+    assert pipeline.ground_truth() == {"1": "motorcycle"}
+    assert ada.receive().detail["inference_id"] == "2"
 
 
-def test_of_a_result_that_was_deleted_nothing_is_asked_or_written(pipeline, ada):
+def test_nothing_is_asked_or_written_about_a_deleted_result(pipeline, ada):
     detail = pipeline.upload()
-    photo = ada.take()
+    photo = ada.receive()
     pipeline.table.delete_item(Key={"photo": detail["photo"]})
     pipeline.send(detail)
 
-    assert ada.answer(photo, "bicycle") is Outcome.GONE
-    assert ada.take() is None
-    assert pipeline.truth() == {}
-    assert pipeline.left() == (0, 0)
+    assert ada.answer(photo, "bicycle") is AnswerStatus.RESULT_DELETED
+    assert ada.receive() is None
+    assert pipeline.ground_truth() == {}
+    assert pipeline.messages() == (0, 0)
     assert "Item" not in pipeline.table.get_item(Key={"photo": detail["photo"]})
 
 
-def test_an_unusable_photo_is_answered_but_is_no_ground_truth(pipeline, ada):
+def test_an_unusable_photo_is_recorded_but_not_as_ground_truth(pipeline, ada):
     pipeline.upload()
 
-    ada.answer(ada.take(), UNUSABLE)
+    ada.answer(ada.receive(), UNUSABLE)
 
     assert pipeline.result()["reviewed_label"] == UNUSABLE
-    assert pipeline.truth() == {}
-    assert pipeline.left() == (0, 0)
+    assert pipeline.ground_truth() == {}
+    assert pipeline.messages() == (0, 0)
 
 
 def test_a_photo_without_a_version_can_be_reviewed_too(pipeline, ada):
@@ -227,77 +225,78 @@ def test_a_photo_without_a_version_can_be_reviewed_too(pipeline, ada):
         UpdateExpression="SET version_id = :none",
         ExpressionAttributeValues={":none": None},
     )
-    ada.sqs.delete_message(QueueUrl=pipeline.queue, ReceiptHandle=ada.take().receipt)
+    ada.sqs.delete_message(QueueUrl=pipeline.queue, ReceiptHandle=ada.receive().receipt)
     pipeline.send(detail | {"version_id": None})
 
-    assert ada.answer(ada.take(), "bicycle") is Outcome.RECORDED
+    assert ada.answer(ada.receive(), "bicycle") is AnswerStatus.RECORDED
 
 
 @pytest.mark.parametrize("body", ["no json", '"text"', "{}", '{"photo": 1}'])
-def test_what_is_no_photo_of_the_pipelines_stays_in_the_queue(pipeline, ada, body):
+def test_a_message_that_is_not_a_photo_stays_in_the_queue(pipeline, ada, body):
     pipeline.sqs.send_message(QueueUrl=pipeline.queue, MessageBody=body)
     pipeline.upload()
 
-    photo = ada.take() or ada.take()
+    photo = ada.receive() or ada.receive()
 
     assert photo.detail["inference_id"] == "1"
-    assert ada.take() is None
-    assert sum(pipeline.left()) == 2
+    assert ada.receive() is None
+    assert sum(pipeline.messages()) == 2
 
 
-def test_another_answer_than_a_label_is_refused_before_anything_is_written(pipeline, ada):
+def test_an_unknown_label_is_refused_before_anything_is_written(pipeline, ada):
     pipeline.upload()
 
-    with pytest.raises(ReviewError, match="bicicle"):
-        ada.answer(ada.take(), "bicicle")
+    with pytest.raises(ReviewError, match="Unknown label: 'bicicle'"):
+        ada.answer(ada.receive(), "bicicle")
 
     assert "reviewed_label" not in pipeline.result()
 
 
-def test_a_photo_that_was_deleted_says_so(pipeline, ada):
+def test_a_deleted_photo_cannot_be_read(pipeline, ada):
     detail = pipeline.upload()
-    photo = ada.take()
+    photo = ada.receive()
     pipeline.s3.delete_object(Bucket="uploads", Key=detail["key"], VersionId=detail["version_id"])
 
     with pytest.raises(ReviewError, match="has been deleted"):
-        ada.content(photo)
+        ada.read_photo(photo)
 
 
-def test_a_photo_is_no_longer_kept_once_it_has_left_the_queue(pipeline, ada):
+def test_a_photo_cannot_be_extended_after_its_message_is_deleted(pipeline, ada):
     pipeline.upload()
-    photo = ada.take()
+    photo = ada.receive()
 
-    assert ada.keep(photo)
+    assert ada.extend(photo)
     ada.sqs.delete_message(QueueUrl=pipeline.queue, ReceiptHandle=photo.receipt)
-    assert not ada.keep(photo)
+    assert not ada.extend(photo)
 
 
-def test_a_photo_that_is_looked_at_stays_at_the_desk_for_as_long(pipeline, ada, monkeypatch):
+def test_a_held_photo_is_extended_repeatedly(pipeline, ada, monkeypatch):
     pipeline.upload()
-    photo, kept = ada.take(), threading.Event()
-    monkeypatch.setattr(review_queue, "EVERY", 0.01)
-    monkeypatch.setattr(ada, "keep", lambda one: kept.set() if one is photo else None)
+    photo, extended = ada.receive(), threading.Event()
+    monkeypatch.setattr(review_queue, "EXTEND_INTERVAL", 0.01)
+    monkeypatch.setattr(ada, "extend", lambda one: extended.set() if one is photo else None)
 
-    with review_queue.held(ada, photo):
-        assert kept.wait(10)
+    with ada.hold(photo):
+        assert extended.wait(10)
 
 
-def test_each_label_has_a_key_of_its_own_and_none_of_those_that_mean_something_else():
+def test_each_label_has_a_key_of_its_own_other_than_the_reserved_ones():
     labels = ["bicycle", "bus", "scooter", "truck", "other", "x", "s", "路"]
 
-    chosen = keys(labels)
+    assigned = assign_keys(labels)
 
-    assert list(chosen) == labels
-    assert (chosen["bicycle"], chosen["bus"], chosen["scooter"]) == ("b", "u", "c")
-    assert len(set(chosen.values())) == len(labels)
-    assert not {SKIP, SPOILT} & set(chosen.values())
+    assert list(assigned) == labels
+    assert (assigned["bicycle"], assigned["bus"], assigned["scooter"]) == ("b", "u", "c")
+    assert len(set(assigned.values())) == len(labels)
+    assert not {SKIP_KEY, UNUSABLE_KEY} & set(assigned.values())
     with pytest.raises(ReviewError, match="more labels"):
-        keys([f"label {number}" for number in range(40)])
+        assign_keys([f"label {number}" for number in range(40)])
 
 
-def test_the_plain_form_asks_until_nothing_waits(pipeline, monkeypatch):
-    monkeypatch.setattr(review, "find", lambda _: pipeline.stack)
-    monkeypatch.setattr(ReviewQueue, "take", lambda desk, patience=0, take=ReviewQueue.take: take(desk))
+def test_review_on_the_terminal_asks_until_no_photos_are_waiting(pipeline, monkeypatch):
+    monkeypatch.setattr(review, "find_stack", lambda _: pipeline.stack)
+    receive = ReviewQueue.receive
+    monkeypatch.setattr(ReviewQueue, "receive", lambda queue, patience: receive(queue))
     for number in range(3):
         pipeline.upload(f"uploads/{number}\x1b[2J.jpg", str(number))
 
@@ -305,25 +304,25 @@ def test_the_plain_form_asks_until_nothing_waits(pipeline, monkeypatch):
 
     assert done.exit_code == 0, done.output
     assert "\x1b" not in done.output
-    assert "bicycle, 61.0% sure (low_confidence)" in done.output
-    assert list(pipeline.truth().values()) == ["motorcycle"]
-    assert pipeline.left() == (0, 1)
-    assert "Nothing waits for review." in done.output
+    assert "Prediction: bicycle, confidence 61.0% (low_confidence)" in done.output
+    assert list(pipeline.ground_truth().values()) == ["motorcycle"]
+    assert pipeline.messages() == (0, 1)
+    assert "No photos are waiting for review." in done.output
 
 
-def test_the_plain_form_gives_back_what_it_was_asking_about_when_it_is_left(pipeline, monkeypatch):
-    monkeypatch.setattr(review, "find", lambda _: pipeline.stack)
+def test_review_on_the_terminal_releases_the_photo_when_it_is_stopped(pipeline, monkeypatch):
+    monkeypatch.setattr(review, "find_stack", lambda _: pipeline.stack)
     pipeline.upload()
 
-    def leave(*_: Any, **__: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise click.Abort
 
-    monkeypatch.setattr(click, "prompt", leave)
+    monkeypatch.setattr(click, "prompt", stop)
     done = CliRunner().invoke(cli, ["review", "--plain"])
 
     assert done.exit_code == 0, done.output
-    assert pipeline.left() == (1, 0)
-    assert pipeline.truth() == {}
+    assert pipeline.messages() == (1, 0)
+    assert pipeline.ground_truth() == {}
 
 
 def test_reviewed_photos_train_the_next_model(pipeline, ada, tmp_path):
@@ -336,7 +335,7 @@ def test_reviewed_photos_train_the_next_model(pipeline, ada, tmp_path):
     ):
         content = sample_images.encoded(sample_images.picture(draw, seed=number))
         pipeline.upload(f"uploads/{number}.jpg", str(number), content)
-        ada.answer(ada.take(), label)
+        ada.answer(ada.receive(), label)
     first = pipeline.s3.list_object_versions(Bucket="uploads", Prefix="uploads/2.jpg")["Versions"][0]
     pipeline.s3.delete_object(Bucket="uploads", Key="uploads/2.jpg", VersionId=first["VersionId"])
     for label in ("bicycle", "motorcycle"):
@@ -356,10 +355,10 @@ def test_reviewed_photos_train_the_next_model(pipeline, ada, tmp_path):
     assert counts["train"]["other"] == 1
 
 
-def test_of_two_answers_about_the_same_photo_the_later_one_trains(pipeline, ada, tmp_path):
+def test_the_later_of_two_answers_about_the_same_photo_is_trained_with(pipeline, ada, tmp_path):
     for number, label in enumerate(["bicycle", "motorcycle"]):
         pipeline.upload(f"uploads/{number}.jpg", str(number))
-        ada.answer(ada.take(), label)
+        ada.answer(ada.receive(), label)
 
     with fetch("s3://uploads/ground-truth") as found:
         files = [file.relative_to(found.folder).parts[0] for file in found.folder.rglob("*.jpg")]
@@ -375,7 +374,7 @@ def test_of_two_answers_about_the_same_photo_the_later_one_trains(pipeline, ada,
         {"groundTruthData": {"data": "../../x"}, "photo": {"bucket": "uploads", "key": "a"}},
     ],
 )
-def test_a_record_of_somebody_elses_is_refused(pipeline, record):
+def test_a_record_from_another_source_is_refused(pipeline, record):
     pipeline.s3.put_object(Bucket="uploads", Key="ground-truth/a.jsonl", Body=json.dumps(record))
 
     with (
@@ -385,13 +384,13 @@ def test_a_record_of_somebody_elses_is_refused(pipeline, record):
         pass
 
 
-def test_s3s_refusal_is_no_deleted_photo(pipeline, ada, monkeypatch):
+def test_access_denied_is_not_taken_for_a_deleted_photo(pipeline, ada, monkeypatch):
     pipeline.upload()
-    photo = ada.take()
+    photo = ada.receive()
 
-    def refuse(**_: Any) -> None:
+    def deny(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
 
-    monkeypatch.setattr(ada.s3, "get_object", refuse)
+    monkeypatch.setattr(ada.s3, "get_object", deny)
     with pytest.raises(ClientError):
-        ada.content(photo)
+        ada.read_photo(photo)

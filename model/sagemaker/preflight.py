@@ -1,0 +1,206 @@
+"""Check, before anything is created, that an account lets a deployment and its later updates succeed."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from model.sagemaker.account import Account, AccountError, connect, explain
+from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting
+
+if TYPE_CHECKING:
+    from mypy_boto3_service_quotas import ServiceQuotasClient
+
+type Status = Literal["ok", "unknown", "failed"]
+
+SERVERLESS_QUOTA = "Maximum total concurrency that can be allocated across all serverless endpoints"
+LAMBDA_MINIMUM = 10
+"""Concurrent executions below which even a lone photo may be throttled: three functions, and retries.
+New accounts have 10 (Lambda Developer Guide, "Lambda quotas")."""
+LAMBDA_COMFORTABLE = 100
+"""Below this a burst of photos mostly waits for Lambda."""
+
+ACTIONS: Mapping[str, tuple[str, ...]] = {
+    "scones deploy": (
+        "sagemaker:CreateEndpoint",
+        "sagemaker:CreateEndpointConfig",
+        "sagemaker:CreateModel",
+        "sagemaker:CreateModelPackage",
+        "sagemaker:UpdateEndpoint",
+        "application-autoscaling:RegisterScalableTarget",
+        "cloudwatch:PutMetricAlarm",
+    ),
+    "scones image --push": ("ecr:CreateRepository", "ecr:GetAuthorizationToken", "ecr:PutImage"),
+    "make deploy": (
+        "cloudformation:CreateChangeSet",
+        "iam:CreateRole",
+        "lambda:CreateFunction",
+        "states:CreateStateMachine",
+    ),
+}
+"""The permissions that most often are missing, by the command that fails without them."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check.
+
+    Attributes
+    ----------
+    name
+        What was checked.
+    status
+        ``unknown`` where the answer is not visible to the caller; only ``failed`` predicts a failure.
+    finding
+        What was found.
+    advice
+        What to do about it; empty if nothing needs doing.
+    """
+
+    name: str
+    status: Status
+    finding: str
+    advice: str = ""
+
+
+def check_account() -> tuple[list[Check], Account | None]:
+    """Check region and credentials; return the account too, if both are usable."""
+    region = boto3.Session().region_name
+    checks = [
+        Check("region", "ok", region)
+        if region
+        else Check(
+            "region", "failed", "not set", "Set AWS_REGION, or run `aws configure set region us-east-1`."
+        )
+    ]
+    try:
+        account = connect()
+    except AccountError as error:
+        if region:
+            checks.append(
+                Check("credentials", "failed", str(error), "Then run `aws sts get-caller-identity`.")
+            )
+        return checks, None
+    return [*checks, Check("credentials", "ok", f"account {account.id}")], account
+
+
+def needed_instances(hosting: Hosting, serving: Endpoint | None) -> int:
+    """Return how many instances of the type exist at once, at most, while deploying, updating or scaling out.
+
+    An update starts a second fleet beside the first (blue/green), of at least two instances for the canary;
+    before that, the new model passes a smoke test on one instance of its own.
+    """
+    current = max(hosting.instances, serving.instances if serving else 0)
+    return max(hosting.max_instances, current + max(2, current))
+
+
+def check_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> Iterator[Check]:
+    """Compare what a deployment and its updates need with the account's quotas."""
+    if hosting.instance_type:
+        needed = needed_instances(hosting, serving)
+        yield _check_quota(
+            account,
+            f"{hosting.instance_type} for endpoint usage",
+            needed,
+            "instances",
+        )
+    else:
+        # the old, the new and the smoke test's configuration count at the same time
+        yield _check_quota(account, SERVERLESS_QUOTA, 2 * hosting.concurrency, "concurrent requests")
+    yield _check_lambda(account)
+
+
+def _check_quota(account: Account, name: str, needed: int, unit: str) -> Check:
+    quotas: ServiceQuotasClient = account.session.client("service-quotas")
+    try:
+        pages = quotas.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+        value = next(
+            (quota["Value"] for page in pages for quota in page["Quotas"] if quota["QuotaName"] == name), None
+        )
+    except (BotoCoreError, ClientError) as error:
+        return Check(
+            "quota", "unknown", f"{name}: {explain(error)}", "Look it up: Service Quotas, Amazon SageMaker."
+        )
+    if value is None:
+        return Check("quota", "unknown", f"{name}: not listed in {account.region}")
+    if value < needed:
+        return Check(
+            "quota",
+            "failed",
+            f"{name} is {value:g}; a deployment and its updates need up to {needed} {unit}",
+            f"Request an increase to {needed} (Service Quotas, Amazon SageMaker, region {account.region}).",
+        )
+    return Check("quota", "ok", f"{name} is {value:g}, {needed} needed")
+
+
+def _check_lambda(account: Account) -> Check:
+    try:
+        limits = account.session.client("lambda").get_account_settings()["AccountLimit"]
+    except (BotoCoreError, ClientError) as error:
+        return Check("quota", "unknown", f"Lambda concurrency: {explain(error)}")
+    unreserved = limits["UnreservedConcurrentExecutions"]
+    finding = f"Lambda has {unreserved} unreserved concurrent executions"
+    advice = f"Request an increase to {LAMBDA_COMFORTABLE} or more (Service Quotas, AWS Lambda)."
+    if unreserved < LAMBDA_MINIMUM:
+        return Check("quota", "failed", f"{finding}; the pipeline needs {LAMBDA_MINIMUM}", advice)
+    if unreserved < LAMBDA_COMFORTABLE:
+        return Check("quota", "ok", f"{finding}: enough, but bursts of photos wait", advice)
+    return Check("quota", "ok", finding)
+
+
+def check_permissions(account: Account) -> Iterator[Check]:
+    """Simulate the caller's policies for the actions that commands fail without, as far as the caller may."""
+    try:
+        caller = account.session.client("sts").get_caller_identity()["Arn"]
+        denied = _denied(
+            account, _principal(caller), [action for actions in ACTIONS.values() for action in actions]
+        )
+    except (BotoCoreError, ClientError) as error:
+        yield Check("permissions", "unknown", f"cannot be simulated: {explain(error)}")
+        return
+    for command, actions in ACTIONS.items():
+        if missing := [action for action in actions if action in denied]:
+            yield Check(
+                "permissions",
+                "failed",
+                f"{command} lacks {', '.join(missing)}",
+                "Attach the stack scones-unlimited-roles' DeployerPolicyArn (docs/aws.md).",
+            )
+        else:
+            yield Check("permissions", "ok", f"{command}: {len(actions)} actions allowed")
+
+
+def _principal(caller: str) -> str:
+    """Return the role of an assumed-role session, whose own ARN IAM does not simulate."""
+    account, _, session = caller.partition(":assumed-role/")
+    if not session:
+        return caller
+    return f"{account.replace(':sts:', ':iam:')}:role/{session.partition('/')[0]}"
+
+
+def _denied(account: Account, principal: str, actions: Iterable[str]) -> set[str]:
+    iam = account.session.client("iam")
+    pages = iam.get_paginator("simulate_principal_policy").paginate(
+        PolicySourceArn=principal, ActionNames=list(actions)
+    )
+    return {
+        result["EvalActionName"]
+        for page in pages
+        for result in page["EvaluationResults"]
+        if result["EvalDecision"] != "allowed"
+    }
+
+
+def require_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> None:
+    """Refuse a deployment that SageMaker would refuse half-way.
+
+    Raises
+    ------
+    EndpointError
+        A quota is known to be too low.
+    """
+    for check in check_quotas(account, hosting, serving):
+        if check.status == "failed":
+            raise EndpointError(f"{check.finding}. {check.advice}")
