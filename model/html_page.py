@@ -2,8 +2,6 @@
 
 import base64
 import io
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -51,16 +49,6 @@ def page(template: str, folder: Path = PAGES) -> jinja2.Template:
     environment.filters |= {"percent": percent, "interval": interval}
     environment.globals |= {"palette": PALETTE}
     return environment.get_template(template)
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a report's files into a folder; none is ever there half-written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
-        for name, content in files.items():
-            Path(draft, name).write_bytes(content)
-        for name in files:
-            Path(draft, name).replace(folder / name)
 
 
 def percent(value: float) -> str:

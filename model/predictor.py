@@ -45,10 +45,7 @@ class Predictor:
     def from_model(cls, path: Path | None) -> Self:
         """Load a model into this process; ``None`` stands for the ready-made zero-shot model.
 
-        Raises
-        ------
-        ArtifactError
-            The model cannot be loaded.
+        Raises `ArtifactError` if the model cannot be loaded.
         """
         from model.network.classifier import Classifier  # noqa: PLC0415
 
@@ -87,12 +84,8 @@ class Predictor:
     ) -> Self:
         """Use an endpoint of the AWS account; labels and threshold default to those in the model registry.
 
-        Raises
-        ------
-        AccountError
-            AWS is out of reach or refuses.
-        EndpointError
-            The endpoint does not exist, or it is not in the registry and needs labels and threshold.
+        Raises `AccountError` if AWS is out of reach or refuses; `EndpointError` if the endpoint does not
+        exist, or it is not in the registry and needs labels and threshold.
         """
         from model.network.embedding import SIZE  # noqa: PLC0415
         from model.sagemaker.account import connect, translate_aws_errors  # noqa: PLC0415

@@ -54,10 +54,7 @@ def count_photos(stack: Stack, prefix: str) -> int:
 def find_running(stack: Stack, prefix: str) -> str | None:
     """Return the ARN of the running backfill of this prefix; ``None`` if no backfill is running.
 
-    Raises
-    ------
-    StackError
-        A backfill of another prefix is running.
+    Raises `StackError` if a backfill of another prefix is running.
     """
     step_functions = stack.client("stepfunctions")
     running = step_functions.list_executions(
@@ -78,10 +75,7 @@ def start(stack: Stack, prefix: str, concurrency: int | None, tolerate: float | 
     `concurrency` is the number of photos to process at once, `tolerate` the percentage that may fail; both
     default to the stack's parameters.
 
-    Raises
-    ------
-    StackError
-        There are no objects under the prefix.
+    Raises `StackError` if there are no objects under the prefix.
     """
     bucket = stack.output("UploadBucketName")
     if not stack.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]:

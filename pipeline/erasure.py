@@ -137,10 +137,7 @@ def _parse_json(text: str | bytes) -> object:
 def split_address(stack: Stack, photo: str) -> tuple[str, str]:
     """Return the bucket and the key of a photo, given its address or its key alone.
 
-    Raises
-    ------
-    AddressError
-        It is not in the stack's upload bucket.
+    Raises `AddressError` if it is not in the stack's upload bucket.
     """
     bucket = stack.output("UploadBucketName")
     if not photo.startswith("s3://"):
@@ -220,12 +217,8 @@ def find_copies(
     all_captures
         Search captures of any time, not only those around the uploads and the result.
 
-    Raises
-    ------
-    CaptureError, ErasureError, StorageError
-        Captures or a data set cannot be read.
-    botocore.exceptions.ClientError
-        AWS denies access.
+    Raises `CaptureError`, `ErasureError` or `StorageError`: captures or a data set cannot be read;
+    `ClientError` if AWS denies access.
     """
     storage, sqs, search = Storage(stack.client("s3")), stack.client("sqs"), Search()
     windows = [TimeWindow()] if all_captures else identity.capture_windows()
@@ -315,10 +308,7 @@ def _find_training_copies(storage: Storage, identity: PhotoIdentity, place: str)
 def find_data_sets(storage: Storage, place: str) -> list[str]:
     """Return the folder of each data set at or below a place.
 
-    Raises
-    ------
-    StorageError
-        There is no such local folder.
+    Raises `StorageError` if there is no such local folder.
     """
     paths = (path.rpartition("/") for path in storage.list_files(place))
     return [folder for folder, _, name in paths if name == dataset.MANIFEST]
@@ -327,10 +317,7 @@ def find_data_sets(storage: Storage, place: str) -> list[str]:
 def read_manifest(storage: Storage, folder: str) -> dict[str, Any]:
     """Read the manifest of a data set.
 
-    Raises
-    ------
-    ErasureError
-        The file is not a manifest.
+    Raises `ErasureError` if the file is not a manifest.
     """
     path = f"{folder}/{dataset.MANIFEST}"
     try:

@@ -14,10 +14,7 @@ class PageError(Exception):
 def update_section(page: Path, begin: str, text: str) -> None:
     """Replace what stands between the comments `begin` and `END` in a page.
 
-    Raises
-    ------
-    PageError
-        The page lacks one of them.
+    Raises `PageError` if the page lacks one of them.
     """
     before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)

@@ -49,10 +49,8 @@ class ReplayReport:
 def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> ReplayReport:
     """Retry each message of the failed queue once; a dry run only counts them.
 
-    Raises
-    ------
-    botocore.exceptions.ClientError
-        An execution could not be started. Messages that were not retried are back in the queue.
+    Raises `ClientError` if an execution could not be started. Messages that were not retried are back in the
+    queue.
     """
     sqs, url, report = stack.client("sqs"), stack.output("FailedQueueUrl"), ReplayReport()
     bar = progress.add_task("Replaying", total=approximate_waiting(sqs, url))

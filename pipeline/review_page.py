@@ -51,10 +51,7 @@ RESPONSE_HEADERS = {
 def assign_keys(labels: Sequence[str]) -> dict[str, str]:
     """Return a key for each label: its first unassigned letter, or else any unassigned letter or digit.
 
-    Raises
-    ------
-    ReviewError
-        There are more labels than keys.
+    Raises `ReviewError` if there are more labels than keys.
     """
     free = [key for key in (*ascii_lowercase, *digits) if key not in (SKIP_KEY, UNUSABLE_KEY)]
     if len(labels) > len(free):

@@ -31,10 +31,7 @@ class Subscription:
 
         `probes` is, for each bus, the detail of an event that its rule matches.
 
-        Raises
-        ------
-        StackError
-            A probe did not arrive in `ACTIVE_WITHIN` seconds.
+        Raises `StackError` if a probe did not arrive in `ACTIVE_WITHIN` seconds.
         """
         pending, deadline = set(probes), time.monotonic() + ACTIVE_WITHIN
         while pending:

@@ -1,10 +1,10 @@
-"""Extend moto 5.2.5 with the SageMaker operations that it lacks, and with failures on demand.
+"""Extend moto 5.2.5 with the operations that it lacks, and with failures on demand.
 
-moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint with
-a photo, prices, and the content of a Studio domain; its UpdateModelPackage loses the package's metadata; it
-does not know newer instance types; its training jobs write no model.tar.gz; and nothing in it ever fails. The
-extension handles requests after botocore and `tests.aws_shapes` have validated them, and uses moto's own data
-where possible.
+moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint
+with a photo, prices, quotas, the policy simulator, and the content of a Studio domain. Its UpdateModelPackage
+loses the package's metadata; it does not know newer instance types; its training jobs write no model.tar.gz;
+and nothing in it ever fails. The extension handles requests after botocore and `tests.aws_shapes` have
+validated them, and uses moto's own data where possible.
 """
 
 import io

@@ -23,10 +23,8 @@ def parse_probabilities(answer: bytes) -> list[float]:
     "Image Classification - MXNet: Input/Output Interface"). That algorithm and float32 models round, so the
     sum may differ from 1 by one percent.
 
-    Raises
-    ------
-    EndpointAnswerError
-        The answer is not a JSON list of probabilities, or they do not add up to 1.
+    Raises `EndpointAnswerError` if the answer is not a JSON list of probabilities, or they do not add up to
+    1.
     """
     try:
         inferences = json.loads(answer)

@@ -54,14 +54,8 @@ class EndpointUnavailableError(Exception):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classification:
     """Handle ``{"image_data": base64, "content_type", "inference_id", "execution"?}``.
 
-    Raises
-    ------
-    EndpointUnavailableError
-        A transient fault.
-    botocore.exceptions.ClientError
-        The endpoint does not exist, access is denied, or it refuses the photo.
-    EndpointAnswerError
-        The endpoint's answer cannot be used.
+    Raises `EndpointUnavailableError` on a transient fault; `ClientError` if the endpoint does not exist,
+    access is denied, or it refuses the photo; `EndpointAnswerError` if the endpoint's answer cannot be used.
     """
     image = b64decode(event["image_data"], validate=True)
     answer = invoke(image, event["content_type"], event["inference_id"])
@@ -76,12 +70,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classificat
 def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
     """Return the endpoint's answer to an encoded image. Data capture records it under the inference id.
 
-    Raises
-    ------
-    EndpointUnavailableError
-        No answer, throttling, or an error of SageMaker or the container (5XX).
-    botocore.exceptions.ClientError
-        Any other refusal (API Reference, InvokeEndpoint).
+    Raises `EndpointUnavailableError` if there is no answer, on throttling, and on an error of SageMaker or
+    the container (5XX); `ClientError` on any other refusal (API Reference, InvokeEndpoint).
     """
     try:
         response = RUNTIME.invoke_endpoint(

@@ -26,10 +26,7 @@ class SettingsError(Exception):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Decision:
     """Handle ``{"inferences": [p, …], "execution"?}`` and return a :class:`Decision`.
 
-    Raises
-    ------
-    SettingsError, InferencesError
-        Faults, not outcomes: they fail the execution.
+    Raises `SettingsError` or `InferencesError`: Faults, not outcomes: they fail the execution.
     """
     labels, threshold = settings()
     decision = decide(event["inferences"], labels, threshold)

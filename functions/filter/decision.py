@@ -31,10 +31,8 @@ def decide(inferences: Sequence[float], labels: Sequence[str], threshold: float)
     threshold
         The lowest confidence, 0 to 1, that is accepted.
 
-    Raises
-    ------
-    InferencesError
-        The numbers of inferences and labels differ, or an inference is not a probability.
+    Raises `InferencesError` if the numbers of inferences and labels differ, or an inference is not a
+    probability.
     """
     if len(inferences) != len(labels):
         raise InferencesError(

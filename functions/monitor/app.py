@@ -58,10 +58,8 @@ class Settings:
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Summary:
     """Handle a schedule's event (``time``), or analyse the window ``from`` … ``to`` (ISO 8601) again.
 
-    Raises
-    ------
-    CaptureError, BaselineError
-        The captures or the baseline cannot be read: a fault, which the function's alarm reports.
+    Raises `CaptureError` or `BaselineError` if the captures or the baseline cannot be read: a fault, which
+    the function's alarm reports.
     """
     config = settings()
     bounds = time_window(event, config.hours)

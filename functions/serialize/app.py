@@ -60,16 +60,9 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 
     Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``.
 
-    Raises
-    ------
-    StorageUnavailableError
-        A transient fault of S3.
-    botocore.exceptions.ClientError
-        S3 refuses the object for a reason other than that it no longer exists.
-    DecodingStoppedError
-        The decoding process was killed from outside.
-    SettingError
-        The function's environment is wrong.
+    Raises `StorageUnavailableError` on a transient fault of S3; `ClientError`: S3 refuses the object for a
+    reason other than that it no longer exists; `DecodingStoppedError` if the decoding process was killed from
+    outside; `SettingError` if the function's environment is wrong.
     """
     box = image_size()
     logger.append_keys(bucket=event["bucket"], key=event["key"], version_id=event.get("version_id"))
@@ -97,14 +90,9 @@ def image_size() -> int:
 def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> str:
     """Write an object to a file in chunks and return the SHA-256 of its bytes in hex.
 
-    Raises
-    ------
-    RejectedError
-        ``missing``, ``empty`` or ``too_many_bytes``; nothing is read in these cases.
-    StorageUnavailableError
-        No answer, an incomplete answer, throttling, or an S3 error (5XX).
-    botocore.exceptions.ClientError
-        Any other refusal (API Reference, "Error Responses").
+    Raises `RejectedError`: ``missing``, ``empty`` or ``too_many_bytes``; nothing is read in these cases;
+    `StorageUnavailableError` if there is no answer, an incomplete answer, throttling, or an S3 error (5XX);
+    `ClientError`: any other refusal (API Reference, "Error Responses").
     """
     request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if version_id:

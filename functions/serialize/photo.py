@@ -64,10 +64,8 @@ def serialize(file: IO[bytes], box: int, log_keys: dict[str, Any] | None = None)
     The aspect ratio is kept and the photo is never enlarged. Only the first frame of an animation is used.
     Colour profiles are ignored. ``log_keys`` receives what is worth logging, even if the photo is rejected.
 
-    Raises
-    ------
-    RejectedError
-        ``unreadable``, ``damaged``, or ``too_many_pixels``; the pixels are not decoded in the last case.
+    Raises `RejectedError`: ``unreadable``, ``damaged``, or ``too_many_pixels``; the pixels are not decoded in
+    the last case.
     """
     log_keys = {} if log_keys is None else log_keys
     size_in_bytes = file.seek(0, io.SEEK_END)

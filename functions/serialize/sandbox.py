@@ -32,13 +32,8 @@ class DecodingStoppedError(Exception):
 def serialize_in_subprocess(file: IO[bytes], box: int, log_keys: dict[str, Any]) -> SerializedPhoto:
     """Call `serialize` in a subprocess with a time limit.
 
-    Raises
-    ------
-    RejectedError
-        `serialize` raised it, the decoder crashed (``damaged``), or decoding took longer than
-        DECODING_SECONDS (``too_many_pixels``).
-    DecodingStoppedError
-        The process ended in any other way.
+    Raises `RejectedError`: `serialize` raised it, the decoder crashed (``damaged``), or decoding took longer
+    than DECODING_SECONDS (``too_many_pixels``); `DecodingStoppedError` if the process ended in any other way.
     """
     if detect_format(file) == "HEIC":
         # Loaded here, it stays for later photos; loading it takes longer than decoding most photos.

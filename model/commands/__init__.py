@@ -10,6 +10,6 @@ COMMANDS = {
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the existing endpoint.",
     "rollback": "Roll an endpoint back to the model that it served before the last update.",
     "status": "Print what is deployed: the model, since when, its load, its alarms and its cost.",
-    "parameters": "Print the stack parameters for the latest deployment, in the form that sam deploy expects.",
+    "parameters": "Print the stack parameters for the latest deployment, in the form of sam deploy.",
 }
 """Name and summary, in the order in which a user meets them, so that ``--help`` need not import them."""

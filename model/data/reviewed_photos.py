@@ -47,12 +47,8 @@ def fetch(uri: str) -> Iterator[ReviewedPhotos]:
     Of records about byte-identical photos the last one counts, in the order of their keys. Photos that have
     been deleted are skipped.
 
-    Raises
-    ------
-    ReviewedError
-        A record does not say where its photo is.
-    CaptureError
-        The records cannot be read.
+    Raises `ReviewedError` if a record does not say where its photo is; `CaptureError` if the records cannot
+    be read.
     """
     s3 = boto3.client("s3", config=Config(max_pool_connections=CONCURRENCY))
     with TemporaryDirectory() as temporary:

@@ -21,10 +21,7 @@ class EvaluationError(Exception):
 def find_predictor(model: Path | None, endpoint: str | None, endpoint_url: str | None) -> Predictor:
     """Load a model, or use an endpoint that serves it.
 
-    Raises
-    ------
-    ArtifactError
-        The model cannot be loaded.
+    Raises `ArtifactError` if the model cannot be loaded.
     """
     predictor = Predictor.from_model(model)
     if not endpoint:
@@ -40,10 +37,7 @@ def find_predictor(model: Path | None, endpoint: str | None, endpoint_url: str |
 def check_labels(photos: Dataset, labels: Sequence[str]) -> None:
     """Make sure that the model has every label of the photos, apart from ``other``.
 
-    Raises
-    ------
-    EvaluationError
-        The model lacks a label, so all its answers to these photos would be wrong.
+    Raises `EvaluationError` if the model lacks a label, so all its answers to these photos would be wrong.
     """
     present = {photos.labels[target] for target in photos.targets}
     if unknown := sorted(present.difference(labels, {OTHER})):
@@ -56,10 +50,8 @@ def check_labels(photos: Dataset, labels: Sequence[str]) -> None:
 def predict_photos(predictor: Predictor, photos: Dataset, folder: Path) -> Predictions:
     """Classify the photos one by one; their names are relative to `folder`.
 
-    Raises
-    ------
-    EvaluationError
-        A photo cannot be read, or the number of probabilities is not that of the labels.
+    Raises `EvaluationError` if a photo cannot be read, or the number of probabilities is not that of the
+    labels.
     """
     answers, seconds = [], []
     for path in track(photos.paths, len(photos.paths), "Classifying"):

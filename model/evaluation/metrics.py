@@ -166,10 +166,7 @@ class Evaluation:
 def evaluate(predictions: Predictions) -> Evaluation:
     """Compute all metrics.
 
-    Raises
-    ------
-    InferencesError
-        An answer does not consist of probabilities.
+    Raises `InferencesError` if an answer does not consist of probabilities.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     # a model without the label other is still evaluated on photos of it

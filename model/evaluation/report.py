@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model import charts, html_page
+from model import charts, html_page, storage
 from model.evaluation import plots
-from model.evaluation.evaluator import EvaluationError
 from model.evaluation.metrics import Evaluation
 
 
@@ -31,15 +30,6 @@ def render(evaluation: Evaluation, about: Mapping[str, str | None], folder: Path
 
 
 def write(out: Path, metrics: Mapping[str, Any], html: str) -> None:
-    """Write metrics.json and report.html.
-
-    Raises
-    ------
-    EvaluationError
-        The folder cannot be written.
-    """
+    """Write metrics.json and report.html."""
     metrics_json = json.dumps(metrics, indent=2) + "\n"
-    try:
-        html_page.write_files(out, {"metrics.json": metrics_json.encode(), "report.html": html.encode()})
-    except OSError as error:
-        raise EvaluationError(f"{out} cannot be written ({error.strerror})") from error
+    storage.write_files(out, {"metrics.json": metrics_json.encode(), "report.html": html.encode()})

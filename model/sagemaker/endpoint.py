@@ -286,10 +286,7 @@ def create(account: Account, name: str, config: str, stage: str, purpose: str) -
 def update(account: Account, name: str, config: str, deployment: "DeploymentConfigTypeDef | None") -> None:
     """Update an endpoint to another configuration and wait until that one has all traffic.
 
-    Raises
-    ------
-    EndpointError
-        SageMaker rolled the update back, or the endpoint failed.
+    Raises `EndpointError` if SageMaker rolled the update back, or the endpoint failed.
     """
     account.sagemaker.update_endpoint(
         EndpointName=name,
@@ -344,10 +341,8 @@ def delete_model(account: Account, name: str) -> None:
 def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_type: str) -> list[float]:
     """Send a photo to an endpoint as the pipeline does, and read the answer as the pipeline does.
 
-    Raises
-    ------
-    EndpointError
-        The endpoint does not exist, fails, or answers with something other than probabilities.
+    Raises `EndpointError` if the endpoint does not exist, fails, or answers with something other than
+    probabilities.
     """
     try:
         answer = runtime.invoke_endpoint(

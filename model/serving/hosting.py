@@ -58,11 +58,8 @@ def endpoint_route(container: Container, capture: Capture | None = None) -> Rout
 async def read_body(request: Request) -> bytes:
     """Read a request's body, holding no more than `MAX_BODY` bytes of it.
 
-    Raises
-    ------
-    HTTPException
-        413 for a larger body, but only once it has been received: a client that is still sending would see a
-        broken connection instead of the answer.
+    Raises `HTTPException`: 413 for a larger body, but only once it has been received: a client that is still
+    sending would see a broken connection instead of the answer.
     """
     body = bytearray()
     size = 0

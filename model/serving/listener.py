@@ -7,10 +7,7 @@ import socket
 def listen(host: str, port: int) -> socket.socket:
     """Listen on an address; port 0 lets the system choose one.
 
-    Raises
-    ------
-    OSError
-        The port is in use, or the address is not this machine's.
+    Raises `OSError` if the port is in use, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns off Nagle's delay (40 ms) only if the protocol is named, which create_server does not do.

@@ -133,10 +133,7 @@ def project(setting: Setting, photos: float, photo: str = "small") -> Bill:
     photo
         Which of the measured photos the month's photos are like: ``small`` or ``phone``.
 
-    Raises
-    ------
-    KeyError
-        prices.json has no price for the instance type, or measured.json no such photo.
+    Raises `KeyError`: prices.json has no price for the instance type, or measured.json no such photo.
     """
     return Bill(str(setting), photos, _project(setting, 0, photo), _project(setting, photos, photo))
 

@@ -71,10 +71,7 @@ def transitions(definition: Mapping[str, Any], outcome: str) -> int:
     outcome
         A state that only photos with this outcome enter, such as ``Accepted``.
 
-    Raises
-    ------
-    ValueError
-        No path leads through the state.
+    Raises `ValueError` if no path leads through the state.
     """
     through = [path for path in paths(definition["States"], definition["StartAt"]) if outcome in path]
     if not through:

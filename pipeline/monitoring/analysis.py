@@ -75,8 +75,8 @@ class Sample:
     ----------
     answers
         N answers with their photos.
-    look
-        The `properties` of each photo: by name, float [N].
+    properties
+        The `image_properties` of each photo: by name, float [N].
     features
         Embeddings of the first M photos in the model's feature space, float [M, D].
     distance
@@ -84,7 +84,7 @@ class Sample:
     """
 
     answers: list[Answer]
-    look: dict[str, Floats]
+    properties: dict[str, Floats]
     features: Floats | None = None
     distance: Floats | None = None
 
@@ -92,7 +92,7 @@ class Sample:
     def numbers(self) -> dict[str, Floats]:
         """All measurements by feature."""
         distance = {} if self.distance is None else {"feature_distance": self.distance}
-        return {name: values for name, values in (self.look | distance).items() if len(values)}
+        return {name: values for name, values in (self.properties | distance).items() if len(values)}
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,8 @@ class MonitoringReport:
 def load_classifier(model: Path, baseline: Baseline | None) -> Classifier:
     """Load a model to measure distances in its feature space, which must be that of the baseline.
 
-    Raises
-    ------
-    ArtifactError
-        The model cannot be loaded.
-    BaselineError
-        The baseline belongs to another model.
+    Raises `ArtifactError` if the model cannot be loaded; `BaselineError` if the baseline belongs to another
+    model.
     """
     from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime, needed only with a model
 
@@ -182,10 +178,7 @@ def read_captures(
 ) -> ReadCounts:
     """Read the captured records of a time window into `window`, and return what was read.
 
-    Raises
-    ------
-    CaptureError
-        The captures cannot be read.
+    Raises `CaptureError` if the captures cannot be read.
     """
     counts = ReadCounts()
     for record in captures.read(source, bounds, counts):
@@ -199,10 +192,10 @@ def measure_photos(window: Window, classifier: Classifier | None = None, max_emb
     """Measure the window's sampled photos, and embed up to `max_embedded` of them with the classifier."""
     measured = [(answer, found) for answer in window.sample if (found := image_properties(answer.photo))]
     names = measured[0][1] if measured else {}
-    look = {name: np.array([found[name] for _, found in measured]) for name in names}
+    properties = {name: np.array([found[name] for _, found in measured]) for name in names}
     answers = [answer for answer, _ in measured]
     return Sample(
-        answers, look, embed(classifier, answers[:max_embedded]) if classifier and answers else None
+        answers, properties, embed(classifier, answers[:max_embedded]) if classifier and answers else None
     )
 
 
@@ -234,7 +227,7 @@ def analyse_window(
         True labels by inference id; each is a label's name or its number.
     """
     if baseline and sample.features is not None and (space := FeatureSpace.from_baseline(baseline)):
-        sample = Sample(sample.answers, sample.look, sample.features, space.distance(sample.features))
+        sample = Sample(sample.answers, sample.properties, sample.features, space.distance(sample.features))
     features = drift.features(window, {name: values.tolist() for name, values in sample.numbers.items()})
     slices = list(_slices(window, sample, baseline))
     times = np.array(window.at)
@@ -263,10 +256,7 @@ def analyse_window(
 def make_baseline(report: MonitoringReport, classifier: Classifier | None = None) -> Baseline:
     """Make a baseline from a window, to compare later windows with.
 
-    Raises
-    ------
-    BaselineError
-        The window has no answers.
+    Raises `BaselineError` if the window has no answers.
     """
     model = classifier.description if classifier else None
     return baselines.make(
@@ -275,7 +265,7 @@ def make_baseline(report: MonitoringReport, classifier: Classifier | None = None
         threshold=report.window.threshold,
         confidence=np.array(report.window.confidence),
         predicted=np.array(report.window.label),
-        properties=report.sample.look,
+        properties=report.sample.properties,
         features=report.sample.features,
         graph_sha256=model.graph_sha256 if model else "",
     )
@@ -355,7 +345,7 @@ def _farthest(sample: Sample, baseline: Baseline) -> Iterator[tuple[Answer, str]
             yield sample.answers[index], f"distance {sample.distance[index]:.2f}"
         return
     deviations: dict[str, Floats] = {}
-    for name, values in sample.look.items():
+    for name, values in sample.properties.items():
         if known := baseline.numbers.get(name):
             low, median, high = np.quantile(known.sample, (0.25, 0.5, 0.75))
             deviations[name] = np.abs(values - median) / max(high - low, abs(median) / 100, 1e-9)
@@ -364,7 +354,7 @@ def _farthest(sample: Sample, baseline: Baseline) -> Iterator[tuple[Answer, str]
     names, scores = list(deviations), np.stack(list(deviations.values()))
     for index in np.argsort(-scores.max(axis=0))[:GALLERY]:
         name = names[int(scores[:, index].argmax())]
-        yield sample.answers[index], f"{name} {sample.look[name][index]:.2f}"
+        yield sample.answers[index], f"{name} {sample.properties[name][index]:.2f}"
 
 
 def _time(seconds: float) -> datetime:

@@ -21,12 +21,8 @@ def read_truth(source: str) -> dict[str, str]:
     source
         A file or folder, or ``s3://bucket/prefix``.
 
-    Raises
-    ------
-    CaptureError
-        The source cannot be read.
-    MonitoringError
-        A line is neither of these, or there are no lines.
+    Raises `CaptureError` if the source cannot be read; `MonitoringError` if a line is neither of these, or
+    there are no lines.
     """
     truth: dict[str, str] = {}
     for path, lines in captures.read_lines(source, TimeWindow(), ReadCounts()):

@@ -6,11 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
-from model import charts, html_page
+from model import charts, html_page, storage
 from model.photo import PhotoError
 from pipeline import PAGES
 from pipeline.monitoring import plots
-from pipeline.monitoring.analysis import MonitoringError
 from pipeline.monitoring.metrics import metrics
 
 if TYPE_CHECKING:
@@ -25,13 +24,7 @@ MAX_SKIPPED = 20
 
 
 def write(out: Path, report: MonitoringReport) -> None:
-    """Write all files, and remove the plots of an earlier report.
-
-    Raises
-    ------
-    MonitoringError
-        The folder cannot be written.
-    """
+    """Write all files, and remove the plots of an earlier report."""
     figures = plots.draw(report)
     page = html_page.page("monitor.html", PAGES).render(
         report=report,
@@ -50,12 +43,7 @@ def write(out: Path, report: MonitoringReport) -> None:
         REPORT: page.encode(),
         **{f"{name}.png": charts.png(figure) for name, figure in figures.items()},
     }
-    try:
-        html_page.write_files(out, files)
-        for name in set(plots.NAMES).difference(figures):
-            (out / f"{name}.png").unlink(missing_ok=True)
-    except OSError as error:
-        raise MonitoringError(f"{out} cannot be written ({error.strerror})") from error
+    storage.write_files(out, files, stale=[f"{name}.png" for name in plots.NAMES])
 
 
 def summary(report: MonitoringReport) -> list[str]:

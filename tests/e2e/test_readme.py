@@ -187,9 +187,8 @@ def test_image_and_deploy_have_a_dry_run(account):
     )
 
     assert run_in_process(readme.IMAGE, "--dry-run") == f"{address} exists.\n"
-    assert run_in_process(readme.MODEL, "--dry-run").startswith(
-        "Would create an endpoint (account 123456789012"
-    )
+    shown = run_in_process(readme.MODEL, "--dry-run")
+    assert shown.startswith("Would create an endpoint (account 123456789012")
 
 
 def test_destroy_reports_that_there_is_nothing_to_delete(account, monkeypatch):

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import functions.classify.app  # noqa: F401  has its own client, made before boto3.client is replaced
 from functions.serialize.photo import serialize
 from model.evaluation import metrics, statistics
 from model.evaluation.metrics import Evaluation, Predictions, evaluate

@@ -17,7 +17,7 @@ from functions.monitor.capture_analysis import drift
 from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow, read
 from functions.monitor.capture_analysis.drift import BaselineError
 from functions.monitor.capture_analysis.window import Window
-from model import charts
+from model import charts, storage
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.commands import monitor
@@ -93,7 +93,7 @@ def test_each_event_counts_once_and_a_broken_line_is_listed(tmp_path):
 
     assert (metrics["records_read"], metrics["records"], metrics["duplicates"]) == (20 + lines, 20, lines)
     assert metrics["broken"] == 1
-    assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: it is not JSON"]
+    assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: not JSON"]
 
 
 def test_the_report_covers_the_requested_time_window(tmp_path):
@@ -241,12 +241,12 @@ def test_labels_and_threshold_of_the_command_line_are_used(tmp_path):
         (["--captures", ".", "--from", "soon"], 2, "'soon' is not a time. Examples: 2026-11-25"),
         (["--captures", ".", "--from", "2026-11-25", "--to", "2026-11-24"], 2, "--from must be before --to"),
         (["--captures", ".", "--fail-on-drift"], 2, "--fail-on-drift needs a --baseline"),
-        (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: it is no baseline"),
+        (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: not a baseline"),
         (["--captures", ".", "--baseline", "docs"], 1, r"docs/baseline.json cannot be read \(No such file"),
         (
             ["--captures", "docs", "--write-baseline", "x.json"],
             1,
-            "there are no answers to make a baseline from",
+            "There are no answers to make a baseline from",
         ),
         (["--captures", "docs", "--truth", "docs"], 1, "docs contains no labels"),
     ],
@@ -340,8 +340,8 @@ def test_the_baseline_of_training_has_every_feature(tmp_path):
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]] * 10)
     features = np.random.default_rng(1).normal(size=(30, 8)).astype(np.float32)
 
-    made = baseline.of_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
-    baseline.write(tmp_path / baseline.FILE, made)
+    made = baseline.from_training(description, files, probabilities, np.array([0, 1, 1] * 10), features)
+    storage.write_file(tmp_path / baseline.FILE, made.text().encode())
 
     assert baseline.read(tmp_path) == made
     assert (made.n, made.accuracy, made.mean_confidence) == (30, pytest.approx(2 / 3), pytest.approx(2.2 / 3))
@@ -369,9 +369,9 @@ def test_the_baseline_of_training_has_every_feature(tmp_path):
 def test_a_thinned_baseline_keeps_the_distribution():
     values = np.random.default_rng(1).normal(size=100_000)
 
-    kept = baseline.thinned(values)
+    kept = baseline.sample_quantiles(values)
 
-    assert len(kept) == baseline.KEPT
+    assert len(kept) == baseline.MAX_VALUES
     assert drift.kolmogorov_smirnov(kept, values[:5000].tolist())[0] < 0.03
 
 
@@ -384,14 +384,14 @@ def test_the_feature_space_measures_in_deviations():
 
 
 def test_a_baseline_needs_answers():
-    with pytest.raises(BaselineError, match="there are no answers to make a baseline from"):
+    with pytest.raises(BaselineError, match="There are no answers to make a baseline from"):
         baseline.make(
             model="x",
             labels=["a", "b"],
             threshold=0.5,
             confidence=np.zeros(0),
-            answered=np.zeros(0, int),
-            look={},
+            predicted=np.zeros(0, int),
+            properties={},
         )
 
 

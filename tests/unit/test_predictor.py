@@ -77,7 +77,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error(photos, tmp_path):
 
     assert result.exit_code == 1
     assert len(result.output.splitlines()) == 1
-    assert "is no model" in result.output
+    assert "is not a model" in result.output
 
 
 def test_debug_shows_the_traceback(photos, tmp_path):

@@ -103,10 +103,7 @@ class Record:
     def photo(self) -> bytes:
         """Return the bytes of the photo that was sent to the endpoint.
 
-        Raises
-        ------
-        PayloadError
-            The input is missing, or is text.
+        Raises `PayloadError` if the input is missing, or is text.
         """
         if not self.input:
             raise PayloadError("no input was captured")
@@ -117,10 +114,7 @@ class Record:
     def probabilities(self) -> list[float]:
         """Return the probability of each label from an output in JSON or CSV, with or without BASE64.
 
-        Raises
-        ------
-        PayloadError
-            The output is missing, or is not a list of at least two probabilities.
+        Raises `PayloadError` if the output is missing, or is not a list of at least two probabilities.
         """
         if not self.output:
             raise PayloadError("no output was captured")
@@ -260,10 +254,7 @@ def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record
     source
         A folder or ``s3://bucket/prefix`` at any level above the files, or a single file.
 
-    Raises
-    ------
-    CaptureError
-        The source cannot be read.
+    Raises `CaptureError` if the source cannot be read.
     """
     seen: set[str] = set()
     for path, lines in read_lines(source, window, counts):
@@ -341,10 +332,7 @@ def _interval(folder: str) -> tuple[datetime, datetime] | None:
 def parse(line: bytes, hour: Sequence[datetime] | None) -> Record:
     """Parse a line of a capture file; a record without a time gets the start of the hour.
 
-    Raises
-    ------
-    ValueError
-        The line is not a record.
+    Raises `ValueError` if the line is not a record.
     """
     try:
         value = json.loads(line)

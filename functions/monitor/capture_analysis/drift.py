@@ -74,10 +74,7 @@ class Baseline:
     def parse(cls, text: str | bytes) -> Self:
         """Parse the JSON that `text` returns.
 
-        Raises
-        ------
-        BaselineError
-            The text is not a baseline, or its format is not supported.
+        Raises `BaselineError` if the text is not a baseline, or its format is not supported.
         """
         try:
             value = json.loads(text)
