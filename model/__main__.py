@@ -1,4 +1,4 @@
-"""``python -m model COMMAND``: the model's life, as SageMaker's container calls it."""
+"""``python -m model COMMAND``: the model's commands, as SageMaker's container calls them."""
 
 import click
 
@@ -16,7 +16,7 @@ SECTIONS = {"Model": Section("model.commands", COMMANDS)}
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
 def cli(*, debug: bool) -> None:
-    """Make, measure, serve and deploy a model.
+    """Train, evaluate, serve and deploy a model.
 
     \b
     Exit codes:

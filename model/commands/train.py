@@ -105,7 +105,7 @@ def command(
     on: str,
     as_json: bool,
     dry_run: bool,
-    **job: Any,  # noqa: ANN401  as `launch` takes them
+    **job: Any,  # noqa: ANN401  the fields of `training_job.Job`
 ) -> None:
     """Train a model on labelled photos, and choose the confidence threshold.
 
@@ -140,7 +140,10 @@ def command(
     if not data or not out:
         raise click.UsageError("give --data and --out")
     hyperparameters = {"precision": precision, "most": most, "name": name}
-    launch(data, out, hyperparameters, on=on, dry_run=dry_run, as_json=as_json, **job)
+    if on == "docker":
+        train_in_docker(data, out, hyperparameters, algorithm=job["algorithm"], as_json=as_json)
+    else:
+        train_on_sagemaker(data, out, hyperparameters, job, dry_run=dry_run, as_json=as_json)
 
 
 def train_here(paths: TrainingPaths, *, precision: float, most: int, name: str, as_json: bool) -> None:
@@ -165,35 +168,35 @@ def print_metrics(metrics: Mapping[str, float]) -> None:
         click.echo(f"{name}={value:.4f}")
 
 
-def launch(
+def train_in_docker(
+    data: str, out: Path, hyperparameters: Mapping[str, object], *, algorithm: str, as_json: bool
+) -> None:
+    """Train in the container on this machine, and print the metrics or the name of the model."""
+    from model.sagemaker import registry, training_job  # noqa: PLC0415  imports boto3, which local training does not need
+
+    if algorithm == "built-in" or data.startswith("s3://"):
+        raise click.UsageError("--on docker trains our own model, on a local folder")
+    training_job.train_in_docker(Path(data), out, hyperparameters)
+    metrics = (out / registry.METRICS_FILE).read_text().strip()
+    click.echo(metrics if as_json else f"{out}: {ARCHIVE}, trained in the container")
+
+
+def train_on_sagemaker(
     data: str,
     out: Path,
     hyperparameters: Mapping[str, object],
+    job_options: Mapping[str, Any],
     *,
-    on: str,
-    algorithm: str,
-    stage: str,
-    instance_type: str | None,
-    spot: bool,
-    hours: float,
-    kms_key: str | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train in Docker or on SageMaker, and print the result."""
-    from model.sagemaker import registry, training_job  # noqa: PLC0415  boto3 is not needed to train in this process
+    """Train in a SageMaker job, or show the job that would be started, and print the metrics."""
+    from model.sagemaker import training_job  # noqa: PLC0415  imports boto3, which local training does not need
     from model.sagemaker.account import connect  # noqa: PLC0415
 
-    if not STAGE.fullmatch(stage):
+    if not STAGE.fullmatch(job_options["stage"]):
         raise click.UsageError("--stage is up to 16 lower case letters and digits, the first a letter")
-    if on == "docker" and (algorithm == "built-in" or data.startswith("s3://")):
-        raise click.UsageError("--on docker trains our own model, on a local folder")
-    if on == "docker":
-        training_job.train_in_docker(Path(data), out, hyperparameters)
-        metrics = (out / registry.METRICS_FILE).read_text().strip()
-        click.echo(metrics if as_json else f"{out}: {ARCHIVE}, trained in the container")
-        return
-    job = training_job.Job(stage, algorithm, instance_type, spot, hours, kms_key)
+    job = training_job.Job(**job_options)
     if dry_run:
         plan = training_job.plan(connect(), job, data)
         click.echo(json.dumps(plan) if as_json else format_plan(plan))
@@ -204,7 +207,7 @@ def launch(
         return
     print_metrics(trained.metrics)
     click.echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
-    click.echo(f"Next: scones deploy --stage {stage} --training-job {trained.name}")
+    click.echo(f"Next: scones deploy --stage {job.stage} --training-job {trained.name}")
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:

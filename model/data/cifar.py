@@ -1,4 +1,4 @@
-"""CIFAR-100's archive of 32x32 pictures, read without running anything that it may hold.
+"""Read CIFAR-100's archive of 32x32 images without running code from its pickles.
 
 Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009); the layout is described at
 https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -18,26 +18,16 @@ import numpy.typing as npt
 FOLDER = "cifar-100-python"
 SIDE = 32
 
-# The largest member, train, is 155 MB; what is larger is no CIFAR-100.
 MAX_MEMBER_BYTES = 200_000_000
+"""The largest member of the original, train, has 155 MB."""
 
 
 class ArchiveError(Exception):
-    """The file is no usable CIFAR-100 archive; the message says why."""
+    """The file is not a usable CIFAR-100 archive; the message says why."""
 
 
-class Pictures(NamedTuple):
-    """The pictures of a split.
-
-    Attributes
-    ----------
-    pixels
-        RGB, uint8 [N, 32, 32, 3].
-    classes
-        The name of each picture's class, N of them.
-    names
-        The file name of each picture, N of them; it need not say the class.
-    """
+class Images(NamedTuple):
+    """The N images of a split: RGB pixels, uint8 [N, 32, 32, 3], names of classes, and file names."""
 
     pixels: npt.NDArray[np.uint8]
     classes: list[str]
@@ -45,10 +35,10 @@ class Pictures(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """What an archive holds: the names of all classes, of which some may have no pictures, and the splits."""
+    """The names of all classes, of which some may have no images, and the images of each split."""
 
     class_names: list[str]
-    splits: dict[str, Pictures]
+    splits: dict[str, Images]
 
 
 def read(path: Path) -> Archive:
@@ -57,16 +47,16 @@ def read(path: Path) -> Archive:
     Raises
     ------
     ArchiveError
-        If it is cut short or damaged, lacks a member, holds one too large, or a pickle in it asks for
-        anything but arrays, lists, dictionaries, text and numbers.
+        The archive is truncated or damaged, a member is missing or too large, or a pickle contains anything
+        but arrays, lists, dictionaries, text and numbers.
     """
     members = _read_members(path)
     try:
         meta = _unpickle(members["meta"])
         class_names = [name.decode() for name in meta[b"fine_label_names"]]
-        splits = {split: _pictures(_unpickle(members[split]), class_names) for split in ("train", "test")}
+        splits = {split: _images(_unpickle(members[split]), class_names) for split in ("train", "test")}
     except Exception as error:  # a pickle of hostile bytes may raise nearly anything
-        raise ArchiveError(f"{path} is not CIFAR-100 as its authors pack it: {error!r}") from error
+        raise ArchiveError(f"{path} is not the original CIFAR-100 archive: {error!r}") from error
     return Archive(class_names, splits)
 
 
@@ -77,46 +67,44 @@ def _read_members(path: Path) -> dict[str, bytes]:
         with tarfile.open(path, "r:gz") as tar:
             for member in tar:
                 if member.size > MAX_MEMBER_BYTES:
-                    raise ArchiveError(
-                        f"{path} is no CIFAR-100 archive: {member.name} has {member.size:,} bytes"
-                    )
+                    raise ArchiveError(f"{path} is not CIFAR-100: {member.name} has {member.size:,} bytes")
                 if member.name in wanted and member.isreg() and (file := tar.extractfile(member)):
                     members[wanted[member.name]] = file.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ArchiveError(f"{path} cannot be read, it may be cut short: {error}") from error
+        raise ArchiveError(f"{path} cannot be read and may be truncated: {error}") from error
     if missing := sorted(wanted.keys() - {f"{FOLDER}/{name}" for name in members}):
-        raise ArchiveError(f"{path} is no CIFAR-100 archive: it lacks {', '.join(missing)}")
+        raise ArchiveError(f"{path} is not CIFAR-100: it lacks {', '.join(missing)}")
     return members
 
 
-def _pictures(rows: Mapping[bytes, Any], class_names: list[str]) -> Pictures:
-    """Turn rows of 3072 bytes, which are a red, a green and a blue plane, into pictures."""
+def _images(rows: Mapping[bytes, Any], class_names: list[str]) -> Images:
+    """Convert rows of 3072 bytes, which are a red, a green and a blue plane, to images."""
     planes = rows[b"data"].numbers.reshape(-1, 3, SIDE, SIDE)
     classes = [class_names[number] for number in rows[b"fine_labels"]]
     names = [name.decode() for name in rows[b"filenames"]]
     if not len(planes) == len(classes) == len(names):
-        raise ValueError(f"{len(planes)} pictures, {len(classes)} labels and {len(names)} names")
-    return Pictures(planes.transpose(0, 2, 3, 1), classes, names)
+        raise ValueError(f"{len(planes)} images, {len(classes)} labels and {len(names)} names")
+    return Images(planes.transpose(0, 2, 3, 1), classes, names)
 
 
-def _unpickle(content: bytes) -> Any:  # noqa: ANN401  the caller takes it apart and fails where it does not fit
-    # The authors pickled with Python 2, whose text is bytes.
+def _unpickle(content: bytes) -> Any:  # noqa: ANN401  `read` reports what does not fit
+    # the authors used Python 2, whose strings are bytes
     return _Unpickler(io.BytesIO(content), encoding="bytes").load()
 
 
 class _Dtype:
-    """Stands in for ``numpy.dtype``; bytes are all there can be."""
+    """Replaces ``numpy.dtype``; only bytes are allowed."""
 
     def __init__(self, code: str | bytes, *_flags: object) -> None:
         if code not in {"u1", b"u1"}:
             raise pickle.UnpicklingError(f"an array of {code!r}")
 
     def __setstate__(self, state: object) -> None:
-        """Take the byte order, which a byte has none of."""
+        """Ignore the byte order, which does not matter for bytes."""
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray``, and for the function that makes an empty one to be filled."""
+    """Replaces ``numpy.ndarray``, and the function that makes an empty one."""
 
     numbers: npt.NDArray[np.uint8]
 
@@ -129,16 +117,16 @@ class _Array:
 
 
 class _Latin1:
-    """Stands in for ``_codecs.encode``, as which Python 3 pickles bytes where Python 2 is to read them."""
+    """Replaces ``_codecs.encode``, by which Python 3 pickles bytes for Python 2."""
 
     def __new__(cls, text: str, _encoding: object) -> bytes:  # type: ignore[misc]
         return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the stand-ins above and no other name, so that no pickle can call anything else."""
+    """Finds only the replacements above, so that a pickle cannot call anything else."""
 
-    _known: Mapping[tuple[str, str], type] = {
+    _allowed: Mapping[tuple[str, str], type] = {
         ("numpy", "dtype"): _Dtype,
         ("numpy", "ndarray"): _Array,
         ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -147,6 +135,6 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> type:
-        if (module, name) not in self._known:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return self._known[module, name]
+        if (module, name) not in self._allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        return self._allowed[module, name]

@@ -1,1 +1,1 @@
-"""From labelled photos to a model: embed them, fit the head, choose the threshold, write the model."""
+"""Train a model: embed photos, fit the head, choose the threshold, write the model and its baseline."""

@@ -195,7 +195,7 @@ def test_a_pickle_that_would_run_code_is_rejected_without_running_it(tmp_path, c
 
     result = data(archive(tmp_path / "archive.tar.gz", OFFICIAL | {"test": evil}))
 
-    assert fails(result, "it names ")
+    assert fails(result, " is not allowed")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive.tar.gz"]
 
 
@@ -216,7 +216,7 @@ def test_a_pickle_that_would_run_code_is_rejected_without_running_it(tmp_path, c
 def test_a_damaged_member_ends_in_one_line(tmp_path, content):
     result = data(archive(tmp_path / "archive.tar.gz", OFFICIAL | {"train": content}))
 
-    assert fails(result, "is not CIFAR-100 as its authors pack it")
+    assert fails(result, "is not the original CIFAR-100 archive")
 
 
 @pytest.mark.parametrize("length", [0, 20, 400, 5000])

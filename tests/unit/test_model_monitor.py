@@ -247,7 +247,7 @@ def test_labels_of_the_command_line_and_threshold_count(tmp_path):
         (
             ["--captures", "docs", "--write-baseline", "x.json"],
             1,
-            "there are no answers to make a baseline from",
+            "There are no answers to make a baseline from",
         ),
         (["--captures", "docs", "--truth", "docs"], 1, "docs holds no labels"),
     ],
@@ -375,7 +375,7 @@ def test_the_feature_space_measures_in_deviations():
 
 
 def test_there_is_no_baseline_of_nothing():
-    with pytest.raises(BaselineError, match="there are no answers to make a baseline from"):
+    with pytest.raises(BaselineError, match="There are no answers to make a baseline from"):
         baseline.make(
             model="x",
             labels=["a", "b"],
