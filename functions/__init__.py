@@ -1,1 +1,1 @@
-"""What runs in Lambda, a folder each. A function imports nothing of ours from outside its own folder."""
+"""The Lambda functions, one folder each. A function imports no other module of this project."""

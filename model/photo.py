@@ -1,4 +1,4 @@
-"""A photo's bytes as the pixels a model takes, the same whether the file is whole or already reduced."""
+"""Decode photos into a model's input, the same for an original and for its reduced form in the pipeline."""
 
 import io
 import warnings
@@ -9,16 +9,16 @@ import pillow_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 pillow_heif.register_heif_opener()
-# read_pixels has a limit of its own, below the one Pillow warns at
+# MAX_PIXELS is below the limit at which Pillow warns
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "HEIF", "AVIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".heif", ".avif"})
 
-# A phone's 50 megapixels are read; past that a few kilobytes can unfold to gigabytes.
+# Above a phone's 50 megapixels; without a limit a few kilobytes can decompress to gigabytes.
 MAX_PIXELS = 64_000_000
 
-# Pixel value 127 is the network's zero, the same as the padding of its convolutions.
+# The networks normalize 127 to 0, the value with which their convolutions pad.
 MARGIN = (127, 127, 127)
 
 
@@ -27,42 +27,28 @@ class PhotoError(Exception):
 
 
 def read_pixels(photo: bytes, size: int) -> npt.NDArray[np.uint8]:
-    """Decode a photo and fit it in a square.
+    """Decode a photo and fit it into a square: RGB, uint8 [`size`, `size`, 3].
 
-    A photo larger than the square is first reduced to fit in it, as the pipeline does before it sends one to
-    the endpoint, so that a whole file and its reduced form get the same answer. What is left is enlarged (a
-    32x32 picture) and centred between grey margins: of squashing, cropping and this, measured on photos, this
-    kept most right.
+    A larger photo is first reduced to fit, as the pipeline does before it calls the endpoint, so that an
+    original and its reduced form get the same prediction. A smaller one, such as of 32x32, is enlarged.
+    Gray margins fill the square: padding was more accurate on photos than squashing or cropping.
 
     Parameters
     ----------
     photo
-        The file's bytes, in one of `FORMATS`; of an animation the first frame counts.
+        An image file in one of `FORMATS`. It is turned upright by EXIF and put on white where transparent; of
+        an animation only the first frame counts.
     size
         The square's side, in pixels.
 
-    Returns
-    -------
-    ndarray
-        RGB, uint8 [`size`, `size`, 3]: upright by EXIF, transparent parts white.
-
-    Raises
-    ------
-    PhotoError
-        If the bytes are no photo, are cut short, or hold more than `MAX_PIXELS`.
+    Raises `PhotoError` if the bytes are not an image, are truncated, or have more than `MAX_PIXELS`.
     """
     pad = ImageOps.pad(reduced(photo, size), (size, size), Image.Resampling.BICUBIC, MARGIN)
     return np.asarray(pad)
 
 
 def reduced(photo: bytes, size: int) -> Image.Image:
-    """Decode a photo and reduce it to fit in a square, as in `read_pixels`, but not enlarged or padded.
-
-    Raises
-    ------
-    PhotoError
-        As `read_pixels`.
-    """
+    """Decode and reduce a photo as `read_pixels` does, without enlarging or padding it; raises the same."""
     if not photo:
         raise PhotoError("it is empty")
     try:
@@ -74,22 +60,22 @@ def reduced(photo: bytes, size: int) -> Image.Image:
         raise PhotoError(f"it has more than {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
         raise PhotoError("it is not a JPEG, PNG, WebP, GIF, HEIC or AVIF image") from error
-    except Exception as error:  # a decoder given hostile bytes may raise nearly anything
+    except Exception as error:  # decoders raise nearly anything on malicious bytes
         raise PhotoError(f"it is damaged: {error}") from error
 
 
 def _reduce(image: Image.Image, size: int) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise PhotoError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-    whole = _with_channels(image)
-    whole.info = image.info  # where EXIF is
-    # as serialize does: never enlarged, and box-filtered (a JPEG by its decoder) to twice the size
-    whole.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return _on_white(ImageOps.exif_transpose(whole))
+    converted = _with_channels(image)
+    converted.info = image.info  # it holds EXIF
+    # as functions/serialize: never enlarged, and first box-filtered (a JPEG by its decoder) to twice the size
+    converted.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return _on_white(ImageOps.exif_transpose(converted))
 
 
 def _with_channels(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would clip at 255
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in {"RGB", "RGBA", "L", "LA", "CMYK"} and "transparency" not in image.info:
         return image

@@ -54,7 +54,8 @@ def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] =
 
 def _write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
+    # hidden, so that what lists the folder meanwhile can ignore it
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as draft:
         for name, content in files.items():
             Path(draft, name).write_bytes(content)
         for name in stale:

@@ -19,37 +19,19 @@ POLL = 1.0
 class BackfillReport:
     """The number of photos under a prefix by what happened to them.
 
-    Attributes
-    ----------
-    photos
-        All photos found.
-    done
-        Have a result for their current version.
-    failed
-        Have none because their execution failed; its input is in the failed queue.
-    left
-        Were not started, or not finished, when the backfill ended.
-    already
-        Those of `done` that had their result before.
-    accepted, needs_review, rejected
-        Outcomes of the other `done` ones.
-    seconds
-        Duration of the backfill.
-    manifest
-        The S3 object that leads to the outcome of each photo. Without it, `already` and the outcomes are
-        unknown.
+    The numbers that may be ``None`` are unknown without a manifest.
     """
 
     photos: int
-    done: int
-    failed: int
-    left: int
-    already: int | None
-    accepted: int | None
+    done: int  # with a result for their current version
+    failed: int  # without one, because their execution failed; its input is in the failed queue
+    left: int  # not started, or not finished, when the backfill ended
+    already: int | None  # of those done, with the result from before
+    accepted: int | None  # of those done now, by outcome
     needs_review: int | None
     rejected: int | None
     seconds: float
-    manifest: str | None
+    manifest: str | None  # the S3 object that leads to the outcome of each photo
 
     def __str__(self) -> str:
         before = "" if self.already is None else f", {self.already} of them from before"
@@ -72,10 +54,7 @@ def count_photos(stack: Stack, prefix: str) -> int:
 def find_running(stack: Stack, prefix: str) -> str | None:
     """Return the ARN of the running backfill of this prefix; ``None`` if no backfill is running.
 
-    Raises
-    ------
-    StackError
-        A backfill of another prefix is running.
+    Raises `StackError` if a backfill of another prefix is running.
     """
     step_functions = stack.client("stepfunctions")
     running = step_functions.list_executions(
@@ -96,10 +75,7 @@ def start(stack: Stack, prefix: str, concurrency: int | None, tolerate: float | 
     `concurrency` is the number of photos to process at once, `tolerate` the percentage that may fail; both
     default to the stack's parameters.
 
-    Raises
-    ------
-    StackError
-        There are no objects under the prefix.
+    Raises `StackError` if there are no objects under the prefix.
     """
     bucket = stack.output("UploadBucketName")
     if not stack.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]:
@@ -154,13 +130,13 @@ def summarize(stack: Stack, execution: str) -> tuple[BackfillReport, str | None]
     ended, counts = describe_execution(stack, execution), Counter(item_counts(stack, execution))
     manifest = find_manifest(stack, execution)
     outcomes = Counter(read_outcomes(stack, manifest)) if manifest else None
-    known = ("already", "accepted", "needs_review", "rejected")
+    names = ("already", "accepted", "needs_review", "rejected")
     report = BackfillReport(
         photos=counts["total"],
         done=counts["succeeded"],
         failed=counts["failed"] + counts["timedOut"],
         left=counts["pending"] + counts["running"] + counts["aborted"],
-        **{name: None if outcomes is None else outcomes[name] for name in known},
+        **{name: None if outcomes is None else outcomes[name] for name in names},
         seconds=round((ended["stopDate"] - ended["startDate"]).total_seconds(), 1),
         manifest=f"s3://{stack.output('UploadBucketName')}/{manifest}" if manifest else None,
     )

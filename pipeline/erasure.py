@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import PayloadError, Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts, TimeWindow
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, is_s3, list_versions
@@ -28,13 +28,10 @@ from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 300
 """Seconds for which received messages are hidden from other consumers."""
-
 LONGEST_EXECUTION = timedelta(hours=1)
 """The longest an execution runs, and so the longest time from the upload to the capture and the result."""
-
 HISTORY_RETENTION = timedelta(days=90)
 """How long Step Functions keeps an execution's states, photo included (Developer Guide, "Quotas")."""
-
 BACKUP_RETENTION = timedelta(days=35)
 """How far back DynamoDB's point-in-time recovery can restore a deleted item (Developer Guide)."""
 
@@ -49,16 +46,10 @@ class AddressError(ErasureError):
 
 @dataclass(frozen=True)
 class StoredCopy:
-    """Something that contains a photo, or was derived from it.
+    """Something that contains a photo or was derived from it: what it is, in words, and its address.
 
-    Attributes
-    ----------
-    kind, where
-        What it is, in words, and its address.
-    delete
-        Deletes it; succeeds if it is already gone.
-    release
-        Undoes what finding it did: a message that was received becomes visible again.
+    ``delete`` succeeds if the copy is already gone. ``release`` undoes what finding it did: it makes a
+    message that was received visible again.
     """
 
     kind: str
@@ -77,28 +68,14 @@ class Retained(NamedTuple):
 
 @dataclass
 class PhotoIdentity:
-    """How a photo's copies are recognised.
-
-    Attributes
-    ----------
-    bucket, key
-        The address that the photo was uploaded to.
-    result
-        Its item in the results table, as plain values; empty if there is none.
-    versions
-        The object's versions and delete markers, as ListObjectVersions describes them.
-    file_hashes
-        The SHA-256, in hex, of each version's file.
-    input_hashes
-        The SHA-256, in hex, of the image that the endpoint was given for each version.
-    """
+    """How a photo's copies are recognised: by the address that it was uploaded to, and by hashes."""
 
     bucket: str
     key: str
-    result: Mapping[str, Any]
-    versions: list[Mapping[str, Any]]
-    file_hashes: set[str] = field(default_factory=set)
-    input_hashes: set[str] = field(default_factory=set)
+    result: Mapping[str, Any]  # the item in the results table, as plain values; empty if there is none
+    versions: list[Mapping[str, Any]]  # with delete markers, as ListObjectVersions describes them
+    file_hashes: set[str] = field(default_factory=set)  # SHA-256, in hex, of each version's file
+    input_hashes: set[str] = field(default_factory=set)  # … of the image that the endpoint was given
 
     @property
     def uri(self) -> str:
@@ -160,10 +137,7 @@ def _parse_json(text: str | bytes) -> object:
 def split_address(stack: Stack, photo: str) -> tuple[str, str]:
     """Return the bucket and the key of a photo, given its address or its key alone.
 
-    Raises
-    ------
-    AddressError
-        It is not in the stack's upload bucket.
+    Raises `AddressError` if it is not in the stack's upload bucket.
     """
     bucket = stack.output("UploadBucketName")
     if not photo.startswith("s3://"):
@@ -203,7 +177,7 @@ def stack_parameters(stack: Stack) -> dict[str, str]:
 
 def _hash_model_input(photo: bytes, side: int) -> set[str]:
     """Return the SHA-256 of what the serialize function makes of a photo; empty if it rejects the photo."""
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  loads the HEIC decoder
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  loads the HEIC decoder
 
     try:
         image = base64.b64decode(serialize(io.BytesIO(photo), side)["image_data"])
@@ -214,14 +188,9 @@ def _hash_model_input(photo: bytes, side: int) -> set[str]:
 
 @dataclass
 class Search:
-    """What a search found.
+    """What a search found: copies, in the order in which to delete them.
 
-    Attributes
-    ----------
-    copies
-        In the order in which to delete them.
-    remaining
-        What may still contain the photo, in words: it could not be searched, or not be deleted.
+    ``remaining`` is what may still contain the photo, in words: it could not be searched, or not be deleted.
     """
 
     copies: list[StoredCopy] = field(default_factory=list)
@@ -248,12 +217,8 @@ def find_copies(
     all_captures
         Search captures of any time, not only those around the uploads and the result.
 
-    Raises
-    ------
-    CaptureError, ErasureError, StorageError
-        Captures or a data set cannot be read.
-    botocore.exceptions.ClientError
-        AWS denies access.
+    Raises `CaptureError`, `ErasureError` or `StorageError`: captures or a data set cannot be read;
+    `ClientError` if AWS denies access.
     """
     storage, sqs, search = Storage(stack.client("s3")), stack.client("sqs"), Search()
     windows = [TimeWindow()] if all_captures else identity.capture_windows()
@@ -296,7 +261,7 @@ def _read_captures(
     """Yield the path and lines of each file once, although time windows may overlap."""
     seen = set()
     for source, window in itertools.product(sources, windows):
-        for path, lines in captures.read_lines(source, window, Tally(), storage.s3):
+        for path, lines in captures.read_lines(source, window, ReadCounts(), storage.s3):
             if path not in seen:
                 seen.add(path)
                 yield path, list(lines)
@@ -343,10 +308,7 @@ def _find_training_copies(storage: Storage, identity: PhotoIdentity, place: str)
 def find_data_sets(storage: Storage, place: str) -> list[str]:
     """Return the folder of each data set at or below a place.
 
-    Raises
-    ------
-    StorageError
-        There is no such local folder.
+    Raises `StorageError` if there is no such local folder.
     """
     paths = (path.rpartition("/") for path in storage.list_files(place))
     return [folder for folder, _, name in paths if name == dataset.MANIFEST]
@@ -355,10 +317,7 @@ def find_data_sets(storage: Storage, place: str) -> list[str]:
 def read_manifest(storage: Storage, folder: str) -> dict[str, Any]:
     """Read the manifest of a data set.
 
-    Raises
-    ------
-    ErasureError
-        The file is not a manifest.
+    Raises `ErasureError` if the file is not a manifest.
     """
     path = f"{folder}/{dataset.MANIFEST}"
     try:

@@ -22,25 +22,18 @@ from pipeline.subscription import PROBE, Subscription, subscribed
 
 PREFIX = "uploads/traffic/"
 """The key prefix of all load tests; each has a folder of its own below it."""
-
 SENDERS = 8
 """Concurrent uploads."""
-
 VARIANTS = 24
 """Pictures drawn of each kind; they are sent repeatedly."""
-
 SETTLING = 3.0
 """Seconds to keep listening for second outcomes after every photo has one."""
-
 QUIET = 5.0
 """Seconds without an event after which to look for failed executions."""
-
 FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
 """Step Functions' statuses of executions that ended without success."""
-
 BATCH = 100
 """Items that DynamoDB returns at most per call (API Reference, BatchGetItem)."""
-
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """By how much this machine's clock may be wrong."""
 
@@ -53,30 +46,18 @@ class LoadTestError(Exception):
 class LoadTestReport:
     """The number of photos by what happened to them.
 
-    Attributes
-    ----------
-    sent
-        All photos uploaded; each is accepted, in review, rejected, failed or missing.
-    accepted, needs_review, rejected
-        Have this outcome in the results table, and it was published on the results bus.
-    failed
-        Have no such outcome, and their execution failed.
-    missing
-        Have neither an outcome nor a failed execution.
-    double
-        Had more than one outcome published.
-    seconds
-        From the first upload to the last outcome.
+    Each photo sent is accepted, in review, rejected, failed or missing. The first three count only if the
+    outcome is in the results table and was published on the results bus.
     """
 
     sent: int
     accepted: int
     needs_review: int
     rejected: int
-    failed: int
-    missing: int
-    double: int
-    seconds: float
+    failed: int  # without an outcome, because their execution failed
+    missing: int  # with neither an outcome nor a failed execution
+    double: int  # with more than one published outcome
+    seconds: float  # from the first upload to the last outcome
 
     @property
     def passed(self) -> bool:
@@ -105,7 +86,7 @@ class PhotoStatus:
     failed: bool = False
 
     @property
-    def known(self) -> bool:
+    def finished(self) -> bool:
         """Whether the photo has an outcome or has failed."""
         return bool(self.published) or self.failed
 
@@ -117,11 +98,6 @@ def plan_photos(
 
     `bad`, `other` and `duplicates` are the share, from 0 to 1, of unreadable files, of photos without a
     vehicle (both are drawn), and of photos whose event is delivered twice.
-
-    Raises
-    ------
-    LoadTestError
-        The folder contains no photos.
     """
     bad_count, other_count, duplicate_count = (round(burst * share) for share in (bad, other, duplicates))
     vehicles = find_photos(folder) if folder else draw("bicycle", "motorcycle")
@@ -176,16 +152,8 @@ def _draw(subject: str, seed: int) -> bytes:
 class LoadTest:
     """Sends photos through a stack and follows them until each has an outcome.
 
-    Parameters
-    ----------
-    stack, photos, progress
-        Where to send what, and the display of the numbers sent and finished.
-    prefix
-        The start of these photos' keys, and of no others.
-    rate
-        Photos per second; ``None`` for as fast as possible.
-    patience
-        Seconds without an event after which unfinished photos count as missing.
+    `prefix` is the start of these photos' keys, and of no others. `rate` is in photos per second; ``None`` is
+    as fast as possible. After `patience` seconds without an event, unfinished photos count as missing.
     """
 
     def __init__(
@@ -212,13 +180,7 @@ class LoadTest:
         self.last_outcome_at = 0.0
 
     def run(self) -> LoadTestReport:
-        """Send the photos, follow them and report what happened to them.
-
-        Raises
-        ------
-        StackError, botocore.exceptions.ClientError
-            The stack's events do not arrive, or a photo could not be uploaded.
-        """
+        """Send the photos, follow them and report what happened to them."""
         name = f"scones-traffic-{self.prefix.rstrip('/').rpartition('/')[2]}"
         with subscribed(self.stack, name, self._patterns()) as subscription:
             subscription.wait_until_active(self._probes())
@@ -281,7 +243,7 @@ class LoadTest:
                 self._find_failures()
             self.progress.update(sent_bar, completed=len(done))
             self.progress.update(
-                finished_bar, completed=sum(status.known for status in self.statuses.values())
+                finished_bar, completed=sum(status.finished for status in self.statuses.values())
             )
             if settled_at is None and (self._settled() or quiet > self.patience):
                 settled_at = time.monotonic()
@@ -300,7 +262,7 @@ class LoadTest:
 
     def _settled(self) -> bool:
         """Tell whether every photo is finished, and so are the executions for duplicate events."""
-        if self.pending_duplicates or not all(status.known for status in self.statuses.values()):
+        if self.pending_duplicates or not all(status.finished for status in self.statuses.values()):
             return False
         if not self.lists_executions:
             return True

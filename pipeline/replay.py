@@ -30,30 +30,13 @@ class Retry(NamedTuple):
 
 @dataclass
 class ReplayReport:
-    """The number of messages by what was done with them.
-
-    Attributes
-    ----------
-    messages
-        All messages received from the failed queue.
-    started
-        Started an execution.
-    already
-        An execution had been started before: by a replay that was interrupted, or for the same message, which
-        SQS may deliver twice.
-    to_review
-        Results that had not been delivered to the review queue, and were sent there.
-    left
-        Not an input of this pipeline; they stay in the queue.
-    executions
-        The ARNs of the executions started.
-    """
+    """The number of messages by what was done with them, and the ARNs of the executions started."""
 
     messages: int = 0
     started: int = 0
-    already: int = 0
-    to_review: int = 0
-    left: int = 0
+    already: int = 0  # started before, by an interrupted replay or for the same message delivered twice
+    to_review: int = 0  # results that had not reached the review queue, sent there
+    left: int = 0  # not inputs of this pipeline; they stay in the queue
     executions: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -66,10 +49,8 @@ class ReplayReport:
 def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> ReplayReport:
     """Retry each message of the failed queue once; a dry run only counts them.
 
-    Raises
-    ------
-    botocore.exceptions.ClientError
-        An execution could not be started. Messages that were not retried are back in the queue.
+    Raises `ClientError` if an execution could not be started. Messages that were not retried are back in the
+    queue.
     """
     sqs, url, report = stack.client("sqs"), stack.output("FailedQueueUrl"), ReplayReport()
     bar = progress.add_task("Replaying", total=approximate_waiting(sqs, url))

@@ -51,10 +51,7 @@ RESPONSE_HEADERS = {
 def assign_keys(labels: Sequence[str]) -> dict[str, str]:
     """Return a key for each label: its first unassigned letter, or else any unassigned letter or digit.
 
-    Raises
-    ------
-    ReviewError
-        There are more labels than keys.
+    Raises `ReviewError` if there are more labels than keys.
     """
     free = [key for key in (*ascii_lowercase, *digits) if key not in (SKIP_KEY, UNUSABLE_KEY)]
     if len(labels) > len(free):
@@ -98,13 +95,7 @@ class ReviewSession:
         return {"status": status, "message": status.message}
 
     def render_photo(self, ticket: str) -> bytes:
-        """Return a photo as any browser can show it: a JPEG, upright, of limited size.
-
-        Raises
-        ------
-        PhotoError
-            It cannot be decoded.
-        """
+        """Return a photo as any browser can show it: a JPEG, upright, of limited size."""
         file = io.BytesIO()
         reduced(self.queue.read_photo(self._find(ticket)), MAX_SIDE).save(file, "JPEG", quality=90)
         return file.getvalue()
@@ -132,19 +123,7 @@ class ReviewSession:
 def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> None:
     """Serve the page on loopback until Ctrl-C or SIGTERM; then release the photos that are open.
 
-    Parameters
-    ----------
-    queue
-        The queue to review.
-    port
-        0 for any free port.
-    announce
-        Called with the page's address, token included, when the server accepts connections.
-
-    Raises
-    ------
-    ReviewError
-        There are more labels than keys.
+    Port 0 is any free one. `announce` is called with the page's address, token included.
     """
     assign_keys(queue.labels)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

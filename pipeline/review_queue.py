@@ -52,7 +52,7 @@ class AnswerStatus(StrEnum):
         """An explanation for the reviewer."""
         return {
             AnswerStatus.RECORDED: "Recorded.",
-            AnswerStatus.SUPERSEDED: "A newer upload replaced this photo. Your answer is ground truth.",
+            AnswerStatus.SUPERSEDED: "Replaced by a newer upload. Your answer counts as ground truth.",
             AnswerStatus.ALREADY_ANSWERED: "Another reviewer answered first. Their answer stands.",
             AnswerStatus.RESULT_DELETED: "This photo's result was deleted. Nothing was recorded.",
         }[self]
@@ -163,10 +163,7 @@ class ReviewQueue:
     def read_photo(self, item: ReviewItem) -> bytes:
         """Return the file that the model classified.
 
-        Raises
-        ------
-        ReviewError
-            It has been deleted.
+        Raises `ReviewError` if it has been deleted.
         """
         content = storage.read_photo_version(self.s3, item.detail)
         if content is None:
@@ -176,10 +173,7 @@ class ReviewQueue:
     def answer(self, item: ReviewItem, label: str) -> AnswerStatus:
         """Record what a photo shows: one of `labels`, or `UNUSABLE`.
 
-        Raises
-        ------
-        ReviewError
-            The label is none of these.
+        Raises `ReviewError` if the label is none of these.
         """
         if label not in (*self.labels, UNUSABLE):
             raise ReviewError(f"Unknown label: {label!r}. Use one of: {', '.join((*self.labels, UNUSABLE))}.")

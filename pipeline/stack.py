@@ -48,10 +48,7 @@ class Stack:
     def output(self, name: str) -> str:
         """Return an output.
 
-        Raises
-        ------
-        StackError
-            The stack was deployed from an older template, which does not have this output.
+        Raises `StackError` if the stack was deployed from an older template, which does not have this output.
         """
         try:
             return self.outputs[name]
@@ -70,12 +67,8 @@ def find_stack(name: str | None) -> Stack:
     It is a stack in the account and region of the AWS environment, a JSON file that describes a local stack,
     or ``None`` for the file that `make up` writes.
 
-    Raises
-    ------
-    StackError
-        There is no such stack, or it does not belong to this project.
-    AccountError
-        AWS denies access or cannot be reached.
+    Raises `StackError` if there is no such stack, or it does not belong to this project; `AccountError` if
+    AWS denies access or cannot be reached.
     """
     if name is None or name.endswith(".json"):
         return _read_local_stack(Path(name) if name else DESCRIPTION)

@@ -29,15 +29,9 @@ class Subscription:
     def wait_until_active(self, probes: Mapping[str, Mapping[str, Any]]) -> None:
         """Publish a probe on each bus until it arrives: a new rule does not match immediately.
 
-        Parameters
-        ----------
-        probes
-            For each bus, the detail of an event that its rule matches.
+        `probes` is, for each bus, the detail of an event that its rule matches.
 
-        Raises
-        ------
-        StackError
-            A probe did not arrive in `ACTIVE_WITHIN` seconds.
+        Raises `StackError` if a probe did not arrive in `ACTIVE_WITHIN` seconds.
         """
         pending, deadline = set(probes), time.monotonic() + ACTIVE_WITHIN
         while pending:
@@ -79,14 +73,8 @@ class Subscription:
 def subscribed(stack: Stack, name: str, patterns: Mapping[str, Mapping[str, Any]]) -> Iterator[Subscription]:
     """Create a subscription for a ``with`` block, and delete its queue and rules afterwards.
 
-    Parameters
-    ----------
-    stack
-        The stack whose events to receive.
-    name
-        The name of the queue and of the rules.
-    patterns
-        For each bus, the event pattern of its rule. It has to match probes too: source `PROBE`.
+    `name` is the name of the queue and the rules; `patterns` is, for each bus, the event pattern of its rule,
+    which has to match probes too: source `PROBE`.
     """
     sqs, events = stack.client("sqs"), stack.client("events")
     with ExitStack() as cleanup:

@@ -89,10 +89,7 @@ def delete_resources(resources: Iterable[Resource]) -> Iterator[tuple[Resource, 
 def find_stack(account: Account, name: str) -> list[Resource]:
     """Find one stack of this project by its name, whatever its tags.
 
-    Raises
-    ------
-    DeletionError
-        The stack is not one of this project's.
+    Raises `DeletionError` if the stack is not one of this project's.
     """
     stack = describe_stack(account.cloudformation, name)
     if stack is None:
@@ -251,10 +248,7 @@ def _stack_resource(account: Account, stack: Mapping[str, Any], stage: str | Non
 def delete_stack(account: Account, stack: Mapping[str, Any]) -> None:
     """Empty the buckets of a stack, delete it, and wait until it is gone.
 
-    Raises
-    ------
-    DeletionError
-        CloudFormation could not delete it; the message has CloudFormation's reason.
+    Raises `DeletionError` if CloudFormation could not delete it; the message has CloudFormation's reason.
     """
     outputs = stack_outputs(stack)
     for bucket in (outputs[key] for key in BUCKET_OUTPUTS if key in outputs):

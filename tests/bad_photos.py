@@ -1,7 +1,6 @@
-"""Bad files by the hundred: broken, lying, huge, foreign and odd ones, made on the spot, always the same.
+"""Generate hundreds of bad files, always the same: broken, inconsistent, huge, foreign and odd ones.
 
-`corpus` yields every one with its name. What a file is called says what is wrong with it; which outcome it
-gets is for the pipeline to say, as long as it is one of the documented ones.
+`corpus` yields each with a name that says what is wrong with it. Its outcome may be any documented one.
 """
 
 import functools
@@ -34,7 +33,7 @@ def corpus() -> Files:
 
 
 def quietly(files: Files) -> tuple[str, bytes] | None:
-    """Make the next file; that it is bad, or of a kind that is to go from Pillow, needs no warning."""
+    """Generate the next file without warnings about it or about formats that Pillow will drop."""
     with warnings.catch_warnings(action="ignore"):
         return next(files, None)
 
@@ -44,7 +43,7 @@ def quietly(files: Files) -> tuple[str, bytes] | None:
 
 @functools.cache
 def seeds() -> dict[str, bytes]:
-    """A small good file of each kind that is read, by a name that ends as such files do."""
+    """A small good file of each readable kind, by a name with the usual suffix."""
     picture = photos.scene(96, 72).rotate(7, expand=True)
     alpha = picture.convert("RGBA")
     alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
@@ -75,7 +74,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def interlaced_png() -> bytes:
-    """A PNG in Adam7's seven passes, which Pillow reads and does not write."""
+    """A PNG with Adam7 interlacing, which Pillow reads but does not write."""
     width, height, rows = 32, 24, b""
     for x, y, dx, dy in (
         (0, 0, 8, 8),
@@ -96,7 +95,7 @@ def interlaced_png() -> bytes:
 
 
 def cut_off() -> Files:
-    """At every sixteenth, in the middle of the header, and one byte before the end."""
+    """Files truncated at every sixteenth, in the middle of the header, and one byte before the end."""
     for name, whole in seeds().items():
         for sixteenth in range(1, 16):
             yield f"{sixteenth:02}-16ths-of-{name}", photos.truncated(whole, sixteenth)
@@ -105,7 +104,7 @@ def cut_off() -> Files:
 
 
 def flipped() -> Files:
-    """One bit, or one in a hundred, is another."""
+    """Files with one flipped bit, or one in a hundred."""
     for name, whole in seeds().items():
         chance = random.Random(f"{SEED} flipped {name}")
         for number, share in enumerate([0.0] * 6 + [0.01] * 3):
@@ -116,7 +115,7 @@ def flipped() -> Files:
 
 
 def gone_wrong() -> Files:
-    """A stretch is zeroes, noise, twice there, or gone; another file begins in the middle."""
+    """Files with a part zeroed, replaced by noise, duplicated or removed, or by the start of another file."""
     for name, whole in seeds().items():
         chance = random.Random(f"{SEED} gone wrong {name}")
         start, length = len(whole) // 3, max(8, len(whole) // 8)
@@ -136,8 +135,8 @@ def gone_wrong() -> Files:
         yield f"half-of-{one}-half-of-{other}", first[: len(first) // 2] + second[len(second) // 2 :]
 
 
-def numbers_that_lie() -> Files:
-    """Each 16 and 32 bit number of a header becomes nothing, negative or as large as can be."""
+def wrong_numbers() -> Files:
+    """Files in which a 16- or 32-bit number of the header is zero, negative or as large as possible."""
     for name, whole in seeds().items():
         places = range(4, min(len(whole) - 4, 400), 2) if name.endswith(("heic", "avif")) else range(4, 60)
         chance = random.Random(f"{SEED} numbers {name}")
@@ -156,7 +155,7 @@ def numbers_that_lie() -> Files:
 
 
 def bombs() -> Files:
-    """A few bytes that tell of, or become, far more than memory or time allow."""
+    """Small files that declare, or unpack to, far more than memory or time allow."""
     yield "60000x60000.png", photos.png_bomb()
     yield "2147483647x1.png", png(2**31 - 1, 1, 8, 0, b"")
     yield "1x2147483647.png", png(1, 2**31 - 1, 8, 0, b"")
@@ -180,7 +179,7 @@ def bombs() -> Files:
     yield "7000x7000-in-a-thousand-scans.jpg", scan_bomb(7_000, 7_000, 1_000)
     yield "500x500-in-ten-thousand-scans.jpg", scan_bomb(500, 500, 10_000)
     yield "30000x30000.heic", photos.heic_bomb()
-    yield "more-pixels-than-told.avif", photos.lying_avif()
+    yield "more-pixels-than-declared.avif", photos.avif_with_understated_size()
     for size in (2**16, 2**31, 2**32 - 1):
         for kind in ("still.heic", "still.avif"):
             whole = seeds()[kind]
@@ -192,7 +191,7 @@ def bombs() -> Files:
 
 
 def scan_bomb(width: int, height: int, scans: int) -> bytes:
-    """A gray JPEG whose last scan, of a few bytes, comes again and again, each a pass over all pixels."""
+    """A gray JPEG with a tiny scan repeated many times, each of which is a pass over all pixels."""
     whole = photo("JPEG", Image.new("L", (width, height), 128), progressive=True)
     last = whole.rindex(b"\xff\xda")
     return whole[:last] + whole[last:-2] * scans + whole[-2:]
@@ -207,7 +206,7 @@ def gif(
     start: int = 2,
     data: bytes = b"\x02\x44\x01\x00",
 ) -> bytes:
-    """A GIF by hand: its screen, one frame's place and size time and again, and compressed data for each."""
+    """A GIF built by hand: a screen, and repeated frames of the same place and size with compressed data."""
     header = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
     left, top, across, down = frame or (0, 0, width, height)
     image = b"," + struct.pack("<HHHHB", left, top, across, down, 0) + bytes([start]) + data
@@ -215,7 +214,7 @@ def gif(
 
 
 def large() -> Files:
-    """Large and nothing wrong but that."""
+    """Files that are only large."""
     yield "of-zeroes.jpg", bytes(8_000_000)
     yield "with-8-megabytes-behind.jpg", photo() + bytes(8_000_000)
     yield (
@@ -228,16 +227,16 @@ def large() -> Files:
 
 
 def with_segments(segment: bytes, times: int = 1) -> bytes:
-    """A good JPEG with something between its first marker and the rest."""
+    """A good JPEG with extra segments after its first marker."""
     whole = photo()
     return whole[:2] + segment * times + whole[2:]
 
 
-# ── Not what is read, whatever it is called ─────────────────────────────────────────────────────────────
+# ── Other formats, whatever the name says ─────────────────────────────────────────────────────────────
 
 
 def foreign() -> Files:
-    """Every other image format that Pillow writes, and what else people upload as a photo."""
+    """Every other image format that Pillow writes, and other files that people upload as photos."""
     Image.init()
     for kind in sorted(set(Image.SAVE) - {"JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF", "MPO"}):
         for mode in ("RGB", "L", "1", "P"):
@@ -280,7 +279,7 @@ def foreign() -> Files:
 
 
 def only_a_beginning() -> Files:
-    """A format's first bytes and nothing, zeroes, or noise behind them."""
+    """A format's first bytes followed by nothing, zeroes or noise."""
     starts = {
         "jpg": b"\xff\xd8\xff",
         "jfif": b"\xff\xd8\xff\xe0\x00\x10JFIF\x00",
@@ -310,7 +309,7 @@ def only_a_beginning() -> Files:
 
 
 def polyglots() -> Files:
-    """Two things in one file."""
+    """Files that are valid in two formats."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as zipped:
         zipped.writestr("run.sh", "#!/bin/sh\n")
@@ -325,7 +324,7 @@ def polyglots() -> Files:
     yield "jpeg-in-png-chunk.png", png(32, 24, 8, 0, (b"\0" + b"\x80" * 32) * 24, chunk(b"jpEg", photo()))
 
 
-# ── One thing wrong with a known part ───────────────────────────────────────────────────────────────────
+# ── One defect in a known part ───────────────────────────────────────────────────────────────────
 
 
 def jpegs() -> Files:
@@ -362,10 +361,10 @@ def jpegs() -> Files:
         length = 2 + int.from_bytes(whole[start + 2 : start + 4])
         yield f"no-{name}.jpg", whole[:start] + whole[start + length :]
         yield f"two-{name}s.jpg", whole[: start + length] + whole[start:]
-        for told in (0, 1, 2, 0xFFFF):
+        for declared in (0, 1, 2, 0xFFFF):
             yield (
-                f"{name}-of-{told}-bytes.jpg",
-                whole[: start + 2] + struct.pack(">H", told) + whole[start + 4 :],
+                f"{name}-of-{declared}-bytes.jpg",
+                whole[: start + 2] + struct.pack(">H", declared) + whole[start + 4 :],
             )
     yield "no-end.jpg", whole[:-2]
     yield "no-data.jpg", whole[: whole.index(b"\xff\xda")] + b"\xff\xd9"
@@ -394,7 +393,7 @@ def jpegs() -> Files:
 
 
 def exifs() -> Files:
-    """Orientations that do not exist, pointers in circles, counts beyond the end."""
+    """Invalid orientations, circular pointers, counts beyond the end."""
 
     def with_exif(tiff: bytes) -> bytes:
         content = b"Exif\0\0" + tiff
@@ -440,7 +439,7 @@ def exifs() -> Files:
 
 
 def xmps() -> Files:
-    """XML that is none, never ends, or grows."""
+    """XML that is invalid, never ends, or expands."""
     start = b"http://ns.adobe.com/xap/1.0/\0"
     layers = b"".join(b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10))
     for name, xml in (
@@ -480,11 +479,11 @@ def pngs() -> Files:  # noqa: C901  a list
         yield f"wrong-checksum-of-{name}.png", whole[:end] + b"\0\0\0\0" + whole[end + 4 :]
         yield f"no-{name}.png", whole[: start - 4] + whole[end + 4 :]
         yield f"two-{name}s.png", whole[: end + 4] + whole[start - 4 :]
-        for told in (0, length - 1, length + 1, 2**31, 2**32 - 1):
-            if told >= 0:
+        for declared in (0, length - 1, length + 1, 2**31, 2**32 - 1):
+            if declared >= 0:
                 yield (
-                    f"{name}-of-{told}-bytes.png",
-                    whole[: start - 4] + struct.pack(">I", told) + whole[start:],
+                    f"{name}-of-{declared}-bytes.png",
+                    whole[: start - 4] + struct.pack(">I", declared) + whole[start:],
                 )
     for row_filter in (5, 255):
         yield f"row-filter-{row_filter}.png", png(32, 24, 8, 0, (bytes([row_filter]) + bytes(32)) * 24)
@@ -537,7 +536,7 @@ def pngs() -> Files:  # noqa: C901  a list
 
 
 def gifs() -> Files:
-    """Screens, frames and data that do not fit."""
+    """Screens, frames and data that do not fit together."""
     yield "no-frame.gif", gif(10, 10, frames=0)
     yield "no-screen.gif", gif(0, 0, frame=(0, 0, 10, 10))
     yield "no-screen-no-frame.gif", gif(0, 0)
@@ -559,7 +558,7 @@ def gifs() -> Files:
         yield f"data-{name}.gif", gif(100, 100, data=data)
     whole = gif(10, 10)
     palette = whole[:13] + whole[19:]
-    yield "no-palette-but-told.gif", palette
+    yield "palette-declared-but-missing.gif", palette
     yield "no-palette.gif", palette[:10] + b"\0" + palette[11:]
     for code in (0x01, 0xF9, 0xFE, 0xFF, 0x00):
         for content in (
@@ -581,7 +580,7 @@ def gifs() -> Files:
 
 
 def webps() -> Files:
-    """Chunks and sizes that do not fit."""
+    """Chunks and sizes that do not fit together."""
     for name in ("lossy.webp", "lossless.webp", "animated.webp"):
         whole = seeds()[name]
         for size in (0, 4, 12, len(whole), 2**31, 2**32 - 1):
@@ -611,7 +610,7 @@ def webps() -> Files:
 
 
 def boxes() -> Files:
-    """HEIC's and AVIF's boxes renamed, resized, doubled, and gone; brands that lie."""
+    """HEIC's and AVIF's boxes renamed, resized, duplicated and removed; wrong brands."""
     for name in ("still.heic", "tiled.heic", "still.avif", "animated.avif"):
         whole = seeds()[name]
         for kind in (
@@ -644,10 +643,10 @@ def boxes() -> Files:
             length = int.from_bytes(whole[place - 4 : place])
             label = kind.decode()
             yield f"no-{label}-{name}", whole[:place] + b"free" + whole[place + 4 :]
-            for told in (0, 1, 7, length * 2, 2**31 - 1):
+            for declared in (0, 1, 7, length * 2, 2**31 - 1):
                 yield (
-                    f"{label}-of-{told}-{name}",
-                    whole[: place - 4] + struct.pack(">I", told) + whole[place:],
+                    f"{label}-of-{declared}-{name}",
+                    whole[: place - 4] + struct.pack(">I", declared) + whole[place:],
                 )
             yield (
                 f"{label}-twice-{name}",
@@ -690,7 +689,7 @@ def boxes() -> Files:
 
 
 def grid(rows: int, columns: int, width: int, height: int) -> bytes:
-    """The tiled HEIC with another idea of its tiles: rows and columns are told less one."""
+    """The tiled HEIC with a wrong grid; rows and columns are stored minus one."""
     whole = bytearray(seeds()["tiled.heic"])
     place = whole.find(b"idat")
     content = bytes([0, 1, rows, columns]) + struct.pack(">II", width, height)
@@ -699,7 +698,7 @@ def grid(rows: int, columns: int, width: int, height: int) -> bytes:
 
 
 def with_items(count: int) -> bytes:
-    """A HEIC that tells of thousands of items."""
+    """A HEIC that declares thousands of items."""
     whole = bytearray(seeds()["still.heic"])
     place = whole.index(b"iinf")
     whole[place + 8 : place + 10] = struct.pack(">H", count)
@@ -707,7 +706,7 @@ def with_items(count: int) -> bytes:
 
 
 def self_reference() -> bytes:
-    """A HEIC of tiles each of which is made of the whole."""
+    """A HEIC whose tiles each refer to the whole image."""
     whole = bytearray(seeds()["tiled.heic"])
     place = whole.find(b"dimg")
     if place > 0:
@@ -718,7 +717,7 @@ def self_reference() -> bytes:
 
 
 def odd_but_good() -> Files:
-    """Nothing wrong with them, and easily taken for bad."""
+    """Good files that could be mistaken for bad ones."""
     for name, make in photos.READABLE.items():
         yield name.replace(" ", "-"), make()
     for mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"):
@@ -749,7 +748,7 @@ FAMILIES: tuple[Callable[[], Files], ...] = (
     cut_off,
     flipped,
     gone_wrong,
-    numbers_that_lie,
+    wrong_numbers,
     bombs,
     large,
     foreign,
@@ -765,7 +764,7 @@ FAMILIES: tuple[Callable[[], Files], ...] = (
 
 
 def odd_names() -> Iterator[str]:
-    """What may stand behind ``uploads/``: S3 takes any UTF-8 of up to 1,024 bytes."""
+    """Names for use after ``uploads/``; S3 accepts any UTF-8 of up to 1,024 bytes."""
     yield from photos.ODD_KEYS
     yield from (
         "",

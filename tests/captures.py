@@ -1,4 +1,4 @@
-"""Data captures, made on the spot: as many records as wanted, in SageMaker's layout, one or many a file."""
+"""Generate data captures in SageMaker's layout, with one or more records per file."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model.serving.capture import VARIANT, format_record
+from functions.classify.capture import VARIANT, format_record
 from pipeline import sample_images
 
 LABELS = ("bicycle", "motorcycle", "other")
@@ -16,14 +16,14 @@ START = datetime(2026, 3, 4, tzinfo=UTC)
 
 
 class Made(NamedTuple):
-    """A record's line, and when it was answered."""
+    """The time and the line of a record."""
 
     at: datetime
     line: str
 
 
 def photos(count: int, side: int = 224) -> list[bytes]:
-    """Drawn pictures, as the pipeline sends them: they fit in `side` x `side` pixels."""
+    """Drawings as the pipeline sends them: they fit in `side` x `side` pixels."""
     drawn = []
     for seed in range(count):
         picture = sample_images.picture(
@@ -35,7 +35,7 @@ def photos(count: int, side: int = 224) -> list[bytes]:
 
 
 def answer(chance: random.Random, mix: Sequence[float] = (0.6, 0.35, 0.05)) -> list[float]:
-    """Probabilities for `LABELS`, mostly confident, the most probable drawn by `mix`."""
+    """Probabilities for `LABELS`, mostly confident; `mix` is the distribution of the most probable label."""
     label = chance.choices(range(len(mix)), mix)[0]
     confidence = 1 - 0.55 * chance.betavariate(1, 8)
     rest = chance.random() * (1 - confidence)
@@ -52,7 +52,7 @@ def records(
     hours: float = 24,
     answers: Callable[[random.Random], list[float]] = answer,
 ) -> Iterator[Made]:
-    """Records spread evenly over some hours, the photos in turn."""
+    """Records spread evenly over some hours, which use the photos in turn."""
     for number in range(count):
         at = start + timedelta(hours=hours) * number / count
         text = json.dumps(answers(chance))
@@ -67,7 +67,7 @@ def write(
     most: int = 50,
     endpoint: str = "vehicle-classifier",
 ) -> int:
-    """Write records 1 to `most` a file, by the hour of a file's first; return how many files that makes."""
+    """Write 1 to `most` records per file, in the hour of its first record; return the number of files."""
     number = 0
     pending: list[Made] = []
     size = chance.randint(1, most)
@@ -90,6 +90,6 @@ def _write(folder: Path, made: list[Made]) -> None:
 
 
 def parsed(line: str) -> dict[str, Any]:
-    """A record as the object it is, to change it."""
+    """A record's line as an object."""
     value: dict[str, Any] = json.loads(line)
     return value

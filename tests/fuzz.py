@@ -1,7 +1,7 @@
-"""Search for files that serialize has no answer to, led by the code that they reach: ``make fuzz``.
+"""Coverage-guided fuzzing of serialize: ``make fuzz``.
 
-atheris (libFuzzer for Python) changes the seeds of `tests.bad_photos`, and what got further than they.
-Whatever it finds is written down as ``.local/fuzz/crash-…``: give it to `tests.bad_photos`.
+atheris (libFuzzer for Python) mutates the seeds of `tests.bad_photos`. A file without a documented outcome is
+written to ``.local/fuzz/crash-…``; add such files to `tests.bad_photos`.
 """
 
 import io
@@ -12,20 +12,20 @@ from typing import get_args
 import atheris
 
 with atheris.instrument_imports(include=["functions", "PIL"]):
-    from functions.serialize.app import Reason, RejectedError, serialize
+    from functions.serialize.photo import Reason, RejectedError, serialize
 
 from tests import bad_photos
 from tests.photo_ledger import record_figures
 
 FOLDER = Path(__file__).parents[1] / ".local" / "fuzz"
 REASONS = get_args(Reason.__value__)
-LONGEST = 20_000
-"""Bytes of a file; the longest seed that is used."""
+MAX_LENGTH = 20_000
+"""The largest file in bytes, including seeds."""
 BOX = 224
 
 
 def one_outcome(content: bytes) -> None:
-    """Fail unless a file becomes a photo in its box or is rejected for a documented reason."""
+    """Fail unless a file is serialized, or rejected for a documented reason."""
     try:
         answer = serialize(io.BytesIO(content), BOX)
     except RejectedError as rejection:
@@ -40,11 +40,11 @@ def main() -> None:
     seeds = FOLDER / "seeds"
     seeds.mkdir(parents=True, exist_ok=True)
     for name, content in bad_photos.seeds().items():
-        if len(content) <= LONGEST:
+        if len(content) <= MAX_LENGTH:
             (seeds / name.replace("/", "-")).write_bytes(content)
     (runs,) = sys.argv[1:]
     record_figures(fuzzed_files=int(runs))
-    limits = [f"-runs={runs}", f"-max_len={LONGEST}", "-timeout=30", "-rss_limit_mb=1024", "-seed=1"]
+    limits = [f"-runs={runs}", f"-max_len={MAX_LENGTH}", "-timeout=30", "-rss_limit_mb=1024", "-seed=1"]
     atheris.Setup(
         [sys.argv[0], *limits, f"-artifact_prefix={FOLDER}/", "-print_final_stats=1", str(seeds)], one_outcome
     )

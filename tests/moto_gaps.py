@@ -47,7 +47,7 @@ class MotoExtension:
     lambda_concurrency
         The account's unreserved concurrent executions.
     denied_actions
-        Actions that IAM's policy simulator finds denied.
+        Actions that IAM's policy simulator denies.
     """
 
     errors: dict[str, tuple[str, str]] = field(default_factory=dict)

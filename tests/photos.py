@@ -1,7 +1,6 @@
-"""Photos of every kind that couriers and others upload, made on the spot: good ones, odd ones and bad ones.
+"""Generate photos of every kind that couriers and others upload: good, odd and bad ones.
 
-Each function returns the bytes of a file. READABLE and REJECTED list the small ones by what they are, for
-tests that want them all.
+Each function returns the bytes of a file. READABLE and REJECTED list all small ones by description.
 """
 
 import io
@@ -19,11 +18,11 @@ pillow_heif.register_heif_opener()
 
 RED, GREEN, BLUE, YELLOW = (220, 30, 30), (30, 180, 30), (30, 30, 220), (230, 220, 40)
 CORNERS = (RED, GREEN, BLUE, YELLOW)
-"""What a person sees at top left, top right, bottom left and bottom right of `scene`."""
+"""The colours at the top left, top right, bottom left and bottom right of `scene`."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF")
 
-# What stores a picture so that the orientation turns it upright again.
+# The transposition with which a picture is stored, so that the EXIF orientation turns it upright.
 STORED = {
     1: None,
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -37,33 +36,33 @@ STORED = {
 
 
 def scene(width: int = 320, height: int = 240) -> Image.Image:
-    """Four coloured quarters, so that it shows which side is up."""
+    """Four coloured quarters, which show the orientation."""
     picture = Image.new("RGB", (2, 2))
     picture.putdata(CORNERS)
     return picture.resize((width, height), Image.Resampling.NEAREST)
 
 
 def noise(width: int, height: int, channels: int = 3, *, seed: int = 7) -> Image.Image:
-    """Black or full in each channel of each pixel, by chance: nothing compresses worse."""
+    """Each sample is 0 or 255 at random, which compresses worst."""
     dots = np.random.default_rng(seed).integers(0, 2, (height, width, channels), dtype=np.uint8) * 255
     return Image.fromarray(dots)
 
 
 def texture(width: int, height: int) -> Image.Image:
-    """A large picture, quickly: one tile of soft noise all over."""
+    """A large picture that is fast to create: a repeated tile of soft noise."""
     tile = np.random.default_rng(7).integers(96, 160, (256, 256, 3), dtype=np.uint8)
     return Image.fromarray(np.tile(tile, (height // 256 + 1, width // 256 + 1, 1))[:height, :width])
 
 
 def photo(kind: str = "JPEG", picture: Image.Image | None = None, **options: Any) -> bytes:
-    """A picture (the scene) in a format of Pillow's, saved with its options."""
+    """A picture, by default the scene, saved in one of Pillow's formats."""
     file = io.BytesIO()
     (scene() if picture is None else picture).save(file, kind, **options)
     return file.getvalue()
 
 
 def with_orientation(orientation: int, kind: str = "JPEG") -> bytes:
-    """The scene as a turned camera stores it: EXIF, or in HEIC the container, says how to turn it back."""
+    """The scene as a rotated camera stores it, with the orientation in EXIF or HEIC's container."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = STORED[orientation]
@@ -71,19 +70,19 @@ def with_orientation(orientation: int, kind: str = "JPEG") -> bytes:
 
 
 def with_broken_exif() -> bytes:
-    """A good JPEG whose EXIF points nowhere."""
+    """A good JPEG whose EXIF has an invalid offset."""
     return photo(exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\x99" * 40)
 
 
 def with_broken_second_image() -> bytes:
-    """A good JPEG that claims to hold more images (MPO, as phones make), with an index that is no index."""
+    """A good JPEG that claims to contain more images (MPO, as phones make), with a broken index."""
     index = b"MPF\0II*\0\x08\0\0\0\x01\0\x01\xb0\x04\0\x01\0\0\0\x02\0\0\0\0\0\0\0"
     jpeg = photo()
     return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index + jpeg[2:]
 
 
 def of_two_images() -> bytes:
-    """A phone's JPEG with a second image behind the first (MPO)."""
+    """A phone's JPEG with a second image after the first (MPO)."""
     return photo("MPO", save_all=True, append_images=[Image.new("RGB", (320, 240))])
 
 
@@ -94,31 +93,31 @@ def cmyk_jpeg() -> bytes:
 
 
 def sixteen_bit_gray_png(level: int = 0x8000) -> bytes:
-    """16 bits a pixel, all of one level, as scanners and some cameras make."""
+    """16 bits per pixel, all of one level, as scanners and some cameras make."""
     return photo("PNG", Image.fromarray(np.full((240, 320), level, dtype=np.uint16)))
 
 
 def png(
     width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: bytes, level: int = 6
 ) -> bytes:
-    """A PNG by hand, for what Pillow does not write: 16-bit colour, lies and bombs."""
+    """A PNG built by hand, for what Pillow does not write: 16-bit colour, wrong headers, bombs."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(rows, level))
     return b"".join((b"\x89PNG\r\n\x1a\n", header, *chunks, data, chunk(b"IEND", b"")))
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
-    """A part of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def sixteen_bit_colour_png() -> bytes:
-    """48 bits a pixel, all of one orange."""
+    """48 bits per pixel, all of one orange."""
     return png(32, 24, 16, 2, (b"\0" + struct.pack(">HHH", 0xFFFF, 0x8000, 0) * 32) * 24)
 
 
 def palette_png_with_alpha() -> bytes:
-    """A palette whose first colour is fully transparent: the left half."""
+    """A palette picture whose left half has a fully transparent colour."""
     picture = Image.new("P", (320, 240), 0)
     picture.putpalette([0, 0, 0, *BLUE])
     picture.paste(1, (160, 0, 320, 240))
@@ -126,7 +125,7 @@ def palette_png_with_alpha() -> bytes:
 
 
 def half_transparent(kind: str) -> bytes:
-    """Black, half transparent: gray on white."""
+    """Half-transparent black, which is gray on white."""
     return photo(kind, Image.new("RGBA", (320, 240), (0, 0, 0, 128)))
 
 
@@ -136,17 +135,17 @@ def animated(kind: str) -> bytes:
 
 
 def sliver(width: int, height: int, kind: str = "PNG") -> bytes:
-    """As thin as can be, in one colour."""
+    """A plain picture of an extreme shape."""
     return photo(kind, Image.new("RGB", (width, height), GREEN))
 
 
 def truncated(whole: bytes, sixteenths: int) -> bytes:
-    """What has arrived of a file when the connection broke."""
+    """The beginning of a file, as if its upload was interrupted."""
     return whole[: len(whole) * sixteenths // 16]
 
 
 def text_called_jpg() -> bytes:
-    """No photo, whatever its name."""
+    """A text file."""
     return "Liebe Grüße aus Zürich\n".encode() * 20
 
 
@@ -162,7 +161,7 @@ def png_with_text_bomb() -> bytes:
 
 
 def webp_bomb() -> bytes:
-    """The largest size that a WebP's header can tell of, 16384 x 16384, over the data of a small one."""
+    """A header with a WebP's largest size, 16384 x 16384, and the data of a small one."""
     whole = photo("WEBP", lossless=True)
     return whole[:21] + struct.pack("<I", 0x3FFF | 0x3FFF << 14) + whole[25:]
 
@@ -174,21 +173,21 @@ def gif_bomb() -> bytes:
 
 
 def jpeg_bomb() -> bytes:
-    """A header of 65535 x 65535 pixels over the data of a small photo."""
+    """A header with 65535 x 65535 pixels and the data of a small photo."""
     whole = photo("JPEG")
     size = whole.index(b"\xff\xc0") + 5
     return whole[:size] + struct.pack(">HH", 0xFFFF, 0xFFFF) + whole[size + 4 :]
 
 
 def heic_bomb() -> bytes:
-    """A header of 30000 x 30000 pixels over the data of a small photo."""
+    """A header with 30000 x 30000 pixels and the data of a small photo."""
     whole = photo("HEIF")
     size = whole.index(b"ispe") + 8
     return whole[:size] + struct.pack(">II", 30_000, 30_000) + whole[size + 8 :]
 
 
-def lying_avif() -> bytes:
-    """A container that tells of 100 x 100 pixels, around 225 million of them in one colour."""
+def avif_with_understated_size() -> bytes:
+    """A container that declares 100 x 100 pixels but has 225 million, all of one colour."""
     whole = bytearray(photo("AVIF", Image.new("RGB", (15_000, 15_000), GREEN), speed=10, quality=20))
     size = whole.index(b"ispe") + 8
     whole[size : size + 8] = struct.pack(">II", 100, 100)
@@ -196,7 +195,7 @@ def lying_avif() -> bytes:
 
 
 def fifty_megapixel_jpeg(*, progressive: bool = False, subsampling: str = "4:4:4") -> bytes:
-    """The largest of common cameras; progressive and 4:4:4, it takes the most memory to decode."""
+    """The largest size of common cameras; progressive 4:4:4 takes the most memory to decode."""
     return photo("JPEG", texture(8660, 5774), quality=75, progressive=progressive, subsampling=subsampling)
 
 
@@ -206,7 +205,7 @@ def twenty_five_megabyte_jpeg() -> bytes:
 
 
 def big_png(channels: int = 3) -> bytes:
-    """24 megapixels of noise, not compressed: 72 MB in RGB, 96 MB in RGBA."""
+    """24 megapixels of uncompressed noise: 72 MB in RGB, 96 MB in RGBA."""
     return photo("PNG", noise(6000, 4000, channels), compress_level=0)
 
 
@@ -217,7 +216,7 @@ def big_sixteen_bit_png() -> bytes:
 
 
 def big_heic() -> bytes:
-    """48 megapixels, as newer phones make. It takes some seconds to encode."""
+    """48 megapixels, as newer phones make. Encoding takes several seconds."""
     picture = Image.new("RGB", (8064, 6048), GREEN)
     return photo("HEIF", picture, quality=20, tile_size=2016, enc_params={"preset": "ultrafast"})
 
@@ -231,7 +230,7 @@ ODD_KEYS = (
     "'quotes\" and \\ slashes",
     "é" * 490,
 )
-"""Names that users and programs give to files, under any prefix."""
+"""File names that users and programs choose, for use under any prefix."""
 
 READABLE: dict[str, Callable[[], bytes]] = {
     "a JPEG": photo,

@@ -1,4 +1,4 @@
-"""Decide whether an answer of the model can be acted on, or a person should look at the photo."""
+"""Accept the model's answer if it can be acted on, or send the photo to review."""
 
 import os
 from functools import cache
@@ -18,7 +18,7 @@ metrics = Metrics()
 
 
 class SettingsError(Exception):
-    """The function's environment is not usable: ``CLASS_LABELS`` or ``CONFIDENCE_THRESHOLD``."""
+    """``CLASS_LABELS`` or ``CONFIDENCE_THRESHOLD`` has an unusable value."""
 
 
 @metrics.log_metrics(capture_cold_start_metric=True)
@@ -26,10 +26,7 @@ class SettingsError(Exception):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Decision:
     """Handle ``{"inferences": [p, …], "execution"?}`` and return a :class:`Decision`.
 
-    Raises
-    ------
-    SettingsError, InferencesError
-        Faults, not outcomes: they fail the execution.
+    Raises `SettingsError` or `InferencesError`: Faults, not outcomes: they fail the execution.
     """
     labels, threshold = settings()
     decision = decide(event["inferences"], labels, threshold)
@@ -50,7 +47,7 @@ def settings() -> tuple[tuple[str, ...], float]:
 
 
 def record(decision: Decision, threshold: float) -> None:
-    """Log the decision, and count it: how many were accepted or not, and how confident the model was."""
+    """Log the decision and count it, along with the model's confidence."""
     accepted = decision["decision"] == "accepted"
     metrics.add_metric("PhotosAccepted" if accepted else "PhotosNeedingReview", MetricUnit.Count, 1)
     metrics.add_metric("Confidence", MetricUnit.NoUnit, decision["confidence"])

@@ -1,15 +1,15 @@
-"""Decide whether an answer of the model can be acted on. Plain Python: no AWS, no Powertools."""
+"""Decide whether the model's answer can be acted on. No AWS, no Powertools."""
 
 import math
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 OTHER = "other"
-"""The label of a photo that shows no vehicle: however sure the model is, nobody can be routed by it."""
+"""The label of a photo that shows no vehicle. It is never accepted, because it gives no route."""
 
 
 class Decision(TypedDict):
-    """What the routing team can do with a photo, and why."""
+    """The routing team's answer for a photo, and the reason for it."""
 
     decision: Literal["accepted", "needs_review"]
     label: str
@@ -18,25 +18,21 @@ class Decision(TypedDict):
 
 
 class InferencesError(Exception):
-    """The endpoint's answer does not fit the labels: it serves another model than the stack expects."""
+    """The endpoint's answer does not fit the labels: it serves a different model than the stack expects."""
 
 
 def decide(inferences: Sequence[float], labels: Sequence[str], threshold: float) -> Decision:
-    """Take the most probable label, and accept it if it is a vehicle's and probable enough.
+    """Choose the most probable label, and accept it if it is a vehicle with enough confidence.
 
     Parameters
     ----------
     inferences
         A probability for each label, in the labels' order.
-    labels
-        The labels; :data:`OTHER` may be among them.
     threshold
-        The least confidence, 0 to 1, at which an answer is accepted; a confidence equal to it is.
+        The lowest confidence, 0 to 1, that is accepted.
 
-    Raises
-    ------
-    InferencesError
-        There are more or fewer inferences than labels, or one is not a probability.
+    Raises `InferencesError` if the numbers of inferences and labels differ, or an inference is not a
+    probability.
     """
     if len(inferences) != len(labels):
         raise InferencesError(

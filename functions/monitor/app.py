@@ -1,7 +1,7 @@
-"""Read what the endpoint captured in the last hours, and publish whether it can still be trusted."""
+"""Analyse the endpoint's recent captures, and publish metrics of its accuracy and drift."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -14,24 +14,24 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 if TYPE_CHECKING or __package__:
     from functions.monitor.capture_analysis import captures, drift, intervals
-    from functions.monitor.capture_analysis.captures import Tally, TimeWindow
+    from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
     from functions.monitor.capture_analysis.drift import Baseline, Drift
-    from functions.monitor.capture_analysis.window import OTHER, PROPERTIES, Window, properties
-else:  # in Lambda, this folder is where everything begins
+    from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, OTHER, Window, image_properties
+else:  # in Lambda, this folder is the root of all imports
     from capture_analysis import captures, drift, intervals
-    from capture_analysis.captures import Tally, TimeWindow
+    from capture_analysis.captures import ReadCounts, TimeWindow
     from capture_analysis.drift import Baseline, Drift
-    from capture_analysis.window import OTHER, PROPERTIES, Window, properties
+    from capture_analysis.window import IMAGE_PROPERTIES, OTHER, Window, image_properties
 
 SAMPLE = 1000
-"""Photos whose look is measured, each in a few milliseconds."""
+"""The number of photos whose image properties are measured, which takes a few milliseconds each."""
 
 logger = Logger()
 metrics = Metrics()
 
 
 class Summary(TypedDict):
-    """What was found; ``from`` and ``to`` are ISO 8601, UTC. Figures are ``None`` where there is nothing."""
+    """The result. ``window`` has ``from`` and ``to`` in ISO 8601, UTC; ``None`` means no answers."""
 
     window: dict[str, str]
     records: int
@@ -44,19 +44,7 @@ class Summary(TypedDict):
 
 @dataclass(frozen=True)
 class Settings:
-    """The function's environment.
-
-    Attributes
-    ----------
-    source
-        Where the captures of the endpoint are, ``s3://bucket/prefix``.
-    baseline
-        ``s3://bucket/key`` of the baseline, empty for none.
-    labels, threshold
-        What the answers are of, in their order; from which confidence, 0 to 1, they are accepted.
-    hours
-        How long a window is.
-    """
+    """The function's environment: S3 addresses of captures and baseline (or empty), and a window's hours."""
 
     source: str
     baseline: str
@@ -68,25 +56,23 @@ class Settings:
 @metrics.log_metrics(capture_cold_start_metric=True)
 @logger.inject_lambda_context
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Summary:
-    """Handle a schedule's event (``time``), or ``from`` and ``to``, ISO 8601, to look at a window once more.
+    """Handle a schedule's event (``time``), or analyse the window ``from`` … ``to`` (ISO 8601) again.
 
-    Raises
-    ------
-    CaptureError, BaselineError
-        Captures or baseline cannot be read: a fault, which the function's alarm tells.
+    Raises `CaptureError` or `BaselineError` if the captures or the baseline cannot be read: a fault, which
+    the function's alarm reports.
     """
-    setup = settings()
-    bounds = time_window(event, setup.hours)
-    window = Window(setup.threshold, setup.labels, SAMPLE)
-    tally = read(setup.source, bounds, window)
-    baseline = read_baseline(setup.baseline) if setup.baseline else None
-    found = compare(window, baseline) if baseline else {}
-    return publish(bounds, tally, window, baseline, found)
+    config = settings()
+    bounds = time_window(event, config.hours)
+    window = Window(config.threshold, config.labels, SAMPLE)
+    counts = read(config.source, bounds, window)
+    baseline = read_baseline(config.baseline) if config.baseline else None
+    drift_by_feature = compare(window, baseline) if baseline else {}
+    return publish(bounds, counts, window, baseline, drift_by_feature)
 
 
 @cache
 def settings() -> Settings:
-    """Return the function's environment, read once."""
+    """Read the function's environment."""
     return Settings(
         source=os.environ["CAPTURE_URI"],
         baseline=os.environ.get("BASELINE_URI", ""),
@@ -97,7 +83,7 @@ def settings() -> Settings:
 
 
 def time_window(event: Mapping[str, Any], hours: int) -> TimeWindow:
-    """Return the window that an event asks for: the last full hours before its time, or from when to when."""
+    """Return the window that an event names: the last full hours before its time, or ``from`` to ``to``."""
     if "from" in event:
         return TimeWindow(_time(event["from"]), _time(event["to"]))
     now = _time(event["time"]) if "time" in event else datetime.now(UTC)
@@ -114,50 +100,51 @@ def _iso(at: datetime | None) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else ""
 
 
-def read(source: str, bounds: TimeWindow, window: Window) -> Tally:
-    """Read the records of a time window into `window`, and say what was read."""
-    tally = Tally()
-    for record in captures.read(source, bounds, tally):
+def read(source: str, bounds: TimeWindow, window: Window) -> ReadCounts:
+    """Add the records of a time window to `window`, and log the lines that are not records."""
+    counts = ReadCounts()
+    for record in captures.read(source, bounds, counts):
         window.add(record)
-    for line in tally.skipped:
+    for line in counts.skipped:
         logger.warning("skipped", extra={"line": line})
-    return tally
+    return counts
 
 
 def read_baseline(uri: str) -> Baseline:
-    """Read the baseline from S3; it may change between two windows, without a deployment."""
+    """Read the baseline from S3, each time, because it may change without a deployment."""
     bucket, key = captures.split_uri(uri)
-    with captures.failing_as_captures(uri):
+    with captures.translate_s3_errors(uri):
         return Baseline.parse(boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
 def compare(window: Window, baseline: Baseline) -> dict[str, Drift]:
-    """Say how far the window is from the baseline; in the model's feature space only the command can."""
-    looks = [look for answer in window.sample if (look := properties(answer.photo))]
-    photos = {name: [look[name] for look in looks] for name in PROPERTIES}
+    """Measure drift, except in the model's feature space, which takes the model and `scones monitor`."""
+    measured = [found for answer in window.sample if (found := image_properties(answer.photo))]
+    photos = {name: [properties[name] for properties in measured] for name in IMAGE_PROPERTIES}
     return drift.compare(drift.features(window, photos), baseline)
 
 
 def publish(
     bounds: TimeWindow,
-    tally: Tally,
+    counts: ReadCounts,
     window: Window,
     baseline: Baseline | None,
-    found: Mapping[str, Drift],
+    drift_by_feature: Mapping[str, Drift],
 ) -> Summary:
-    """Publish everything as metrics at the window's end, log it, and return the gist of it.
+    """Publish metrics with the time of the window's end, and log and return a summary.
 
-    The alarms watch bounds of 95% intervals, so that a few photos do not raise one.
+    The alarms watch bounds of 95% intervals, so that a few photos do not trigger one.
     """
     answers = len(window.confidence)
-    accuracy = estimate(window.confidence, baseline)
+    estimate = baseline.estimated_accuracy if baseline else intervals.estimated_accuracy
+    accuracy = estimate(window.confidence)
     at = bounds.end or datetime.now(UTC)
     metrics.set_timestamp(at)
     for name, count in (
-        ("CapturedRecords", tally.records),
-        ("CapturedDuplicates", tally.duplicates),
-        ("CapturedBrokenLines", tally.broken),
-        ("UnusableRecords", window.without.total()),
+        ("CapturedRecords", counts.records),
+        ("CapturedDuplicates", counts.duplicates),
+        ("CapturedBrokenLines", counts.broken),
+        ("UnusableRecords", window.unusable.total()),
     ):
         metrics.add_metric(name, MetricUnit.Count, count)
     under = intervals.wilson(window.under_threshold(), answers) if answers else None
@@ -166,29 +153,24 @@ def publish(
         shares |= {"EstimatedAccuracy": accuracy.value, "EstimatedAccuracyUpperBound": accuracy.high}
         shares |= {"ShareUnderThreshold": under.value, "ShareUnderThresholdLowerBound": under.low}
         shares |= {"ShareOther": window.by_label().get(OTHER, 0) / answers}
-    drifted = [name for name, one in found.items() if one.drifted]
-    if found:
+    drifted = [name for name, feature in drift_by_feature.items() if feature.drifted]
+    if drift_by_feature:
         shares |= {"DriftedFeatures": len(drifted)}
     for name, share in shares.items():
         metrics.add_metric(name, MetricUnit.NoUnit, share)
-    for name, one in found.items():
-        with single_metric("Drift", MetricUnit.NoUnit, one.statistic) as metric:
+    for name, feature in drift_by_feature.items():
+        with single_metric("Drift", MetricUnit.NoUnit, feature.statistic) as metric:
             metric.add_dimension("service", os.environ["POWERTOOLS_SERVICE_NAME"])
             metric.add_dimension("feature", name)
             metric.set_timestamp(at)
     summary = Summary(
         window={"from": _iso(bounds.start), "to": _iso(bounds.end)},
-        records=tally.records,
-        duplicates=tally.duplicates,
-        broken=tally.broken,
+        records=counts.records,
+        duplicates=counts.duplicates,
+        broken=counts.broken,
         estimated_accuracy=accuracy.value if accuracy else None,
         share_under_threshold=under.value if under else None,
         drifted=drifted,
     )
     logger.info("monitored", extra={**summary})
     return summary
-
-
-def estimate(confidence: Sequence[float], baseline: Baseline | None) -> intervals.Interval | None:
-    """Estimate how many answers are right."""
-    return baseline.estimated_accuracy(confidence) if baseline else intervals.estimated_accuracy(confidence)

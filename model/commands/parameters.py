@@ -14,7 +14,7 @@ from model.sagemaker.deployment_file import FILE, parameters
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
-    """Print the stack parameters for the latest deployment, as sam deploy expects them.
+    """Print the stack parameters for the latest deployment, in the form of sam deploy.
 
     \b
     Examples:

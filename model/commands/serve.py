@@ -1,4 +1,4 @@
-"""``scones serve``: the model over HTTP, in a container of SageMaker's or on this machine.
+"""``scones serve``: serve the model over HTTP, in SageMaker's container or on this machine.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
@@ -22,31 +22,38 @@ from model.serving.listener import listen
 @click.option(
     "--model",
     type=click.Path(exists=True, path_type=Path),
-    help="A model's folder or model.tar.gz.  [default: the ready-made zero-shot model, made on first use]",
+    help="A model folder or model.tar.gz.  [default: the built-in zero-shot model, created on first use]",
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 for all."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on; 0.0.0.0 for all interfaces.",
 )
 @click.option(
-    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 for any free port.",
 )
 @click.option(
     "--capture",
     multiple=True,
     metavar="FOLDER|S3-URI",
-    help="Where to record what endpoints are asked and answer, as SageMaker's data capture does; repeatable.",
+    help="Record requests to endpoints and their answers here, as SageMaker's data capture does; repeatable.",
 )
 def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) -> None:
-    """Answer photos over HTTP, as a SageMaker endpoint does.
+    """Serve the model over HTTP, as a SageMaker endpoint does.
 
     \b
     GET  /ping                         200 once the model is loaded
-    POST /invocations                  a photo's bytes in, [p, ...] out, in the order of the labels
+    POST /invocations                  takes a photo's bytes, returns [p, ...] in the order of the labels
     POST /endpoints/NAME/invocations   the same as SageMaker Runtime's InvokeEndpoint, for any NAME
 
     \b
-    A body that is no photo gets 400, another content type 415, more than 6 MB 413, each with the
-    reason: {"error": "..."}. Through an endpoint that is a ModelError, as on AWS.
+    A body that is not a photo gets 400, a wrong content type 415, and more than 6 MB 413, each with a
+    reason: {"error": "..."}. Through an endpoint, these are ModelErrors, as on AWS.
 
     \b
     Examples:
@@ -57,15 +64,15 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
 
     \b
     Exit codes:
-      0  ended by Ctrl-C or SIGTERM, with all that was asked answered and recorded
-      1  a failure, such as a port in use
-      2  the command was called wrongly
+      0  stopped by Ctrl-C or SIGTERM, after answering and recording all requests
+      1  a failure, such as a port that is in use
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    # uvicorn, once it has ended all in order, raises the signal again
+    # After its graceful shutdown, uvicorn raises the signal again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), listen(host, port) as listener:
         app = create_app(Classifier.load(model), Capture(*capture) if capture else None)
-        click.echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)", err=True)
+        click.echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C to stop)", err=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])

@@ -172,7 +172,7 @@ def train_in_docker(
     data: str, out: Path, hyperparameters: Mapping[str, object], *, algorithm: str, as_json: bool
 ) -> None:
     """Train in the container on this machine, and print the metrics or the name of the model."""
-    from model.sagemaker import registry, training_job  # noqa: PLC0415  imports boto3, which local training does not need
+    from model.sagemaker import registry, training_job  # noqa: PLC0415  boto3 is not needed to train here
 
     if algorithm == "built-in" or data.startswith("s3://"):
         raise click.UsageError("--on docker trains our own model, on a local folder")
@@ -191,7 +191,7 @@ def train_on_sagemaker(
     as_json: bool,
 ) -> None:
     """Train in a SageMaker job, or show the job that would be started, and print the metrics."""
-    from model.sagemaker import training_job  # noqa: PLC0415  imports boto3, which local training does not need
+    from model.sagemaker import training_job  # noqa: PLC0415  boto3 is not needed to train here
     from model.sagemaker.account import connect  # noqa: PLC0415
 
     if not STAGE.fullmatch(job_options["stage"]):

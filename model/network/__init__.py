@@ -1,1 +1,1 @@
-"""The network: one ONNX graph from a photo to a probability for each label, and what is kept beside it."""
+"""The model: one ONNX graph from a photo to a probability for each label, and the files beside it."""

@@ -1,9 +1,8 @@
-"""A model on disk: a folder, or an archive of one, with a graph and what to know about it.
+"""A model on disk: a folder, or an archive of one, with an ONNX graph and its description.
 
-``model.onnx`` goes from pixels to probabilities. ``model.json`` says what the probabilities are of, where the
-threshold belongs and how the model was made (`Description`); ``labels.json`` has the labels alone, in their
-order, and ``model-card.md`` tells people what ``model.json`` tells programs. Packed together they are the
-``model.tar.gz`` that a SageMaker training job leaves, and that SageMaker unpacks before it serves.
+``model.onnx`` maps pixels to probabilities. ``model.json`` holds the labels, the threshold and how the model
+was made (`Description`), ``labels.json`` only the labels, and ``model-card.md`` the description for people.
+Packed they are the ``model.tar.gz`` that a SageMaker training job writes and SageMaker unpacks for serving.
 """
 
 import gzip
@@ -26,33 +25,30 @@ ARCHIVE = "model.tar.gz"
 
 
 class ArtifactError(Exception):
-    """The files are no usable model; the message says what is wrong with them."""
+    """The files are not a usable model; the message says what is wrong with them."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What ``model.json`` holds.
+    """The content of ``model.json``.
 
     Attributes
     ----------
-    name, version
-        Which model this is.
     labels
-        What the probabilities are of, in their order.
-    threshold
-        The least confidence, 0 to 1, at which an answer should be accepted.
-    threshold_reason
-        Why there.
+        The labels of the probabilities, in order.
+    threshold, threshold_reason
+        The lowest confidence, 0 to 1, at which to accept an answer, and how it was chosen.
     input_size
-        Height and width of the pixels the graph takes.
+        Height and width of the graph's input, in pixels.
     graph_sha256
         Of ``model.onnx``.
     made
-        How it was made, for people to read.
+        How the model was made: for people to read.
     calibration
-        The numbers that turn what the experts say into probabilities, as `model.network.head` names them.
+        The `model.network.fusion.FusionWeights` by name; older models call them a to f, alpha
+        and beta.
     metrics
-        How right it was on training photos that were held out.
+        Results on held-out training photos.
     """
 
     name: str
@@ -70,22 +66,21 @@ class Description:
     def read(cls, folder: Path) -> Self:
         """Read the description of the model in `folder`.
 
-        Raises
-        ------
-        ArtifactError
-            If there is none, or a field is missing or of no use.
+        Raises `ArtifactError` if it is missing or unreadable, or lacks a valid value for a field.
         """
         path = folder / DESCRIPTION
         try:
             values = json.loads(path.read_bytes())
-            known = {one.name: values[one.name] for one in fields(cls) if one.name in values or needed(one)}
+            known = {
+                one.name: values[one.name] for one in fields(cls) if one.name in values or _is_required(one)
+            }
             description = cls(**known | {"labels": tuple(known["labels"])})
             usable = (
                 0 <= description.threshold <= 1 and description.input_size > 0 and len(description.labels) > 1
             )
         except OSError as error:
             raise ArtifactError(
-                f"{folder} is no model: its {DESCRIPTION} cannot be read ({error.strerror})"
+                f"{folder} is not a model: its {DESCRIPTION} cannot be read ({error.strerror})"
             ) from error
         except KeyError as error:
             raise ArtifactError(f"{path} lacks {error}") from error
@@ -98,21 +93,12 @@ class Description:
         return description
 
 
-def needed(one: "Field[Any]") -> bool:
-    """Tell whether a field of ``model.json`` has to be there."""
+def _is_required(one: "Field[Any]") -> bool:
     return one.default_factory is MISSING
 
 
 def contents(graph: bytes, description: Description) -> dict[str, bytes]:
-    """Return a model's files by their names.
-
-    Parameters
-    ----------
-    graph
-        The content of ``model.onnx``, whose hash is the description's.
-    description
-        The content of ``model.json``.
-    """
+    """Return a model's files by name; `graph` is the content of ``model.onnx``."""
     return {
         GRAPH: graph,
         DESCRIPTION: (json.dumps(asdict(description), indent=2) + "\n").encode(),
@@ -122,10 +108,10 @@ def contents(graph: bytes, description: Description) -> dict[str, bytes]:
 
 
 def card(description: Description) -> str:
-    """Put a description in words: M. Mitchell and others, "Model cards for model reporting" (FAT* 2019)."""
+    """Write a model card (M. Mitchell and others, "Model cards for model reporting", FAT* 2019)."""
     tables = {
-        "How right it is": {name: f"{value:.4f}" for name, value in description.metrics.items()},
-        "How it was made": dict(description.made),
+        "Cross-validation": {name: f"{value:.4f}" for name, value in description.metrics.items()},
+        "Training": dict(description.made),
         "Calibration": {name: f"{value:.6g}" for name, value in description.calibration.items()},
     }
     sections = "".join(
@@ -136,16 +122,17 @@ def card(description: Description) -> str:
     )
     return (
         f"# {description.name} {description.version}\n\n"
-        f"Says of a photo, {description.input_size} by {description.input_size} pixels, how probable each of "
-        f"{', '.join(description.labels)} is. Meant for couriers' photos at the door, to route their orders; "
-        "not for telling people or places apart, and not for photos of several vehicles.\n\n"
-        f"Accept from a confidence of {description.threshold} on: {description.threshold_reason}.\n"
-        + sections
+        f"Gives the probabilities of {', '.join(description.labels)} for a photo of "
+        f"{description.input_size} by {description.input_size} pixels. Intended for couriers' photos at the "
+        "door, to route their orders; not for identifying people or places, and not for photos of several "
+        "vehicles.\n\n"
+        f"Accept answers with a confidence of at least {description.threshold}: "
+        f"{description.threshold_reason}.\n" + sections
     )
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Return the ``model.tar.gz`` of a model's files: the same files always make the same archive."""
+    """Return the ``model.tar.gz`` of a model's files, reproducibly."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as zipped,
@@ -159,12 +146,9 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def check(folder: Path) -> Description:
-    """Read the description of the model in `folder` and check that the graph is the one described.
+    """Read the description of the model in `folder` and check the graph's hash against it.
 
-    Raises
-    ------
-    ArtifactError
-        If either is missing or damaged.
+    Raises `ArtifactError` if either is missing or damaged, or they do not match.
     """
     description = Description.read(folder)
     path = folder / GRAPH
@@ -175,25 +159,22 @@ def check(folder: Path) -> Description:
         raise ArtifactError(f"{path} cannot be read ({error.strerror})") from error
     if digest != description.graph_sha256:
         raise ArtifactError(
-            f"{path} is not the graph that its {DESCRIPTION} describes: the sha256 is another"
+            f"{path} is not the graph that its {DESCRIPTION} describes: its sha256 is {digest}"
         )
     return description
 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Give the folder of a model, unpacked for as long as it is needed if it is an archive.
+    """Give the folder of a model; an archive is unpacked while in the context.
 
     Parameters
     ----------
     path
-        A model's folder, a ``model.tar.gz``, or a folder that holds one.
+        A model's folder, a ``model.tar.gz``, or a folder that contains one.
 
-    Raises
-    ------
-    ArtifactError
-        If the archive is damaged, holds anything but files and folders, or reaches outside the folder it
-        is unpacked to.
+    Raises `ArtifactError` if the archive is damaged, or has a member that is not a regular file or folder,
+    or that would be written outside the target folder.
     """
     archive = path if path.is_file() else path / ARCHIVE
     if not archive.is_file():
@@ -202,14 +183,14 @@ def unpacked(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(archive, "r:gz") as tar:
-                tar.extractall(folder, filter=_files_alone)  # noqa: S202  a stricter one than "data"
+                tar.extractall(folder, filter=_reject_links)  # noqa: S202  stricter than "data"
         except (tarfile.TarError, EOFError, OSError) as error:
             raise ArtifactError(f"{archive} cannot be unpacked: {error}") from error
         yield Path(folder)
 
 
-def _files_alone(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """Let files and folders through: a model has no use for a link, which tarfile's own filter would take."""
+def _reject_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Accept only files and folders; tarfile's own filter also accepts links, which a model does not need."""
     if not (member.isreg() or member.isdir()):
         raise tarfile.SpecialFileError(member)
     return tarfile.data_filter(member, folder)

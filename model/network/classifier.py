@@ -1,4 +1,4 @@
-"""Ask a model which vehicle is in a photo."""
+"""Classify photos with a model loaded from disk."""
 
 import hashlib
 import importlib.metadata
@@ -17,31 +17,23 @@ from model.photo import read_pixels
 
 
 class Classifier:
-    """A loaded model; any number of threads may ask it at once.
+    """A loaded model; it is safe to use from several threads.
 
     Parameters
     ----------
     folder
-        Where ``model.onnx`` and ``model.json`` are.
+        Contains ``model.onnx`` and ``model.json``.
     threads
-        How many threads work on one answer; by default as many as there are cores.
+        Threads that compute one prediction; by default one for each core.
 
-    Attributes
-    ----------
-    description
-        What the model says of itself: labels, threshold, input size and more.
-
-    Raises
-    ------
-    ArtifactError
-        If a file is missing or damaged, or the graph does not fit its description.
+    Raises `ArtifactError` if a file is missing or damaged, or the graph does not match its description.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         self.description = artifact.check(folder)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or os.process_cpu_count() or 1
-        # threads that spin while they wait take the cores from whatever else runs here, answers included
+        # threads that spin while they wait take the cores from other predictions
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph = folder / artifact.GRAPH
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -49,73 +41,59 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path | None = None, threads: int | None = None) -> Self:
-        """Load a model from wherever it is.
+        """Load a model from a folder or an archive.
 
         Parameters
         ----------
         path
-            A model's folder, a ``model.tar.gz``, or a folder that holds one. By default the ready-made
-            zero-shot model, made on first use (in a few seconds) and kept in the user's cache folder.
+            A model's folder, a ``model.tar.gz``, or a folder that contains one. By default the zero-shot
+            model, which is built on first use (in a few seconds) and cached in the user's cache folder.
         threads
-            As of `Classifier`.
+            As in `Classifier`.
 
-        Raises
-        ------
-        ArtifactError
-            If it cannot be loaded.
+        Raises `ArtifactError` if it cannot be loaded.
         """
         if path is None:
-            return cls._load_ready_made(threads)
+            return cls._load_zero_shot(threads)
         with artifact.unpacked(path) as folder:
             return cls(folder, threads)
 
     @classmethod
-    def _load_ready_made(cls, threads: int | None) -> Self:
+    def _load_zero_shot(cls, threads: int | None) -> Self:
         folder = platformdirs.user_cache_path("scones-unlimited") / f"zero-shot-{_recipe()}"
         try:
             return cls(folder, threads)
-        except ArtifactError:  # not made yet, or damaged since
-            from model.network import zero_shot  # noqa: PLC0415  onnx, which it needs, takes half a second to import
+        except ArtifactError:  # not built yet, or damaged
+            from model.network import zero_shot  # noqa: PLC0415  it imports onnx, which takes half a second
 
             try:
                 zero_shot.make(folder)
             except OSError as error:
                 raise ArtifactError(
-                    f"{folder} cannot be written, set XDG_CACHE_HOME to a folder that can: {error}"
+                    f"{folder} cannot be written: {error}. Set XDG_CACHE_HOME to a writable folder."
                 ) from error
             return cls(folder, threads)
 
     def classify(self, photo: bytes) -> list[float]:
-        """Give the probability of each label for one photo.
+        """Return the probability of each label for the bytes of an image file.
 
-        Parameters
-        ----------
-        photo
-            The bytes of an image file, of any size.
-
-        Returns
-        -------
-        list of float
-            In the order of the labels, adding up to 1.
-
-        Raises
-        ------
-        PhotoError
-            If the bytes cannot be read as a photo.
+        Raises `PhotoError` if the bytes cannot be read as a photo.
         """
         pixels = read_pixels(photo, self.description.input_size)
         probabilities: list[float] = self.probabilities(pixels[np.newaxis])[0].tolist()
         return probabilities
 
     def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Give the probabilities for pixels, uint8 RGB [N, size, size, 3], as float32 [N, labels]."""
-        (answer,) = self._session.run(["probabilities"], {"image": pixels})
-        return np.asarray(answer, np.float32)
+        """Return the probabilities for pixels, uint8 RGB [N, size, size, 3]: float32 [N, labels]."""
+        return self._run("probabilities", pixels)
 
     def features(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Give the photos' places in the model's feature space, for pixels as above: float32 [N, D]."""
-        (answer,) = self._session.run(["features"], {"image": pixels})
-        return np.asarray(answer, np.float32)
+        """Return feature vectors for pixels, uint8 RGB [N, size, size, 3]: float32 [N, length]."""
+        return self._run("features", pixels)
+
+    def _run(self, output: str, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        (values,) = self._session.run([output], {"image": pixels})
+        return np.asarray(values, np.float32)
 
 
 def _check_shapes(session: onnxruntime.InferenceSession, description: Description) -> None:
@@ -123,12 +101,12 @@ def _check_shapes(session: onnxruntime.InferenceSession, description: Descriptio
     shapes = {value.name: value.shape[1:] for value in (*session.get_inputs(), *session.get_outputs())}
     if (shapes.get("image"), shapes.get("probabilities")) != ([size, size, 3], [labels]):
         raise ArtifactError(
-            f"the graph should give {labels} probabilities for {size} x {size} pixels: {shapes}"
+            f"The graph should have {labels} probabilities for {size} x {size} pixels, but has: {shapes}"
         )
 
 
 def _recipe() -> str:
-    """Hash all that decides what the ready-made model is, so that a change of any of it makes a new one."""
+    """Hash everything that the zero-shot model is built from, so that it is rebuilt after a change."""
     recipe = hashlib.sha256()
     for source in ("artifact.py", "backbone.py", "embedding.py", "onnx_graph.py", "zero_shot.py"):
         recipe.update(Path(__file__).with_name(source).read_bytes())

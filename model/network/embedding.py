@@ -1,14 +1,20 @@
-"""What a model sees of a photo: the layers from pixels to numbers, on which every head stands.
+"""The embedding of a photo: frozen networks pretrained on ImageNet, as ONNX layers from pixels to vectors.
 
-A photo is looked at in two ways. **As it is**, whole and its middle alone, both also mirrored, by a network
-with all that it learned from ImageNet: so it knows large, sharp photos. And **as if it were small**, reduced
-to `SMALL` pixels and enlarged again, which makes photos of every size alike: so what is learned from pictures
-of 32x32 holds for them all, and not only for those of 32x32. That is looked at whole and, mirrored, its
-middle, by two networks, which see different things. How much of a photo reducing it takes away, its
-`detail`, tells how far it is to be done, and how far the photo as it is can be relied on.
+Two branches look at the photo:
+
+- The **full-resolution branch** runs EfficientNet-Lite0 on four views: the photo, its center crop, and both
+  mirrored. It gives ImageNet logits, which recognize large, sharp photos.
+- The **low-resolution branch** reduces the photo to `LOW_RESOLUTION` pixels and enlarges it again, so that
+  photos of every size look alike and what is learned from pictures of 32x32 transfers to all of them. It runs
+  EfficientNet-Lite0 and -Lite2 on two views, the photo and its mirrored center crop, and gives the descriptor
+  that a classifier is trained on.
+
+`detail`, from 0 to 1, measures how much of a photo's contrast the reduction removes. It decides how far the
+low-resolution branch reduces the photo, and how much ImageNet's logits count (`model.network.fusion`).
 """
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,144 +26,146 @@ from model.network.backbone import LITE0, LITE2, Network
 from model.network.onnx_graph import Graph
 
 SIZE = 224
-"""Height and width of what a model takes, in pixels: what `LITE0` was trained on."""
+"""Height and width of a model's input, in pixels: the size `LITE0` was trained on."""
 
 SECOND_SIZE = 160
-"""And of what `LITE2` is given of it, in pixels. It was trained on 260; of enlarged pictures of 32x32 it sees
-no less at this size, for a third of the work."""
+"""Height and width of `LITE2`'s input, in pixels. It was trained on 260, but on enlarged pictures of 32x32 it
+is as accurate at 160, for a third of the work."""
 
 CUBIC: dict[str, Any] = {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}
 """Pillow's bicubic filter."""
 
-SMALL = 32
+LOW_RESOLUTION = 32
 """Height and width of CIFAR's pictures, in pixels."""
 
-NO_DETAIL, ALL_DETAIL = 0.12, 0.24
-"""Shares of a photo's contrast that reducing it takes away: a photo that loses less than the first is as good
-as small already, one that loses the second or more is not small at all. Of CIFAR's 1,000 training pictures,
-which are small, 99% lose less than .12."""
+NO_DETAIL, FULL_DETAIL = 0.12, 0.24
+"""The shares of contrast lost by reducing a photo at which its `detail` is 0 and 1. Of CIFAR's 1,000 training
+pictures, which are small already, 99% lose less than .12."""
 
-CENTRE = 0.875
-"""The middle of a picture on which ImageNet's networks are tested: 224 of 256 pixels."""
+CENTER_CROP = 0.875
+"""The side of the center crop: 224 of 256 pixels, as ImageNet networks are evaluated."""
 
-ROOT_STEPS = 8
-"""After which cross-validation sees no more of a matrix's square root (docs/decisions.md)."""
+SQUARE_ROOT_STEPS = 8
+"""Newton-Schulz iterations; cross-validation sees no difference to the exact root (docs/decisions.md)."""
 
-VIEWS, SMALL_VIEWS = 4, 2
-"""Of the photo as it is, and of it reduced."""
+FULL_RESOLUTION_VIEWS, LOW_RESOLUTION_VIEWS = 4, 2
 
 POOLED_FIRST, POOLED_SECOND = (
-    3 * sum(network.maps.values()) + backbone.FEATURES for network in (LITE0, LITE2)
+    3 * sum(network.feature_maps.values()) + backbone.FEATURES for network in (LITE0, LITE2)
 )
 POOLED = POOLED_FIRST + POOLED_SECOND
-PAIRS = sum(n * (n + 1) // 2 for n in (LITE0.maps["stage6"], LITE2.maps["stage6"]))
+"""Numbers of the descriptor from global pooling; the first `POOLED_FIRST` are `LITE0`'s."""
+
+BILINEAR = sum(n * (n + 1) // 2 for n in (LITE0.feature_maps["stage6"], LITE2.feature_maps["stage6"]))
+"""Numbers of the descriptor from bilinear pooling; they follow the `POOLED` ones."""
 
 OUTPUTS = {
     "logits": backbone.CLASSES,
     "features": backbone.FEATURES,
-    "descriptor": POOLED + PAIRS,
+    "descriptor": POOLED + BILINEAR,
     "detail": 1,
 }
-"""What `add_features` gives, and how many numbers each is a photo."""
+"""The outputs of `add_embedding`, and the length of each per photo."""
+
+type Floats = npt.NDArray[np.floating]
+type Integers = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The embeddings of N photos: one array for each of `OUTPUTS`, float32 [N, length]."""
+
+    logits: Floats
+    features: Floats
+    descriptor: Floats
+    detail: Floats
+
+    def __getitem__(self, index: Integers | npt.NDArray[np.bool_]) -> Self:
+        """Select photos, as numpy does rows."""
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def __len__(self) -> int:
+        return len(self.detail)
 
 
 def build_graph() -> onnx.ModelProto:
-    """Build a graph from ``image``, uint8 RGB [N, 224, 224, 3], to `OUTPUTS`, each float32 [N, …]."""
+    """Build a graph from ``image``, uint8 RGB [N, 224, 224, 3], to `OUTPUTS`, each float32 [N, length]."""
     graph = Graph("features")
-    add_features(graph, add_image(graph))
+    add_embedding(graph, add_image(graph))
     return graph.model({name: ["N", width] for name, width in OUTPUTS.items()})
 
 
 def add_image(graph: Graph) -> str:
-    """Declare the input that every model has: ``image``, uint8 RGB [N, 224, 224, 3]."""
+    """Declare every model's input: ``image``, uint8 RGB [N, 224, 224, 3]."""
     return graph.input("image", ["N", SIZE, SIZE, 3], TensorProto.UINT8)
 
 
 def finish(graph: Graph, labels: int) -> onnx.ModelProto:
-    """Finish a model with the outputs that every model has: ``probabilities`` and ``features``."""
+    """Finish a model with every model's outputs: ``probabilities`` and ``features``."""
     return graph.model({"probabilities": ["N", labels], "features": ["N", OUTPUTS["features"]]})
 
 
-def add_features(graph: Graph, image: str) -> None:
-    """Add all layers from pixels to `OUTPUTS`: those of `add_as_it_is` and of `add_as_if_small`.
-
-    Parameters
-    ----------
-    graph
-        What to add to.
-    image
-        The input by its name: uint8 RGB [N, 224, 224, 3].
-    """
-    add_as_it_is(graph, image)
-    add_as_if_small(graph, image)
+def add_embedding(graph: Graph, image: str) -> None:
+    """Add both branches, from `image` to `OUTPUTS`."""
+    add_full_resolution(graph, image)
+    add_low_resolution(graph, image)
 
 
-def add_as_it_is(graph: Graph, image: str) -> None:
-    """Add what is seen of the photo as it is, averaged over its views.
-
-    That is ``logits``, ImageNet's, and ``features``, the activations before them.
-
-    Parameters
-    ----------
-    graph, image
-        As of `add_features`.
-    """
-    upright = graph.add("Concat", image, _middle(graph, image), axis=0)
-    views = graph.add("Concat", upright, _mirrored(graph, upright), axis=0)
+def add_full_resolution(graph: Graph, image: str) -> None:
+    """Add the branch to ``logits``, ImageNet's, and ``features``, the activations before them."""
+    upright = graph.add("Concat", image, _center_crop(graph, image), axis=0)
+    views = graph.add("Concat", upright, _mirror(graph, upright), axis=0)
     backbone.add_network(graph, LITE0, backbone.read_weights(LITE0), views, prefix="whole.")
-    for tap in ("logits", "features"):
-        _mean_over_views(graph, f"whole.{tap}", VIEWS, output=tap)
+    for output in ("logits", "features"):
+        _average_views(graph, f"whole.{output}", FULL_RESOLUTION_VIEWS, output)
 
 
-def add_as_if_small(graph: Graph, image: str) -> None:
-    """Add what is seen of the photo as if it were small.
+def add_low_resolution(graph: Graph, image: str) -> None:
+    """Add the branch to ``detail`` and ``descriptor``."""
+    low = reduce_detail(graph, image)
+    views = graph.add("Concat", low, _mirror(graph, _center_crop(graph, low)), axis=0)
+    _average_views(graph, describe(graph, views), LOW_RESOLUTION_VIEWS, "descriptor")
 
-    - ``descriptor``: the activations of both networks at three depths: their means over the upper and the
-      lower half and their deviations, and the last activations' means, `POOLED` numbers; then how channels go
-      together (`_pairs`), `PAIRS` numbers; averaged over the views.
-    - ``detail``: from 0, the photo is as good as small, to 1, it is not small at all.
 
-    Parameters
-    ----------
-    graph, image
-        As of `add_features`.
+def reduce_detail(graph: Graph, image: str) -> str:
+    """Reduce photos to `LOW_RESOLUTION` and enlarge them again, in proportion to their ``detail``; add that.
+
+    A picture that was small already stays as it is: reducing it once more would only blur it.
+
+    Returns
+    -------
+    str
+        uint8 [N, 224, 224, 3].
     """
-    whole = _as_if_small(graph, image)
-    views = graph.add("Concat", whole, _mirrored(graph, _middle(graph, whole)), axis=0)
-    views_of = {LITE0: views, LITE2: _reduced(graph, views)}
-    pooled, pairs = [], []
-    for network, seen in views_of.items():
-        prefix = f"small.{network.name}."
-        backbone.add_network(graph, network, backbone.read_weights(network), seen, prefix)
-        pooled += _pooled(graph, network, prefix)
-        pairs.append(_pairs(graph, network, prefix))
-    descriptor = graph.add("Concat", *pooled, *pairs, axis=1)
-    _mean_over_views(graph, descriptor, SMALL_VIEWS, output="descriptor")
-
-
-def _as_if_small(graph: Graph, image: str) -> str:
-    """Reduce photos to `SMALL` pixels and enlarge them again, as far as they have detail; add ``detail``.
-
-    A picture that was small is left as it is: to reduce it once more would only blur it. The result is
-    uint8 [N, 224, 224, 3].
-    """
-    planes = backbone.as_planes(graph, image)
-    reduced = graph.add("Resize", planes, "", _scales(SMALL / SIZE), antialias=1, **CUBIC)
-    enlarged = graph.add("Resize", reduced, "", _scales(SIZE / SMALL), **CUBIC)
-    taken_away = graph.add("Sub", planes, enlarged)
+    planes = backbone.channels_first(graph, image)
+    reduced = graph.add("Resize", planes, "", _scales(LOW_RESOLUTION / SIZE), antialias=1, **CUBIC)
+    enlarged = graph.add("Resize", reduced, "", _scales(SIZE / LOW_RESOLUTION), **CUBIC)
+    lost = graph.add("Sub", planes, enlarged)
 
     everywhere = np.array([1, 2, 3])
     contrast = graph.add("Sub", planes, graph.add("ReduceMean", planes, everywhere))
-    # a picture of one colour has no contrast to lose
-    most = graph.add("Add", _mean_square(graph, contrast, everywhere), 1.0)
-    share = graph.add("Sqrt", graph.add("Div", _mean_square(graph, taken_away, everywhere), most))
-    above = graph.add("Div", graph.add("Sub", share, NO_DETAIL), ALL_DETAIL - NO_DETAIL)
+    # a picture of one color has no contrast to lose
+    variance = graph.add("Add", _mean_square(graph, contrast, everywhere), 1.0)
+    share = graph.add("Sqrt", graph.add("Div", _mean_square(graph, lost, everywhere), variance))
+    above = graph.add("Div", graph.add("Sub", share, NO_DETAIL), FULL_DETAIL - NO_DETAIL)
     detail = graph.add("Clip", above, 0.0, 1.0)
     graph.add("Flatten", detail, output="detail")
 
-    small = graph.add("Round", graph.add("Sub", planes, graph.add("Mul", taken_away, detail)))
-    pixels = graph.add("Cast", graph.add("Clip", small, 0.0, 255.0), to=TensorProto.UINT8)
+    low = graph.add("Round", graph.add("Sub", planes, graph.add("Mul", lost, detail)))
+    pixels = graph.add("Cast", graph.add("Clip", low, 0.0, 255.0), to=TensorProto.UINT8)
     return graph.add("Transpose", pixels, perm=[0, 2, 3, 1])
+
+
+def describe(graph: Graph, pixels: str) -> str:
+    """Describe pixels, uint8 [N, H, W, 3], by both networks: float32 [N, `POOLED` + `BILINEAR`]."""
+    inputs = {LITE0: pixels, LITE2: _resize_for_second(graph, pixels)}
+    pooled, bilinear = [], []
+    for network, resized in inputs.items():
+        prefix = f"{network.name}."
+        backbone.add_network(graph, network, backbone.read_weights(network), resized, prefix)
+        pooled += _global_pooling(graph, network, prefix)
+        bilinear.append(_bilinear_pooling(graph, network, prefix))
+    return graph.add("Concat", *pooled, *bilinear, axis=1)
 
 
 def _scales(factor: float) -> npt.NDArray[np.float32]:
@@ -165,9 +173,9 @@ def _scales(factor: float) -> npt.NDArray[np.float32]:
     return np.array([1, 1, factor, factor], np.float32)
 
 
-def _reduced(graph: Graph, pictures: str) -> str:
-    """Reduce pictures, uint8 [N, H, W, 3], to what the second network gets: float32, 160 of 224 pixels."""
-    planes = backbone.as_planes(graph, pictures)
+def _resize_for_second(graph: Graph, pixels: str) -> str:
+    """Reduce uint8 [N, H, W, 3] from `SIZE` to `SECOND_SIZE`: float32."""
+    planes = backbone.channels_first(graph, pixels)
     reduced = graph.add("Resize", planes, "", _scales(SECOND_SIZE / SIZE), antialias=1, **CUBIC)
     return graph.add("Transpose", reduced, perm=[0, 2, 3, 1])
 
@@ -176,41 +184,41 @@ def _mean_square(graph: Graph, signal: str, axes: npt.NDArray[np.int64]) -> str:
     return graph.add("ReduceMean", graph.add("Mul", signal, signal), axes)
 
 
-def _middle(graph: Graph, image: str) -> str:
-    """Cut out the middle, `CENTRE` of the side, and enlarge it."""
-    margin = round(SIZE * (1 - CENTRE) / 2)
+def _center_crop(graph: Graph, image: str) -> str:
+    """Cut out the center, `CENTER_CROP` of the side, and enlarge it to the full size."""
+    margin = round(SIZE * (1 - CENTER_CROP) / 2)
     start, end = np.array([margin, margin]), np.array([SIZE - margin, SIZE - margin])
-    middle = graph.add("Slice", image, start, end, np.array([1, 2]))
-    return graph.add("Resize", middle, "", "", np.array([SIZE, SIZE]), mode="linear", axes=[1, 2])
+    crop = graph.add("Slice", image, start, end, np.array([1, 2]))
+    return graph.add("Resize", crop, "", "", np.array([SIZE, SIZE]), mode="linear", axes=[1, 2])
 
 
-def _mirrored(graph: Graph, pictures: str) -> str:
-    """Mirror pictures, [N, H, W, 3]."""
+def _mirror(graph: Graph, pixels: str) -> str:
+    """Mirror [N, H, W, 3] left to right."""
     before_first = np.array([np.iinfo(np.int64).min])
-    return graph.add("Slice", pictures, np.array([-1]), before_first, np.array([2]), np.array([-1]))
+    return graph.add("Slice", pixels, np.array([-1]), before_first, np.array([2]), np.array([-1]))
 
 
-def _mean_over_views(graph: Graph, signal: str, views: int, output: str) -> None:
-    """Average over the views of each photo, which stand N photos of one view after N of another."""
+def _average_views(graph: Graph, signal: str, views: int, output: str) -> None:
+    """Average each photo's views; all photos of one view come before those of the next."""
     by_view = graph.add("Reshape", signal, np.array([views, -1, OUTPUTS[output]]))
     graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
 
 
-def _pooled(graph: Graph, network: Network, prefix: str) -> list[str]:
-    """Average a network's activations at its depths, as `_moments` does, and give the last ones' means."""
-    moments = [part for tap in network.maps for part in _moments(graph, f"{prefix}{tap}")]
+def _global_pooling(graph: Graph, network: Network, prefix: str) -> list[str]:
+    """Pool each feature map as `_moments` does; the last of the list are the ``features``."""
+    moments = [part for name in network.feature_maps for part in _moments(graph, f"{prefix}{name}")]
     return [*moments, f"{prefix}features"]
 
 
-def _moments(graph: Graph, activations: str) -> list[str]:
-    """Average activations [N, C, H, W] over the upper and over the lower half, and give their deviation."""
-    height = graph.add("Shape", activations, start=2, end=3)
+def _moments(graph: Graph, feature_map: str) -> list[str]:
+    """Return the means over the upper and the lower half of [N, C, H, W] and the deviation: each [N, C]."""
+    height = graph.add("Shape", feature_map, start=2, end=3)
     half = graph.add("Div", height, np.array([2]))
     rows, everywhere = np.array([2]), np.array([2, 3])
-    upper = graph.add("Slice", activations, np.array([0]), half, rows)
-    lower = graph.add("Slice", activations, half, height, rows)
-    mean = graph.add("ReduceMean", activations, everywhere)
-    variance = _mean_square(graph, graph.add("Sub", activations, mean), everywhere)
+    upper = graph.add("Slice", feature_map, np.array([0]), half, rows)
+    lower = graph.add("Slice", feature_map, half, height, rows)
+    mean = graph.add("ReduceMean", feature_map, everywhere)
+    variance = _mean_square(graph, graph.add("Sub", feature_map, mean), everywhere)
     return [
         graph.add("ReduceMean", upper, everywhere, keepdims=0),
         graph.add("ReduceMean", lower, everywhere, keepdims=0),
@@ -218,29 +226,34 @@ def _moments(graph: Graph, activations: str) -> list[str]:
     ]
 
 
-def _pairs(graph: Graph, network: Network, prefix: str) -> str:
-    """Say how much of each two channels there is in the same places, whatever the places are.
+def _bilinear_pooling(graph: Graph, network: Network, prefix: str) -> str:
+    """Pool which channels of the last feature map are active in the same places: [N, C (C + 1) / 2].
 
-    The products of all pairs of channels, summed over places: T.-Y. Lin, A. RoyChowdhury, S. Maji, "Bilinear
-    CNN models for fine-grained visual recognition" (ICCV 2015), section 3.1. Of their matrix the square root
-    is taken (P. Li, J. Xie, Q. Wang, W. Zuo, "Is second-order information helpful for large-scale visual
-    recognition?", ICCV 2017), so that what is everywhere in a picture does not drown the rest, then that of
-    each number with its sign, all together of length 1.
+    The products of all pairs of channels are summed over places (T.-Y. Lin, A. RoyChowdhury, S. Maji,
+    "Bilinear CNN models for fine-grained visual recognition", ICCV 2015, section 3.1). Of their matrix the
+    square root is taken (iSQRT-COV: P. Li, J. Xie, Q. Wang, Z. Gao, "Towards faster training of global
+    covariance pooling networks by iterative matrix square root normalization", CVPR 2018), so that what
+    fills the picture does not drown out the rest; then the signed square root of each number, and L2
+    normalization, as in Lin et al.
     """
-    channels = network.maps["stage6"]
+    channels = network.feature_maps["stage6"]
     by_place = graph.add("Reshape", f"{prefix}stage6", np.array([0, channels, -1]))
-    root = graph.add("Flatten", _root(graph, by_place))
+    root = graph.add("Flatten", _matrix_square_root(graph, by_place))
     rows, columns = np.triu_indices(channels)
-    pairs = graph.add("Gather", root, rows * channels + columns, axis=1)
-    roots = graph.add("Mul", graph.add("Sign", pairs), graph.add("Sqrt", graph.add("Abs", pairs)))
+    return _normalize(graph, graph.add("Gather", root, rows * channels + columns, axis=1))
+
+
+def _normalize(graph: Graph, signal: str) -> str:
+    """Take the signed square root of [N, length], then normalize to length 1."""
+    roots = graph.add("Mul", graph.add("Sign", signal), graph.add("Sqrt", graph.add("Abs", signal)))
     return graph.add("LpNormalization", roots, axis=1, p=2)
 
 
-def _root(graph: Graph, matrix: str) -> str:
-    """Take the square root of XX' but for a factor, [N, C, C], of X, [N, C, P]: it is X (X'X)^(-1/2) X'.
+def _matrix_square_root(graph: Graph, matrix: str) -> str:
+    """Take the square root of XX', [N, C, C], up to a factor, from X, [N, C, P]: X (X'X)^(-1/2) X'.
 
-    By Newton's and Schulz's iteration (N. J. Higham, "Functions of matrices", 2008, chapter 6), from the
-    smaller side of X. What X has very little of, a few steps leave small.
+    By the Newton-Schulz iteration (N. J. Higham, "Functions of matrices", 2008, chapter 6) on X'X, which is
+    smaller than XX'. Eigenvalues near 0 have not converged after `SQUARE_ROOT_STEPS` and stay small.
     """
     transposed = graph.add("Transpose", matrix, perm=[0, 2, 1])
     products = graph.add("MatMul", transposed, matrix)
@@ -248,7 +261,7 @@ def _root(graph: Graph, matrix: str) -> str:
     half = graph.add("Div", products, graph.add("Mul", trace, 2.0))
     square = graph.add("ConstantOfShape", graph.add("Shape", products, start=1))
     three_halves = graph.add("Mul", graph.add("EyeLike", square), 1.5)
-    for _ in range(ROOT_STEPS):
+    for _ in range(SQUARE_ROOT_STEPS):
         factor = graph.add("Sub", three_halves, half)
         matrix = graph.add("MatMul", matrix, factor)
         half = graph.add("MatMul", graph.add("MatMul", half, factor), factor)

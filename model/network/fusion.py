@@ -1,68 +1,48 @@
-"""The head: from what a model sees of a photo (`model.network.features`) to a probability for each label.
+"""The head of a model: two classifiers and a novelty detector, fused into a probability for each label.
 
-Which vehicle it is, two experts say together. One was trained, on the photo as if it were small; the other
-knows ImageNet's classes, sees the photo as it is, and is heard as far as there is detail in it:
+Which vehicle a photo shows is decided by two classifiers. One is trained, on the low-resolution branch; the
+other needs no training, it sums ImageNet's classes and is weighted by image detail:
 
-    p(k | a vehicle) = softmax over vehicles k of  alpha s_k + beta g z_k
+    p(k | a vehicle) = softmax over vehicles k of
+        inverse_temperature * trained logit of k + imagenet_scale * detail * ImageNet logit of k
 
-with s the trained logits, z those of ImageNet's classes (`model.network.zero_shot`), and g the photo's
-detail, from 0 to 1. Whether it is a vehicle at all, three witnesses say:
+Whether it shows a vehicle at all is a logistic model of three scores:
 
-    p(a vehicle) = sigmoid( (1 - e g) (a m - b n + c t + d - f g) )
+    p(a vehicle) = sigmoid( (1 - detail_discount * detail)
+        * (imagenet * I - novelty * N + trained * T + bias - detail_offset * detail) )
 
-with m ImageNet's log-odds of a vehicle, n the photo's novelty, which is its distance from the subspace that
-the training photos of vehicles span, in standard deviations (as in H. Hoffmann, "Kernel PCA for novelty
-detection", Pattern Recognition 40, 2007, here linear), and t the trained log-odds of a vehicle, by alpha s,
-where training photos of something else taught any. (Where ImageNet's expert and the span look at the same
-detail, they are no independent witnesses: e takes back what adding them up counts twice. And what is usual
-among small pictures is a weak witness for a large one: f is what the others must say beyond it.)
+I is ImageNet's log-odds of a vehicle. N is the photo's novelty: its distance, in standard deviations, from
+the PCA subspace of the training photos of vehicles (as in H. Hoffmann, "Kernel PCA for novelty detection",
+Pattern Recognition 40, 2007, here linear). T is the trained log-odds of a vehicle, 0 where no training photos
+show `OTHER`. In a sharp photo I and N look at the same detail and are not independent: `detail_discount`
+takes back what their sum counts twice. And a large photo differs from small ones in any case:
+`detail_offset` is the evidence it needs beyond theirs.
 
-All parameters beyond s come from predictions for photos that took no part in the training
-(`model.training.fitting`).
+All weights are fitted to predictions for photos that took no part in training (`model.training.fitting`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, logsumexp, softmax
 
 from model.labels import OTHER
 from model.network import embedding, zero_shot
+from model.network.embedding import Embedding, Floats, Integers
 from model.network.onnx_graph import Graph
 
 POOLED_SHARE = 0.2
-"""Of what the trained expert goes by; the rest is how channels go together."""
-
-type Floats = npt.NDArray[np.floating]
-type Integers = npt.NDArray[np.integer]
+"""Share of the scaled descriptor's variance that global pooling has; bilinear pooling has the rest."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the model sees of N photos: `features.OUTPUTS`, each float32 [N, …]."""
+class Scaler:
+    """Scale the two parts of a descriptor: (x - mean) * weight, number by number.
 
-    logits: Floats
-    features: Floats
-    descriptor: Floats
-    detail: Floats
-
-    def __getitem__(self, which: Integers | npt.NDArray[np.bool_]) -> Self:
-        """Take some of the photos."""
-        return type(self)(*(getattr(self, field.name)[which] for field in fields(self)))
-
-    def __len__(self) -> int:
-        return len(self.detail)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Brings a descriptor's two parts to the weights they are to have: (x - mean) * weight, per number.
-
-    The pooled numbers vary alike; the pairs, already of one length, vary as they do. Of the variance of both,
-    which is 2 together, the pooled ones have `POOLED_SHARE`.
+    The globally pooled numbers are standardized. Those of bilinear pooling, of length 1 together, keep
+    their proportions. The total variance is 2, of which the pooled ones have `POOLED_SHARE`.
     """
 
     mean: Floats
@@ -70,214 +50,222 @@ class Scale:
 
     @classmethod
     def fit(cls, descriptor: Floats) -> Self:
-        """Take means and deviations from float [N, D]."""
+        """Fit means and weights to float [N, D]."""
         mean, deviation = descriptor.mean(axis=0), descriptor.std(axis=0)
-        pooled, pairs = np.split(deviation, [embedding.POOLED])
+        pooled, bilinear = np.split(deviation, [embedding.POOLED])
         each = np.sqrt(2 * POOLED_SHARE / len(pooled)) * _inverse(pooled)
-        together = np.full(len(pairs), np.sqrt(2 * (1 - POOLED_SHARE)) * _inverse(np.linalg.norm(pairs)))
-        return cls(mean, np.concatenate([each, together]).astype(descriptor.dtype))
+        common = np.full(len(bilinear), np.sqrt(2 * (1 - POOLED_SHARE)) * _inverse(np.linalg.norm(bilinear)))
+        return cls(mean, np.concatenate([each, common]).astype(descriptor.dtype))
 
-    def __call__(self, descriptor: Floats) -> Floats:
+    def transform(self, descriptor: Floats) -> Floats:
         """Scale float [N, D]."""
         scaled: Floats = (descriptor - self.mean) * self.weight
         return scaled
 
 
 def _inverse(deviation: Floats | np.floating) -> Floats:
-    """Return 1 / deviation, and 0 for what never varies, which says nothing."""
+    """Return 1 / deviation, and 0 for what never varies."""
     return np.divide(1, deviation, out=np.zeros_like(deviation), where=np.asarray(deviation) > 0)
 
 
 @dataclass(frozen=True)
-class Expert:
-    """What is learned from the training photos' descriptors, D numbers each.
+class RidgeClassifier:
+    """A linear classifier of descriptors of D numbers, and the PCA subspace of its training photos.
 
     Attributes
     ----------
-    scale
-        How descriptors are scaled first.
+    scaler
+        Applied first.
     weights, bias
-        Of the logits s = x W + b, float [D, T] and [T]: one for each label trained.
-    span
-        An orthonormal basis of what training photos of vehicles look like by the first network's pooled
-        activations (which tell what is none better than the second's or both), float
-        [S, `features.POOLED_FIRST`].
+        Of the T trained labels' logits: float [D, T] and [T].
+    pca_basis
+        An orthonormal basis of the subspace, float [directions, `embedding.POOLED_FIRST`].
     """
 
-    scale: Scale
+    scaler: Scaler
     weights: Floats
     bias: Floats
-    span: Floats
+    pca_basis: Floats
 
-    def __call__(self, descriptor: Floats) -> tuple[Floats, Floats]:
-        """Give the logits, float [N, T], and the distances from the span, float [N]."""
-        scaled = self.scale(descriptor)
-        pooled = scaled[:, : embedding.POOLED_FIRST]
-        outside = (pooled**2).sum(axis=1) - ((pooled @ self.span.T) ** 2).sum(axis=1)
-        return scaled @ self.weights + self.bias, np.sqrt(np.maximum(outside, 0))
+    def logits(self, descriptor: Floats) -> Floats:
+        """Return the logits of the trained labels, float [N, T]."""
+        return self.scaler.transform(descriptor) @ self.weights + self.bias
+
+    def novelty(self, descriptor: Floats) -> Floats:
+        """Return the distances of `LITE0`'s pooled numbers from the PCA subspace, float [N]."""
+        pooled = self.scaler.transform(descriptor)[:, : embedding.POOLED_FIRST]
+        residual = (pooled**2).sum(axis=1) - ((pooled @ self.pca_basis.T) ** 2).sum(axis=1)
+        return np.sqrt(np.maximum(residual, 0))
 
 
 @dataclass(frozen=True)
-class Witnesses:
-    """What is known of N photos before it is weighed.
+class Scores:
+    """The scores of N photos before fusion.
 
     Attributes
     ----------
     trained
-        Logits of the labels trained, float [N, T].
-    distance
-        From the training photos' span, float [N].
+        Logits of the T trained labels, float [N, T].
+    novelty
+        Distances from the PCA subspace, float [N].
     imagenet
-        Log-probabilities of each vehicle's ImageNet classes, float [N, K], and of all others', [N]; ``None``
-        if some vehicle has no such class.
-    other_classes
-        See `imagenet`.
+        Logits of the K vehicles by their ImageNet classes, float [N, K]; 0 if one has no such class.
+    imagenet_vehicle
+        ImageNet's log-odds of any vehicle, float [N]; 0 likewise.
     detail
-        The photos', 0 to 1, float [N].
+        From 0 to 1, float [N].
     """
 
     trained: Floats
-    distance: Floats
-    imagenet: Floats | None
-    other_classes: Floats | None
+    novelty: Floats
+    imagenet: Floats
+    imagenet_vehicle: Floats
     detail: Floats
 
 
 @dataclass(frozen=True)
-class Weighing:
-    """How much each expert and witness counts; the names are those of the module's formulas."""
+class FusionWeights:
+    """How much each score counts; the names are those of the module's formulas."""
 
-    alpha: float
-    beta: float
-    a: float
-    b: float
-    c: float
-    d: float
-    e: float
-    f: float
+    inverse_temperature: float
+    imagenet_scale: float
+    imagenet: float
+    novelty: float
+    trained: float
+    bias: float
+    detail_discount: float
+    detail_offset: float
 
 
 @dataclass(frozen=True)
 class Head:
-    """A trained head.
+    """A fitted head.
 
     Attributes
     ----------
     labels
-        What it gives probabilities of, in their order; `OTHER` is among them.
-    trained
-        The labels that training photos taught, in the order of the expert's logits.
-    expert, weighing
-        Its parameters.
+        The labels of the probabilities, in order; they include `OTHER`.
+    trained_labels
+        The labels of the classifier's logits, in order.
+    classifier, weights
+        The parameters.
     """
 
     labels: tuple[str, ...]
-    trained: tuple[str, ...]
-    expert: Expert
-    weighing: Weighing
+    trained_labels: tuple[str, ...]
+    classifier: RidgeClassifier
+    weights: FusionWeights
 
     @property
     def vehicles(self) -> list[str]:
-        """The labels but `OTHER`, in their order."""
+        """All labels except `OTHER`, in order."""
         return [label for label in self.labels if label != OTHER]
 
-    def probabilities(self, seen: Seen) -> Floats:
-        """Give the probability of each label, float [N, labels]."""
-        return self.weigh(self.witnesses(seen))
+    @property
+    def uses_imagenet(self) -> bool:
+        """Whether ImageNet has classes for all vehicles."""
+        return zero_shot.knows(self.vehicles)
 
-    def witnesses(self, seen: Seen) -> Witnesses:
-        """Ask the experts, before anything is weighed."""
-        trained, distance = self.expert(seen.descriptor)
-        detail = seen.detail[:, 0]
-        if not zero_shot.knows(self.vehicles):
-            return Witnesses(trained, distance, None, None, detail)
-        classes = [zero_shot.IMAGENET_CLASSES[label] for label in self.vehicles]
-        imagenet = np.stack([logsumexp(seen.logits[:, one], axis=1) for one in classes], axis=1)
-        rest = np.delete(seen.logits, np.concatenate(classes), axis=1)
-        return Witnesses(trained, distance, imagenet, logsumexp(rest, axis=1), detail)
+    def predict_proba(self, embeddings: Embedding) -> Floats:
+        """Return the probability of each label, float [N, labels]."""
+        return self.fuse(self.scores(embeddings))
 
-    def weigh(self, witnesses: Witnesses) -> Floats:
-        """Make probabilities of what the witnesses say, float [N, labels]."""
-        which = softmax(self.which_vehicle(witnesses), axis=1)
-        vehicle = expit(self.whether_vehicle(witnesses))
-        columns = {label: which[:, k] * vehicle for k, label in enumerate(self.vehicles)}
+    def scores(self, embeddings: Embedding) -> Scores:
+        """Return the scores to fuse; they do not depend on `weights`."""
+        n = len(embeddings)
+        imagenet, imagenet_vehicle = np.zeros((n, len(self.vehicles))), np.zeros(n)
+        if self.uses_imagenet:
+            classes = [zero_shot.IMAGENET_CLASSES[label] for label in self.vehicles]
+            imagenet = np.stack([logsumexp(embeddings.logits[:, one], axis=1) for one in classes], axis=1)
+            others = np.delete(embeddings.logits, np.concatenate(classes), axis=1)
+            imagenet_vehicle = logsumexp(imagenet, axis=1) - logsumexp(others, axis=1)
+        return Scores(
+            trained=self.classifier.logits(embeddings.descriptor),
+            novelty=self.classifier.novelty(embeddings.descriptor),
+            imagenet=imagenet,
+            imagenet_vehicle=imagenet_vehicle,
+            detail=embeddings.detail[:, 0],
+        )
+
+    def fuse(self, scores: Scores) -> Floats:
+        """Fuse scores into the probability of each label, float [N, labels]."""
+        given_vehicle = softmax(self.class_logits(scores), axis=1)
+        vehicle = expit(self.vehicle_logit(scores))
+        columns = {label: given_vehicle[:, k] * vehicle for k, label in enumerate(self.vehicles)}
         return np.stack([columns.get(label, 1 - vehicle) for label in self.labels], axis=1)
 
-    def which_vehicle(self, witnesses: Witnesses) -> Floats:
-        """Give logits of the vehicles, float [N, K]."""
-        logits = self.weighing.alpha * witnesses.trained[:, self._columns(vehicles=True)]
-        if witnesses.imagenet is not None:
-            logits = logits + self.weighing.beta * witnesses.detail[:, None] * witnesses.imagenet
-        return logits
+    def class_logits(self, scores: Scores) -> Floats:
+        """Return the logits of the K vehicles, float [N, K]."""
+        trained = self.weights.inverse_temperature * scores.trained[:, self._trained_vehicles]
+        return trained + self.weights.imagenet_scale * scores.detail[:, None] * scores.imagenet
 
-    def whether_vehicle(self, witnesses: Witnesses) -> Floats:
-        """Give the log-odds of a vehicle, float [N]."""
-        w = self.weighing
-        said = self.evidence(witnesses) @ np.array([w.a, w.b, w.c]) + w.d
-        log_odds: Floats = (1 - w.e * witnesses.detail) * (said - w.f * witnesses.detail)
-        return log_odds
+    def vehicle_logit(self, scores: Scores) -> Floats:
+        """Return the log-odds of any vehicle, float [N]."""
+        w, detail = self.weights, scores.detail
+        evidence = self.evidence(scores) @ np.array([w.imagenet, w.novelty, w.trained]) + w.bias
+        logit: Floats = (1 - w.detail_discount * detail) * (evidence - w.detail_offset * detail)
+        return logit
 
-    def evidence(self, witnesses: Witnesses) -> Floats:
-        """Give what `a`, `b` and `c` weigh, float [N, 3]; 0 for what there is not."""
-        none = np.zeros(len(witnesses.detail))
-        mass, trained = none, none
-        if witnesses.imagenet is not None and witnesses.other_classes is not None:
-            mass = logsumexp(witnesses.imagenet, axis=1) - witnesses.other_classes
-        if OTHER in self.trained:
-            logits = self.weighing.alpha * witnesses.trained
-            (other,) = self._columns(vehicles=False)
-            trained = logsumexp(logits[:, self._columns(vehicles=True)], axis=1) - logits[:, other]
-        return np.stack([mass, -witnesses.distance, trained], axis=1)
+    def evidence(self, scores: Scores) -> Floats:
+        """Return I, -N and T of the module's formula, float [N, 3]."""
+        trained = np.zeros(len(scores.detail))
+        if OTHER in self.trained_labels:
+            logits = self.weights.inverse_temperature * scores.trained
+            other = logits[:, self.trained_labels.index(OTHER)]
+            trained = logsumexp(logits[:, self._trained_vehicles], axis=1) - other
+        return np.stack([scores.imagenet_vehicle, -scores.novelty, trained], axis=1)
 
-    def _columns(self, *, vehicles: bool) -> list[int]:
-        wanted = self.vehicles if vehicles else [OTHER]
-        return [self.trained.index(label) for label in wanted]
+    @property
+    def _trained_vehicles(self) -> list[int]:
+        return [self.trained_labels.index(label) for label in self.vehicles]
 
 
 def add_head(graph: Graph, head: Head) -> None:
-    """Add the head's layers to a graph that has `features.OUTPUTS`; they end in ``probabilities``."""
-    w, vehicles = head.weighing, head.vehicles
-    trained, distance = _add_expert(graph, head.expert)
-    trained = graph.add("Mul", trained, w.alpha)
-    columns = {label: _column(graph, trained, k) for k, label in enumerate(head.trained)}
+    """Add the layers from `embedding.OUTPUTS` to ``probabilities``, which compute `Head.predict_proba`."""
+    w, vehicles = head.weights, head.vehicles
+    trained, novelty = _add_classifier(graph, head.classifier)
+    trained = graph.add("Mul", trained, w.inverse_temperature)
+    columns = {label: _column(graph, trained, k) for k, label in enumerate(head.trained_labels)}
     of_vehicles = graph.add("Concat", *(columns[label] for label in vehicles), axis=1)
-    which = of_vehicles
-    said = graph.add("Add", graph.add("Mul", distance, -w.b), w.d)
-    if zero_shot.knows(vehicles):
-        imagenet, mass = _add_imagenet(graph, vehicles)
-        heard = graph.add("Mul", imagenet, graph.add("Mul", "detail", w.beta))
-        which = graph.add("Add", which, heard)
-        said = graph.add("Add", said, graph.add("Mul", mass, w.a))
+    class_logits = of_vehicles
+    evidence = graph.add("Add", graph.add("Mul", novelty, -w.novelty), w.bias)
+    if head.uses_imagenet:
+        imagenet, imagenet_vehicle = _add_imagenet(graph, vehicles)
+        weighted = graph.add("Mul", imagenet, graph.add("Mul", "detail", w.imagenet_scale))
+        class_logits = graph.add("Add", class_logits, weighted)
+        evidence = graph.add("Add", evidence, graph.add("Mul", imagenet_vehicle, w.imagenet))
     if OTHER in columns:
         vehicle = graph.add("ReduceLogSumExp", of_vehicles, np.array([1]))
-        said = graph.add("Add", said, graph.add("Mul", graph.add("Sub", vehicle, columns[OTHER]), w.c))
-    slope = graph.add("Sub", 1.0, graph.add("Mul", "detail", w.e))
-    said = graph.add("Sub", said, graph.add("Mul", "detail", w.f))
-    whether = graph.add("Mul", slope, said)
-    shares = graph.add("Mul", graph.add("Softmax", which, axis=1), graph.add("Sigmoid", whether))
-    given = {label: _column(graph, shares, k) for k, label in enumerate(vehicles)}
-    given[OTHER] = graph.add("Sigmoid", graph.add("Neg", whether))
-    graph.add("Concat", *(given[label] for label in head.labels), axis=1, output="probabilities")
+        log_odds = graph.add("Sub", vehicle, columns[OTHER])
+        evidence = graph.add("Add", evidence, graph.add("Mul", log_odds, w.trained))
+    discount = graph.add("Sub", 1.0, graph.add("Mul", "detail", w.detail_discount))
+    evidence = graph.add("Sub", evidence, graph.add("Mul", "detail", w.detail_offset))
+    vehicle_logit = graph.add("Mul", discount, evidence)
+    given_vehicle = graph.add("Softmax", class_logits, axis=1)
+    joint = graph.add("Mul", given_vehicle, graph.add("Sigmoid", vehicle_logit))
+    outputs = {label: _column(graph, joint, k) for k, label in enumerate(vehicles)}
+    outputs[OTHER] = graph.add("Sigmoid", graph.add("Neg", vehicle_logit))
+    graph.add("Concat", *(outputs[label] for label in head.labels), axis=1, output="probabilities")
 
 
-def _add_expert(graph: Graph, expert: Expert) -> tuple[str, str]:
-    """Add what `Expert` computes, the scale multiplied into the weights."""
-    mean, weight = expert.scale.mean, expert.scale.weight
-    weights = weight[:, None] * expert.weights
-    logits = graph.add("Add", graph.add("MatMul", "descriptor", weights), expert.bias - mean @ weights)
+def _add_classifier(graph: Graph, classifier: RidgeClassifier) -> tuple[str, str]:
+    """Add `RidgeClassifier.logits`, the scale multiplied into the weights, and `RidgeClassifier.novelty`."""
+    mean, scale = classifier.scaler.mean, classifier.scaler.weight
+    weights = scale[:, None] * classifier.weights
+    logits = graph.add("Add", graph.add("MatMul", "descriptor", weights), classifier.bias - mean @ weights)
     first = embedding.POOLED_FIRST
     start, end, axis = np.array([0]), np.array([first]), np.array([1])
     pooled = graph.add("Slice", "descriptor", start, end, axis)
-    scaled = graph.add("Mul", graph.add("Sub", pooled, mean[:first]), weight[:first])
-    inside = graph.add("MatMul", scaled, expert.span.T)
-    outside = graph.add(
-        "Sub", graph.add("ReduceSumSquare", scaled, axis), graph.add("ReduceSumSquare", inside, axis)
+    scaled = graph.add("Mul", graph.add("Sub", pooled, mean[:first]), scale[:first])
+    projected = graph.add("MatMul", scaled, classifier.pca_basis.T)
+    residual = graph.add(
+        "Sub", graph.add("ReduceSumSquare", scaled, axis), graph.add("ReduceSumSquare", projected, axis)
     )
-    return logits, graph.add("Sqrt", graph.add("Relu", outside))
+    return logits, graph.add("Sqrt", graph.add("Relu", residual))
 
 
 def _add_imagenet(graph: Graph, vehicles: Sequence[str]) -> tuple[str, str]:
-    """Add the log-probabilities of the vehicles' classes, [N, K], and the log-odds of any, [N, 1]."""
+    """Add `Scores.imagenet`, [N, K], and `Scores.imagenet_vehicle`, [N, 1]."""
     classes = [np.array(zero_shot.IMAGENET_CLASSES[label]) for label in vehicles]
     others = np.setdiff1d(np.arange(embedding.OUTPUTS["logits"]), np.concatenate(classes))
     sums = [_log_sum(graph, one) for one in (*classes, others)]

@@ -1,4 +1,4 @@
-"""ONNX graphs, built a layer at a time."""
+"""Build ONNX graphs layer by layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ type Shape = Sequence[int | str]
 
 
 class Graph:
-    """An ONNX graph in the making. What adds a layer returns the name of its output."""
+    """An ONNX graph under construction. Methods that add a layer return the name of its output."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -30,7 +30,7 @@ class Graph:
         return name
 
     def constant(self, values: npt.ArrayLike, name: str = "") -> str:
-        """Add numbers that are always the same; floats are kept as float32."""
+        """Add constant numbers; float64 is stored as float32."""
         array = np.asarray(values)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
@@ -47,18 +47,9 @@ class Graph:
         output: str = "",
         **attributes: Any,  # noqa: ANN401  ONNX's attributes are of many types
     ) -> str:
-        """Add a layer.
+        """Add a layer: an ONNX operator (https://onnx.ai/onnx/operators/) with its attributes.
 
-        Parameters
-        ----------
-        operator
-            ONNX's name for it (https://onnx.ai/onnx/operators/).
-        inputs
-            Outputs of other layers by name, ``""`` for one left out, or numbers.
-        output
-            The output's name; by default one that says where in the graph it is.
-        attributes
-            The operator's.
+        An input is another layer's output by name, ``""`` for an omitted one, or numbers.
         """
         names = [one if isinstance(one, str) else self.constant(one) for one in inputs]
         output = output or f"{operator.lower()}_{len(self._nodes)}"
@@ -66,7 +57,7 @@ class Graph:
         return output
 
     def model(self, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
-        """Finish a model that holds just what these float32 outputs need, each given with its shape."""
+        """Finish a model that holds only what these float32 outputs, by name with their shapes, need."""
         declared = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()
         ]

@@ -1,4 +1,4 @@
-"""Bicycle, motorcycle or other from ImageNet's classes alone: a model before there is any training data."""
+"""A zero-shot classifier from ImageNet's classes: a model for when there are no training photos yet."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from model.network.onnx_graph import Graph
 
 LABELS = ("bicycle", "motorcycle", "other")
 
-# ImageNet's classes (ILSVRC 2012, counted from 0) that show a vehicle; each of the rest is something else.
+# ImageNet's classes (ILSVRC 2012, counted from 0) that show a vehicle; all others show something else.
 IMAGENET_CLASSES = {
     "bicycle": (444, 671),  # bicycle-built-for-two, mountain bike
     "motorcycle": (665, 670),  # moped, motor scooter
@@ -23,22 +23,21 @@ IMAGENET_CLASSES = {
 
 
 def knows(labels: Sequence[str]) -> bool:
-    """Tell whether there are ImageNet classes for each of these labels."""
+    """Tell whether every label has ImageNet classes."""
     return all(label in IMAGENET_CLASSES for label in labels)
 
 
-# 4 of ImageNet's 1000 classes, which are equally frequent, are vehicles; at the door a vehicle is as likely
-# as not.
+# 4 of ImageNet's 1000 equally frequent classes are vehicles; half of couriers' photos are assumed to be.
 VEHICLE_PRIOR = 4 / 1000
 
 THRESHOLD = 0.8
 THRESHOLD_REASON = (
-    "chosen by eye on a few dozen photos, not calibrated: .8 is no measured probability of being right"
+    "chosen by eye on a few dozen photos, not calibrated: .8 is not a measured probability of being right"
 )
 
 
 def make(folder: Path) -> None:
-    """Write the zero-shot model into `folder`, as `storage.write_files` does."""
+    """Write the zero-shot model's files into `folder`."""
     graph = build_graph().SerializeToString()
     description = Description(
         name="zero-shot",
@@ -49,7 +48,7 @@ def make(folder: Path) -> None:
         input_size=embedding.SIZE,
         graph_sha256=hashlib.sha256(graph).hexdigest(),
         made={
-            "network": f"{backbone.LITE0.name} trained on ImageNet, with no training of our own",
+            "network": f"{backbone.LITE0.name} pretrained on ImageNet, without further training",
             **backbone.provenance(backbone.LITE0),
         },
     )
@@ -57,16 +56,9 @@ def make(folder: Path) -> None:
 
 
 def build_graph() -> onnx.ModelProto:
-    """Build the whole model as one graph: the views of a photo, the network, the head.
-
-    Returns
-    -------
-    onnx.ModelProto
-        From ``image``, uint8 RGB [N, 224, 224, 3], to ``probabilities``, float32 [N, 3], in the order of
-        `LABELS`, and to ``features``, float32 [N, 1280].
-    """
+    """Build the model from ``image`` to ``probabilities`` of `LABELS`, and ``features``."""
     graph = Graph("zero_shot")
-    embedding.add_as_it_is(graph, embedding.add_image(graph))
+    embedding.add_full_resolution(graph, embedding.add_image(graph))
     add_head(graph)
     return embedding.finish(graph, len(LABELS))
 
@@ -74,12 +66,12 @@ def build_graph() -> onnx.ModelProto:
 def add_head(graph: Graph) -> None:
     """Add the layers from ``logits``, float32 [N, 1000], to ``probabilities`` of `LABELS`, float32 [N, 3].
 
-    The classes' probabilities are moved from ImageNet's priors to a courier's, as in Saerens, Latinne and
-    Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities" (Neural Computation
-    14, 2002): with mass the summed probability of the vehicles' classes, the odds of a vehicle are mass / (1
-    - mass) divided by `VEHICLE_PRIOR` / (1 - `VEHICLE_PRIOR`), so a mass of `VEHICLE_PRIOR` is the even
-    point; what is a vehicle is divided between the two by their shares of the mass. Written for logits z that
-    is one softmax:
+    The class probabilities are corrected for the change of priors from ImageNet to couriers' photos: M.
+    Saerens, P. Latinne, C. Decaestecker, "Adjusting the outputs of a classifier to new a priori
+    probabilities: a simple procedure" (Neural Computation 14, 2002). With mass the summed probability of the
+    vehicles' classes, the odds of a vehicle are mass / (1 - mass) divided by `VEHICLE_PRIOR` / (1 -
+    `VEHICLE_PRIOR`), so they are even at a mass of `VEHICLE_PRIOR`. The two vehicles share that probability
+    in proportion to their masses. For logits z that is one softmax:
 
         p(label) = softmax over labels of log( sum over the label's classes of exp(z) / prior )
 
@@ -91,7 +83,7 @@ def add_head(graph: Graph) -> None:
 
 
 def _log_class_weights() -> npt.NDArray[np.float32]:
-    """Return log(1 / prior) where a class is the label's and -inf where it is not, float32 [3, 1000]."""
+    """Return log(1 / prior) for a label's classes and -inf for all others, float32 [3, 1000]."""
     weights = np.full((len(LABELS), backbone.CLASSES), -np.inf, np.float32)
     weights[LABELS.index("other")] = -np.log(1 - VEHICLE_PRIOR)
     for label, classes in IMAGENET_CLASSES.items():

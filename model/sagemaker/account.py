@@ -136,10 +136,8 @@ class Workspace:
 def connect() -> Account:
     """Look up the account and the region of the environment's credentials.
 
-    Raises
-    ------
-    AccountError
-        The credentials are missing or invalid, or SageMaker is not available in the region.
+    Raises `AccountError` if the credentials are missing or invalid, or SageMaker is not available in the
+    region.
     """
     with translate_aws_errors():
         session = boto3.Session()

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, tags
-from model.serving.capture import VARIANT
 
 MAX_ERROR_PERCENT = 5
 """Share of the requests in a minute that may fail."""

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, ignore_missing, tag_values, tags
-from model.serving.capture import VARIANT
 
 PHOTOS_PER_SECOND = 20.6
 """Of one instance with two cores, measured by `make bench BENCH=usage`; a test compares the two."""

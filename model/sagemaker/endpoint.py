@@ -4,12 +4,10 @@ This uses boto3, because the SageMaker SDK (3.27) has no deployment guardrails a
 configurations wrongly (aws/sagemaker-core#225).
 """
 
-import base64
-import io
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
+from functions.classify.answer import EndpointAnswerError, parse_probabilities
+from functions.classify.capture import VARIANT
 from model.sagemaker.account import (
     PROJECT,
     Account,
@@ -29,7 +29,6 @@ from model.sagemaker.account import (
 )
 from model.sagemaker.autoscaling import PHOTOS_PER_MINUTE, Scaling
 from model.sagemaker.registry import SEPARATOR
-from model.serving.capture import VARIANT
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -287,10 +286,7 @@ def create(account: Account, name: str, config: str, stage: str, purpose: str) -
 def update(account: Account, name: str, config: str, deployment: "DeploymentConfigTypeDef | None") -> None:
     """Update an endpoint to another configuration and wait until that one has all traffic.
 
-    Raises
-    ------
-    EndpointError
-        SageMaker rolled the update back, or the endpoint failed.
+    Raises `EndpointError` if SageMaker rolled the update back, or the endpoint failed.
     """
     account.sagemaker.update_endpoint(
         EndpointName=name,
@@ -345,18 +341,14 @@ def delete_model(account: Account, name: str) -> None:
 def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_type: str) -> list[float]:
     """Send a photo to an endpoint as the pipeline does, and read the answer as the pipeline does.
 
-    Raises
-    ------
-    EndpointError
-        The endpoint does not exist, fails, or answers with something other than probabilities.
+    Raises `EndpointError` if the endpoint does not exist, fails, or answers with something other than
+    probabilities.
     """
-    from functions.classify.app import EndpointAnswerError, probabilities  # noqa: PLC0415  makes a client
-
     try:
         answer = runtime.invoke_endpoint(
             EndpointName=endpoint, ContentType=content_type, Accept="application/json", Body=photo
         )
-        return probabilities(answer["Body"].read())
+        return parse_probabilities(answer["Body"].read())
     except EndpointAnswerError as error:
         raise EndpointError(f"{endpoint} did not answer with a list of probabilities: {error}") from error
     except (BotoCoreError, ClientError) as error:
@@ -366,22 +358,3 @@ def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_
                 f"No such endpoint in {region}: {endpoint}. List them with: scones status."
             ) from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error
-
-
-def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list[float]]:
-    """Return what asks an endpoint about a photo, reduced to `size` x `size` pixels as the pipeline does it.
-
-    What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
-    """
-    from functions.serialize.app import RejectedError, serialize  # noqa: PLC0415  makes a client
-    from model.photo import PhotoError  # noqa: PLC0415  Pillow
-
-    def classify(photo: bytes) -> list[float]:
-        try:
-            reduced = serialize(io.BytesIO(photo), size)
-        except RejectedError as error:
-            raise PhotoError(error.detail) from error
-        body = base64.b64decode(reduced["image_data"])
-        return ask(account.runtime, endpoint, body, reduced["content_type"])
-
-    return classify

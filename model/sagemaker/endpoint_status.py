@@ -7,11 +7,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from functions.classify.capture import VARIANT
 from model.sagemaker import endpoint
 from model.sagemaker.account import Account
 from model.sagemaker.alarms import alarm_names
 from model.sagemaker.endpoint import EndpointError
-from model.serving.capture import VARIANT
 
 PRICE_LIST_REGION = "us-east-1"
 """A region that has the Price List API, which knows the prices of all regions."""

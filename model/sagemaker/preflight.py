@@ -196,10 +196,7 @@ def _denied(account: Account, principal: str, actions: Iterable[str]) -> set[str
 def require_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> None:
     """Refuse a deployment that SageMaker would refuse half-way.
 
-    Raises
-    ------
-    EndpointError
-        A quota is known to be too low.
+    Raises `EndpointError` if a quota is known to be too low.
     """
     for check in check_quotas(account, hosting, serving):
         if check.status == "failed":

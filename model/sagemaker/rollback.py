@@ -41,10 +41,7 @@ def find_rollback_target(account: Account, stage: str) -> RollbackTarget:
 def roll_back(account: Account, stage: str, target: RollbackTarget, bake_seconds: int) -> None:
     """Return a stage's endpoint to its previous configuration, all at once.
 
-    Raises
-    ------
-    EndpointError
-        SageMaker rejected the update, or rolled it back.
+    Raises `EndpointError` if SageMaker rejected the update, or rolled it back.
     """
     name, config = target.endpoint.name, target.config
     alarm_names = alarms.put_alarms(account, name, stage)

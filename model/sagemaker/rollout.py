@@ -101,12 +101,9 @@ class Rollout:
     def deploy(self, *, approved: bool) -> Deployment:
         """Register the model, create or update the stage's endpoint, and return what it serves.
 
-        Raises
-        ------
-        RegistryError
-            The model still needs approval, or was rejected; `approved` approves a new one.
-        EndpointError
-            The endpoint failed. What this call created is deleted, or named if that failed.
+        Raises `RegistryError` if the model still needs approval, or was rejected; `approved` approves a new
+        one; `EndpointError` if the endpoint failed. What this call created is deleted, or named if that
+        failed.
         """
         package, status = registry.register(self.account, self.candidate, self.image, approved=approved)
         registry.require_approved(package, status)
@@ -213,10 +210,7 @@ def undo_on_failure() -> Iterator[RegisterUndo]:
 
     An interruption deletes nothing, because SageMaker would have to finish first; it prints what exists.
 
-    Raises
-    ------
-    EndpointError
-        The block failed; the message names what could not be deleted.
+    Raises `EndpointError` if the block failed; the message names what could not be deleted.
     """
     undo, existing = ExitStack(), list[str]()
 

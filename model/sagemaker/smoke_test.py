@@ -26,10 +26,7 @@ def smoke_test(
     classify
         The model on this machine; ``None`` if it can only run in its container.
 
-    Raises
-    ------
-    EndpointError
-        The endpoint does not answer, or answers differently.
+    Raises `EndpointError` if the endpoint does not answer, or answers differently.
     """
     sample = json.loads(SAMPLE.read_bytes())
     photo = base64.b64decode(sample["image_data"])

@@ -159,12 +159,8 @@ def train_on_sagemaker(
     `data` is a data set in S3, or a folder, which is staged in the workspace bucket first. `hyperparameters`
     are the options of ``scones train``; the built-in algorithm has its own, and writes no ``metrics.json``.
 
-    Raises
-    ------
-    TrainingJobError
-        The SDK is missing, or the job was rejected or failed.
-    ImageError
-        The project's image is not in ECR.
+    Raises `TrainingJobError` if the SDK is missing, or the job was rejected or failed; `ImageError` if the
+    project's image is not in ECR.
     """
     with sdk() as (train, core), translate_aws_errors():
         url, manifest = stage_data(account, data)

@@ -1,1 +1,1 @@
-"""Around the server of `scones serve`: an endpoint as SageMaker Runtime shows it, and its data capture."""
+"""The inference server of `scones serve`, with SageMaker Runtime's endpoint route and data capture."""

@@ -1,4 +1,4 @@
-"""The inference server's application: ``/ping`` and ``/invocations``, and an endpoint's route.
+"""The inference server: the container's ``/ping`` and ``/invocations``, and SageMaker Runtime's route.
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
@@ -39,32 +39,24 @@ logger = logging.getLogger(__name__)
 
 
 def create_app(classifier: Classifier, capture: Capture | None = None) -> Starlette:
-    """Make the application: the container's routes and, in front of it, an endpoint's.
-
-    Parameters
-    ----------
-    classifier
-        The model to ask.
-    capture
-        Where the endpoint's requests and answers are to be recorded, if they are.
-    """
-    # As many photos at once as there are cores, and all cores for each: a lone photo is answered in half the
-    # time that one core takes, and a crowd, measured, a tenth slower than with a core for each.
+    """Create the application. ``capture`` records requests that go through an endpoint's route."""
+    # One worker per core, each of which uses all cores: measured against one core per worker, a single photo
+    # takes half the time, and many at once take a tenth longer.
     workers = ThreadPoolExecutor(os.process_cpu_count())
 
     async def container(photo: bytes, headers: Headers) -> Response:
         if _media_type(headers.get("Content-Type", "")) not in CONTENT_TYPES:
-            return _refuse(415, f"the content type must be one of {', '.join(CONTENT_TYPES)}")
+            return _refuse(415, f"The content type must be one of {', '.join(CONTENT_TYPES)}")
         if not ACCEPTED.intersection(map(_media_type, headers.get("Accept", "*/*").split(","))):
-            return _refuse(406, "the answer is application/json")
+            return _refuse(406, "The answer is application/json.")
         try:
             probabilities = await asyncio.get_running_loop().run_in_executor(
                 workers, classifier.classify, photo
             )
         except PhotoError as error:
-            return _refuse(400, f"the body cannot be read as a photo: {error}")
+            return _refuse(400, f"The body cannot be read as a photo: {error}")
         except Exception:
-            logger.exception("A photo of %d bytes went unanswered", len(photo))
+            logger.exception("A photo of %d bytes could not be classified", len(photo))
             return _refuse(500, "internal error")
         return Response(json.dumps(probabilities), media_type="application/json")
 
@@ -84,7 +76,7 @@ def create_app(classifier: Classifier, capture: Capture | None = None) -> Starle
             Route("/invocations", invocations, methods=["POST"]),
             endpoint_route(container, capture),
         ],
-        exception_handlers={HTTPException: _refuse_request, ClientDisconnect: _answer_nobody},
+        exception_handlers={HTTPException: _refuse_request, ClientDisconnect: _ignore_disconnect},
         lifespan=lifespan,
     )
 
@@ -102,9 +94,9 @@ def _refuse(status: int, reason: str) -> Response:
 
 
 async def _refuse_request(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  as create_app registers it
+    assert isinstance(error, HTTPException)  # noqa: S101  create_app registers it for this class only
     return _refuse(error.status_code, error.detail)
 
 
-async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+async def _ignore_disconnect(_request: Request, _error: Exception) -> Response:
     return Response(status_code=400)

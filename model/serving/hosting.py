@@ -1,4 +1,4 @@
-"""SageMaker's part in serving: an endpoint in front of the container, as ``sagemaker-runtime`` sees it.
+"""SageMaker Runtime's InvokeEndpoint, which adds endpoint names, error shapes and data capture.
 
 https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
 """
@@ -14,27 +14,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from model.serving.capture import VARIANT, Capture
+from functions.classify.capture import VARIANT
+from model.serving.capture import Capture
 
 type Container = Callable[[bytes, Headers], Awaitable[Response]]
 
-# InvokeEndpoint's limit for the body of a real-time request.
 MAX_BODY = 6_291_456
+"""InvokeEndpoint's limit in bytes for the body of a real-time request."""
 
-# InvokeEndpoint's pattern for a name, which is to fit as a whole.
 ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+"""InvokeEndpoint's pattern, which must match the whole name."""
 MAX_ENDPOINT_NAME = 63
 
 
 def endpoint_route(container: Container, capture: Capture | None = None) -> Route:
-    """Make the route of ``InvokeEndpoint``, which answers for an endpoint of any name.
+    """Create the route of ``InvokeEndpoint``, which serves the container under any endpoint name.
 
-    Parameters
-    ----------
-    container
-        Answers a body and headers, as ``POST /invocations`` does.
-    capture
-        Where requests and answers are to be recorded, if they are; what the container refuses is not.
+    ``capture`` records requests and their answers, except for requests that the container refuses.
     """
 
     async def invoke_endpoint(request: Request) -> Response:
@@ -60,13 +56,10 @@ def endpoint_route(container: Container, capture: Capture | None = None) -> Rout
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a request's body, keeping no more of it than is allowed.
+    """Read a request's body, holding no more than `MAX_BODY` bytes of it.
 
-    Raises
-    ------
-    HTTPException
-        413 if it is larger than `MAX_BODY`; thrown once all has come, since a client that is still sending
-        would see a broken connection instead of the answer.
+    Raises `HTTPException`: 413 for a larger body, but only once it has been received: a client that is still
+    sending would see a broken connection instead of the answer.
     """
     body = bytearray()
     size = 0

@@ -1,21 +1,16 @@
-"""The socket that a server of ours listens on."""
+"""The socket that an HTTP server of this project listens on."""
 
 import os
 import socket
 
-import click
-
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; port 0 takes a free one.
+    """Listen on an address; port 0 lets the system choose one.
 
-    Raises
-    ------
-    click.ClickException
-        The port is in use, or the address is not this machine's.
+    Raises `OSError` if the port is in use, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # only where the protocol is named, unlike in create_server, does asyncio turn Nagle's delay (40 ms) off
+    # asyncio turns off Nagle's delay (40 ms) only if the protocol is named, which create_server does not do.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -23,7 +18,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise click.ClickException(
-            f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}"
+        reason = os.strerror(error.errno or 0)
+        raise OSError(
+            f"Cannot listen on {host}, port {port}: {reason}. Choose another port with --port."
         ) from error
     return listener

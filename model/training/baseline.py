@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from functions.monitor.capture_analysis.drift import Baseline, BaselineError, Numbers, categories, rounded
-from functions.monitor.capture_analysis.window import PROPERTIES, properties
+from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_properties
 from model.network import artifact
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ def from_training(
     features
         As `Classifier.features` returns them, float [N, D].
 
-    Raises
-    ------
-    OSError
-        A photo cannot be read.
+    Raises `OSError` if a photo cannot be read.
     """
     sample = random.Random(0).sample(photos, min(MAX_PHOTOS, len(photos)))  # noqa: S311  not for security
     predicted = probabilities.argmax(axis=1)
@@ -155,10 +152,7 @@ def make(
     features
         Of any number M of photos, float [M, D], computed by the model of `graph_sha256`.
 
-    Raises
-    ------
-    BaselineError
-        There are no predictions.
+    Raises `BaselineError` if there are no predictions.
     """
     if not len(confidence):
         raise BaselineError("There are no answers to make a baseline from")
@@ -187,13 +181,13 @@ def make(
 
 def measure_properties(photos: Iterable[bytes]) -> dict[str, Floats]:
     """Measure the image properties of photos (`window.properties`); unreadable photos are skipped."""
-    measured = [found for photo in photos if (found := properties(photo))]
-    return {name: np.array([one[name] for one in measured]) for name in PROPERTIES}
+    measured = [found for photo in photos if (found := image_properties(photo))]
+    return {name: np.array([one[name] for one in measured]) for name in IMAGE_PROPERTIES}
 
 
 def serialize_photo(photo: bytes, box: int) -> bytes:
     """Return a photo as the pipeline sends it to the endpoint: reduced to fit in `box` x `box` pixels."""
-    from functions.serialize.app import serialize  # noqa: PLC0415  imports the HEIC decoder, only for training
+    from functions.serialize.photo import serialize  # noqa: PLC0415  imports the HEIC decoder, only for training
 
     return base64.b64decode(serialize(io.BytesIO(photo), box)["image_data"])
 
@@ -209,12 +203,8 @@ def sample_quantiles(values: Floats) -> list[float]:
 def read(path: Path) -> Baseline:
     """Read a baseline from its file, or from the folder or ``model.tar.gz`` of a model.
 
-    Raises
-    ------
-    BaselineError
-        The file cannot be read, or is not a baseline.
-    ArtifactError
-        The archive cannot be unpacked.
+    Raises `BaselineError` if the file cannot be read, or is not a baseline; `ArtifactError` if the archive
+    cannot be unpacked.
     """
     if path.name.endswith(".tar.gz"):
         with artifact.unpacked(path) as folder:

@@ -26,7 +26,8 @@ from model.labels import OTHER
 from model.network import artifact, backbone, embedding, fusion
 from model.network.artifact import Description
 from model.network.backbone import LITE0, LITE2
-from model.network.fusion import Head, Integers, Seen
+from model.network.embedding import Embedding, Integers
+from model.network.fusion import Head
 from model.network.onnx_graph import Graph
 from model.photo import PhotoError, read_pixels
 from model.terminal.progress import StartStep
@@ -70,12 +71,8 @@ class Result(NamedTuple):
 def train(paths: TrainingPaths, *, precision: float, most: int, name: str, start_step: StartStep) -> Result:
     """Train a model on at most `most` photos of each label, for a target precision (0 to 1), and write it.
 
-    Raises
-    ------
-    DatasetError, FitError, TrainingError
-        The photos are unusable.
-    StorageError
-        The model cannot be written.
+    Raises `DatasetError`, `FitError` or `TrainingError` if the photos are unusable; `StorageError` if the
+    model cannot be written.
     """
     photos = sample(dataset.read(paths.data), most)
     embeddings = embed_photos(photos, start_step("Embedding photos", len(photos.paths)))
@@ -95,16 +92,13 @@ def sample(data: Dataset, most: int) -> Dataset:
     return data.select(selected)
 
 
-def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) -> Seen:
+def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) -> Embedding:
     """Run the frozen networks on photos, or read their cached outputs.
 
     Outputs are cached in the user's cache folder under the hash of the photo's bytes, so that a photo is
     embedded only once, whichever data set it is in. `advance` is called once per photo.
 
-    Raises
-    ------
-    TrainingError
-        A photo cannot be read.
+    Raises `TrainingError` if a photo cannot be read.
     """
     graph = embedding.build_graph().SerializeToString()
     version = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
@@ -137,7 +131,7 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Seen(*(np.stack(column) for column in zip(*rows, strict=True)))
+    return Embedding(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 class EmbeddingCache:
@@ -164,10 +158,7 @@ class EmbeddingCache:
 def evaluate(name: str, photos: Dataset, fit: Fit, precision: float) -> Result:
     """Choose the threshold for a target precision and compute the metrics, on the held-out predictions.
 
-    Raises
-    ------
-    TrainingError
-        No held-out photo is classified as a vehicle.
+    Raises `TrainingError` if no held-out photo is classified as a vehicle.
     """
     labels = list(fit.head.labels)
     # the head always has the label other, even if the photos do not
@@ -202,13 +193,10 @@ def _explain(chosen: Threshold, precision: float, fit: Fit, photos: int) -> str:
     return reason
 
 
-def write_model(paths: TrainingPaths, result: Result, embeddings: Seen) -> None:
+def write_model(paths: TrainingPaths, result: Result, embeddings: Embedding) -> None:
     """Write the model, its metrics and its baseline.
 
-    Raises
-    ------
-    StorageError
-        A folder cannot be written.
+    Raises `StorageError` if a folder cannot be written.
     """
     graph = build_graph(result.fit.head).SerializeToString()
     description = describe(result, hashlib.sha256(graph).hexdigest())
@@ -228,7 +216,7 @@ def write_model(paths: TrainingPaths, result: Result, embeddings: Seen) -> None:
 def build_graph(head: Head) -> onnx.ModelProto:
     """Build the model as one graph, from pixels through the networks and the head to probabilities."""
     graph = Graph("vehicles")
-    embedding.add_features(graph, embedding.add_image(graph))
+    embedding.add_embedding(graph, embedding.add_image(graph))
     fusion.add_head(graph, head)
     return embedding.finish(graph, len(head.labels))
 
@@ -255,6 +243,6 @@ def describe(result: Result, graph_sha256: str) -> Description:
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
-        calibration=asdict(fit.head.weighing),
+        calibration=asdict(fit.head.weights),
         metrics=dict(result.metrics),
     )

@@ -1,6 +1,5 @@
-"""Accuracy against milliseconds, by input size and precision: ``python -m tests.bench input_sizes``."""
+"""Accuracy and latency by input size and numeric precision: ``python -m tests.bench input_sizes``."""
 
-import io
 import json
 import os
 import subprocess
@@ -26,23 +25,22 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from functions.monitor.capture_analysis.intervals import wilson
+from model.charts import AMBER, BLUE, STYLE, svg_file
 from model.data import dataset
-from model.network import backbone, embedding
-from model.network.backbone import LITE0, LITE2
+from model.network import embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting
-from pipeline.costs.plot import STYLE
-from tests.bench.aims import in_turn, ms
+from tests.bench.targets import in_turn, ms
 from tests.conftest import ROOT
 
 SIZES = (96, 128, 160, 192, 224, 256, 288)
 PENALTY = 0.3
-"""What cross-validation chooses for the model."""
+"""The penalty that cross-validation chooses for the model."""
 TIMED = 100
-"""Runs of each network."""
+"""Timed runs of each network."""
 CALIBRATED_ON = 100
-"""Photos from which the ranges of the int8 network's numbers are taken."""
-COLOURS = {"fp32": "#3f8fd2", "int8": "#c98a1b"}
+"""Photos used to calibrate the ranges of the int8 network's activations."""
+COLOURS = {"fp32": BLUE, "int8": AMBER}
 PLOT = ROOT / "docs" / "input-sizes.svg"
 
 
@@ -52,13 +50,13 @@ PLOT = ROOT / "docs" / "input-sizes.svg"
     type=click.Path(exists=True, path_type=Path),
     envvar="CIFAR",
     required=True,
-    help="CIFAR-100's archive. Its training photos alone are looked at.",
+    help="CIFAR-100's archive. Only its training photos are used.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(cifar: Path, out: Path) -> None:
-    """Cross-validate a head on what the networks see of pictures enlarged to each size, as fp32 and int8."""
+    """Cross-validate the classifier on pictures enlarged to each size, as fp32 and int8."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         run = [sys.executable, "-m", "model", "data", f"--source={cifar}", f"--out={data}"]
@@ -69,11 +67,11 @@ def bench(cifar: Path, out: Path) -> None:
         pictures = [np.asarray(Image.open(path).convert("RGB")) for path in photos.paths]
         kinds = {}
         for size in track(SIZES, "Sizes"):
-            seen = [enlarged(picture, size) for picture in pictures]
-            for precision, network in networks(size, seen, Path(folder)).items():
-                right = held_out(described(network, seen), photos.targets)
-                kinds[size, precision] = Kind(network, seen[0], right)
-                click.echo(f"{size} {precision}: {right} of {len(seen)} right", err=True)
+            inputs = [enlarged(picture, size) for picture in pictures]
+            for precision, network in networks(size, inputs, Path(folder)).items():
+                right = held_out(descriptors(network, inputs), photos.targets)
+                kinds[size, precision] = Kind(network, inputs[0], right)
+                click.echo(f"{size} {precision}: {right} of {len(inputs)} correct", err=True)
         found = [
             {
                 "size": size,
@@ -93,64 +91,60 @@ def enlarged(picture: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def networks(size: int, seen: Sequence[np.ndarray], folder: Path) -> dict[str, Path]:
-    """What a photo is described by at this size, as it is and with its convolutions in 8 bits."""
+def networks(size: int, inputs: Sequence[np.ndarray], folder: Path) -> dict[str, Path]:
+    """Write the graph of the descriptor at this size, unquantized and with its convolutions in 8 bits."""
     plain, quantized = folder / f"{size}-fp32.onnx", folder / f"{size}-int8.onnx"
-    onnx.save(describing(size), plain)
-    quantize_static(plain, quantized, Some(seen), per_channel=True, op_types_to_quantize=["Conv"])
+    onnx.save(descriptor_graph(size), plain)
+    quantize_static(
+        plain, quantized, CalibrationPhotos(inputs), per_channel=True, op_types_to_quantize=["Conv"]
+    )
     return {"fp32": plain, "int8": quantized}
 
 
-def describing(size: int) -> onnx.ModelProto:
-    """Both networks, the second at as much of the size as the model gives it."""
-    graph = Graph("describing")
+def descriptor_graph(size: int) -> onnx.ModelProto:
+    """Build the descriptor by both networks; the second gets the same share of the size as in the model."""
+    graph = Graph("descriptor")
     image = graph.input("image", ["N", size, size, 3], TensorProto.UINT8)
-    pooled, pairs = [], []
-    for network, given in {LITE0: image, LITE2: embedding._reduced(graph, image)}.items():
-        prefix = f"{network.name}."
-        backbone.add_network(graph, network, backbone.read_weights(network), given, prefix)
-        pooled += embedding._pooled(graph, network, prefix)
-        pairs.append(embedding._pairs(graph, network, prefix))
-    graph.add("Concat", *pooled, *pairs, axis=1, output="descriptor")
+    graph.add("Identity", embedding.describe(graph, image), output="descriptor")
     return graph.model({"descriptor": ["N", embedding.OUTPUTS["descriptor"]]})
 
 
-class Some(CalibrationDataReader):
-    """Some of the photos, evenly spread."""
+class CalibrationPhotos(CalibrationDataReader):
+    """An evenly spaced sample of the photos."""
 
-    def __init__(self, seen: Sequence[np.ndarray]) -> None:
-        self.rest: Iterator[np.ndarray] = iter(seen[:: len(seen) // CALIBRATED_ON])
+    def __init__(self, inputs: Sequence[np.ndarray]) -> None:
+        self.rest: Iterator[np.ndarray] = iter(inputs[:: len(inputs) // CALIBRATED_ON])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return {"image": one[None]} if (one := next(self.rest, None)) is not None else None
 
 
 class Kind(NamedTuple):
-    """The networks of a size and a precision: their file, a picture, and of how many a head is right."""
+    """A size and precision: the graph's file, a picture, and the number of correct predictions."""
 
     network: Path
     picture: np.ndarray
     right: int
 
 
-def described(network: Path, seen: Sequence[np.ndarray]) -> np.ndarray:
-    """What the networks say of each picture and its mirrored middle on average, as training takes it."""
+def descriptors(network: Path, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Describe each picture by the average of its two views, as the model does."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def describe(one: np.ndarray) -> np.ndarray:
-        margin = round(len(one) * (1 - embedding.CENTRE) / 2)
-        middle = enlarged(one[margin:-margin, margin:-margin], len(one))[:, ::-1].copy()
-        views = [session.run(None, {"image": view[None]})[0][0] for view in (one, middle)]
+        margin = round(len(one) * (1 - embedding.CENTER_CROP) / 2)
+        crop = enlarged(one[margin:-margin, margin:-margin], len(one))[:, ::-1].copy()
+        views = [session.run(None, {"image": view[None]})[0][0] for view in (one, crop)]
         return np.mean(views, axis=0)
 
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
-        return np.stack(list(pool.map(describe, seen)))
+        return np.stack(list(pool.map(describe, inputs)))
 
 
 def milliseconds(kinds: Iterable[Kind]) -> list[float]:
-    """Median milliseconds of a view, all in turn."""
+    """Return the median latency of a view; the graphs are timed in turn."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the endpoint has it
     calls = []
@@ -171,19 +165,19 @@ def accuracy(right: int, of: int) -> dict[str, Any]:
 
 
 @threadpool_limits.wrap(limits=1)
-def held_out(described: np.ndarray, targets: np.ndarray) -> int:
+def held_out(descriptor: np.ndarray, targets: np.ndarray) -> int:
     right = 0
-    for fitted, asked in StratifiedKFold(fitting.FOLDS, shuffle=True, random_state=0).split(targets, targets):
-        experts = fitting.fit_experts(
-            described[fitted], targets[fitted], ["bicycle", "motorcycle"], [PENALTY]
+    for fitted, rest in StratifiedKFold(fitting.FOLDS, shuffle=True, random_state=0).split(targets, targets):
+        classifiers = fitting.fit_classifiers(
+            descriptor[fitted], targets[fitted], ["bicycle", "motorcycle"], [PENALTY]
         )
-        logits, _ = experts[PENALTY](described[asked])
-        right += int((logits.argmax(axis=1) == targets[asked]).sum())
+        answers = classifiers[PENALTY].logits(descriptor[rest]).argmax(axis=1)
+        right += int((answers == targets[rest]).sum())
     return right
 
 
 def draw(found: Sequence[dict[str, Any]]) -> bytes:
-    """Draw the curve of each precision, its points named by their size, as SVG."""
+    """Draw a curve for each precision, with its points labelled by size, as SVG."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.0))
         axes = figure.add_subplot()
@@ -206,8 +200,6 @@ def draw(found: Sequence[dict[str, Any]]) -> bytes:
                     str(row["size"]), (across, up), (5, 5), textcoords="offset points", color=colour
                 )
         axes.set_xlabel("milliseconds a view")
-        axes.set_ylabel("% right of 1,000 held out")
+        axes.set_ylabel("accuracy in %, cross-validated on 1,000 pictures")
         axes.legend(frameon=False, loc="lower right")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

@@ -1,10 +1,9 @@
-"""How right, by how many photos it learned from: ``python -m tests.bench learning_curve``.
+"""Learning curve, accuracy by the number of training photos: ``python -m tests.bench learning_curve``.
 
-The whole training is repeated on some of the photos, with cross-validation, calibration and threshold, and
-judged on the rest, which took no part in any of it.
+The whole training, with cross-validation, calibration and threshold, is repeated on a part of the photos and
+evaluated on the rest.
 """
 
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,36 +20,36 @@ from matplotlib.ticker import NullLocator
 from rich.progress import track
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
+from model.charts import AMBER, BLUE, SOFT, STYLE, TEAL, svg_file
 from model.data import dataset
 from model.evaluation import statistics
 from model.labels import OTHER
-from model.network.fusion import Seen
+from model.network.embedding import Embedding
 from model.training import fitting, trainer
-from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT
 
 EACH = (10, 20, 40, 80, 160, 320)
-"""Photos of a label to learn from; the last training of all leaves out a tenth, in turn."""
+"""Training photos of each label; the last point is 10-fold cross-validation on all photos."""
 PRECISION = 0.99
-COLOURS = {"right": "#3f8fd2", "accepted": "#c98a1b", "accepted_right": "#27a08f"}
-NAMES = {"right": "right", "accepted": "accepted", "accepted_right": "right of the accepted"}
+COLOURS = {"accuracy": BLUE, "coverage": AMBER, "precision": TEAL}
+NAMES = {"accuracy": "accuracy", "coverage": "coverage", "precision": "precision of accepted answers"}
 PLOT = ROOT / "docs" / "learning-curve.svg"
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What trainings on so many photos came to, together: on how many others, and what share of them."""
+class Evaluation:
+    """Results of trainings on equally many photos, pooled: shares of the photos evaluated on."""
 
     trained_on: int
-    judged_on: int
-    right: float
-    accepted: float
-    accepted_right: float
+    evaluated_on: int
+    accuracy: float
+    coverage: float
+    precision: float
     calibration_error: float
 
 
 type Split = tuple[np.ndarray, np.ndarray]
-"""The photos to learn from and those to be judged on."""
+"""Indices of the photos to train on and of those to evaluate on."""
 
 
 @click.command()
@@ -59,22 +58,22 @@ type Split = tuple[np.ndarray, np.ndarray]
     type=click.Path(exists=True, path_type=Path),
     envvar="DATA",
     required=True,
-    help="What `scones data` wrote, or folder/<label>/*. Its training photos alone are looked at.",
+    help="What `scones data` wrote, or folder/<label>/*. Only its training photos are used.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(data: Path, repeats: int, out: Path) -> None:
-    """Train on 10 photos of a label, on 20 and so on, and judge each model on photos it never saw."""
+    """Train on 10 photos of each label, on 20 and so on, and evaluate on the other photos."""
     photos = trainer.sample(dataset.read(data), most=2000)
     if np.bincount(photos.targets).min() < 2 * EACH[0]:
-        raise click.UsageError(f"{data} has too few photos: it takes {2 * EACH[0]} of each label")
-    seen = trainer.embed_photos(photos)
+        raise click.UsageError(f"{data} has too few photos: at least {2 * EACH[0]} of each label are needed")
+    embeddings = trainer.embed_photos(photos)
     found = []
     for splits in splittings(photos.targets, repeats):
         rounds = track(splits, f"{len(splits[0][0][0])} photos")
-        found.append([asdict(judge(photos, seen, together)) for together in rounds])
+        found.append([asdict(evaluate(photos, embeddings, together)) for together in rounds])
     out.write_text(json.dumps(found, indent=2) + "\n")
     PLOT.write_bytes(draw(found))
     for size in found:
@@ -83,7 +82,7 @@ def bench(data: Path, repeats: int, out: Path) -> None:
 
 
 def splittings(targets: np.ndarray, repeats: int) -> Iterator[list[list[Split]]]:
-    """For each number of photos, so many times, the splits that are judged together."""
+    """Yield, for each number of photos, the splits of each repeat, which are evaluated together."""
     labels = int(targets.max()) + 1
     for each in EACH:
         if each < np.bincount(targets).min() * 0.9:
@@ -93,34 +92,34 @@ def splittings(targets: np.ndarray, repeats: int) -> Iterator[list[list[Split]]]
     yield [[next(tenths) for _ in range(10)] for _ in range(repeats)]
 
 
-def judge(photos: dataset.Dataset, seen: Seen, splits: Sequence[Split]) -> Judged:
-    """Train on each split's photos, and judge each model, with its threshold, on the others."""
+def evaluate(photos: dataset.Dataset, embeddings: Embedding, splits: Sequence[Split]) -> Evaluation:
+    """Train on each split, and evaluate each model with its threshold on the rest."""
 
     def answer(split: Split) -> tuple[np.ndarray, ...]:
-        learned, unseen = split
-        shown = photos.select(learned)
-        fit = fitting.fit(seen[learned], shown.targets, shown.labels)
+        train, test = split
+        shown = photos.select(train)
+        fit = fitting.fit(embeddings[train], shown.targets, shown.labels)
         threshold = trainer.evaluate("learning-curve", shown, fit, PRECISION).threshold.value
-        probabilities = fit.head.probabilities(seen[unseen])
+        probabilities = fit.head.predict_proba(embeddings[test])
         answered = np.array(fit.head.labels)[probabilities.argmax(axis=1)]
         confidence = probabilities.max(axis=1)
-        right = answered == np.array(photos.labels)[photos.targets[unseen]]
+        right = answered == np.array(photos.labels)[photos.targets[test]]
         return right, confidence, (answered != OTHER) & (confidence >= threshold)
 
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
         right, confidence, accepted = map(np.concatenate, zip(*pool.map(answer, splits), strict=True))
-    return Judged(
+    return Evaluation(
         trained_on=len(splits[0][0]),
-        judged_on=len(right),
-        right=float(right.mean()),
-        accepted=float(accepted.mean()),
-        accepted_right=float(right[accepted].mean()) if accepted.any() else 1.0,
+        evaluated_on=len(right),
+        accuracy=float(right.mean()),
+        coverage=float(accepted.mean()),
+        precision=float(right[accepted].mean()) if accepted.any() else 1.0,
         calibration_error=statistics.calibration_error(statistics.equal_width_bins(confidence, right)) or 0.0,
     )
 
 
 def draw(found: Sequence[Sequence[dict[str, Any]]]) -> bytes:
-    """Draw the means by the photos trained on, and the band from the least to the most, as SVG."""
+    """Draw the means by number of training photos, with bands from minimum to maximum, as SVG."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.0))
         axes = figure.add_subplot()
@@ -131,13 +130,11 @@ def draw(found: Sequence[Sequence[dict[str, Any]]]) -> bytes:
                 across, list(map(min, shares)), list(map(max, shares)), color=colour, alpha=0.15, lw=0
             )
             axes.plot(across, list(map(np.mean, shares)), color=colour, marker="o", label=NAMES[name])
-        axes.axhline(100 * PRECISION, color=INK, ls="--", lw=0.8)
+        axes.axhline(100 * PRECISION, color=SOFT, ls="--", lw=0.8)
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{number:,}" for number in across])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("photos to learn from, of both labels")
-        axes.set_ylabel("% of photos never seen")
+        axes.set_xlabel("training photos of both labels")
+        axes.set_ylabel("% of held-out photos")
         axes.legend(frameon=False, loc="lower right")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

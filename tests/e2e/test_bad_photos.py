@@ -1,4 +1,4 @@
-"""Hundreds of bad files and odd names: each gets one documented outcome, and none fails the execution."""
+"""Hundreds of bad files and odd names each get one documented outcome, and none fails an execution."""
 
 import itertools
 import time
@@ -9,15 +9,15 @@ from tests import bad_photos, photos
 from tests.photo_ledger import PhotoLedger, open_ledger, record_figures
 
 SAMPLE = 40
-"""Every how many-th file is in `make test`."""
-AHEAD = 300
-"""Photos that are out at a time: the emulator has them wait for one another."""
+"""`make test` uploads one file in this many."""
+MAX_IN_PROGRESS = 300
+"""Photos in progress at a time, because the emulator processes one after another."""
 
 
 def upload(ledger: PhotoLedger, files: dict[str, bytes]) -> None:
     for number, (name, file) in enumerate(files.items(), 1):
         ledger.send(f"{ledger.prefix}{name}", file)
-        if number % AHEAD == 0:
+        if number % MAX_IN_PROGRESS == 0:
             ledger.settle()
 
 

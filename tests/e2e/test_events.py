@@ -1,4 +1,4 @@
-"""What is published is what the schemas say, and the example subscriber gets what it asks for."""
+"""Published events match their schemas, and the example subscriber receives the events of its rule."""
 
 import json
 import time
@@ -36,7 +36,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def subscriber(stack: Stack) -> Iterator[str]:
-    """The queue of the example, deployed."""
+    """The queue of the deployed example."""
     cloudformation = stack.client("cloudformation")
     template, bus = (ROOT / "events" / "subscriber.yaml").read_text(), stack.outputs["ResultsBusName"]
     cloudformation.create_stack(
@@ -54,7 +54,7 @@ def subscriber(stack: Stack) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def published(stack: Stack, subscriber: str) -> dict[str, dict[str, Any]]:
-    """The event that each of the files led to, by its name."""
+    """The event for each file, by the file's name."""
     bus, found = stack.outputs["ResultsBusName"], dict[str, dict[str, Any]]()
     pattern = {"source": ["scones.vehicle-classifier", PROBE], "detail": {"key": [{"prefix": PREFIX}]}}
     with subscribed(
@@ -72,7 +72,7 @@ def published(stack: Stack, subscriber: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_the_schemas_are_schemas_and_say_the_same_of_what_they_share():
+def test_the_schemas_are_valid_and_agree_on_shared_fields():
     assert SCHEMAS.keys() == WHAT.keys()
     details = [schema["properties"]["detail"]["properties"] for schema in SCHEMAS.values()]
     assert len({tuple(detail) for detail in details}) == 1
@@ -83,7 +83,7 @@ def test_the_schemas_are_schemas_and_say_the_same_of_what_they_share():
 
 
 @pytest.mark.parametrize("kind", WHAT)
-def test_what_is_published_is_what_its_schema_says_and_nothing_else(published, kind):
+def test_a_published_event_has_exactly_the_fields_of_its_schema(published, kind):
     event = published[WHAT[kind]]
 
     assert [error.message for error in Draft202012Validator(SCHEMAS[kind]).iter_errors(event)] == []
@@ -93,8 +93,8 @@ def test_what_is_published_is_what_its_schema_says_and_nothing_else(published, k
         assert not Draft202012Validator(SCHEMAS[other]).is_valid(event)
 
 
-def test_the_example_subscriber_gets_just_what_it_asks_for(stack, published, subscriber):
-    time.sleep(1)  # for one too many
+def test_the_example_subscriber_receives_exactly_the_events_of_its_rule(stack, published, subscriber):
+    time.sleep(1)  # for events that should not arrive
     messages = stack.client("sqs").receive_message(
         QueueUrl=subscriber, MaxNumberOfMessages=10, WaitTimeSeconds=5
     )["Messages"]

@@ -18,12 +18,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from functions.classify.capture import format_record
 from functions.monitor.capture_analysis.captures import CaptureError
-from functions.serialize.app import serialize
+from functions.serialize.photo import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from model.data import dataset
-from model.serving.capture import format_record
 from model.storage import list_versions
 from pipeline import erasure, sample_images
 from pipeline import queue as queues

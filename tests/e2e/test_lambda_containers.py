@@ -1,4 +1,4 @@
-"""The whole stack with its functions in Lambda's own runtime: errors' names, timeouts, memory are AWS's."""
+"""The whole stack with functions in Lambda's own runtime: its error names, timeouts and memory limits."""
 
 import json
 import time
@@ -37,7 +37,7 @@ def invoked(stack: Stack, function: str, event: dict[str, Any]) -> dict[str, Any
 
 
 def photo(stack: Stack, name: str, content: bytes) -> dict[str, str]:
-    """Upload a photo, and say where it is."""
+    """Upload a photo and return its location."""
     bucket, key = stack.outputs["UploadBucketName"], f"uploads/{name}"
     stack.client("s3").put_object(Bucket=bucket, Key=key, Body=content)
     return {"bucket": bucket, "key": key}
@@ -50,7 +50,7 @@ def result(stack: Stack, key: str) -> dict[str, Any] | None:
 
 @contextmanager
 def configured(stack: Stack, function: str, **configuration: int) -> Iterator[None]:
-    """Have a function with another timeout or memory for a while."""
+    """Change a function's timeout or memory for the block."""
     functions, name = stack.client("lambda"), name_of(stack, function)
     before = functions.get_function_configuration(FunctionName=name)
     functions.update_function_configuration(FunctionName=name, **configuration)
@@ -76,7 +76,7 @@ def eventually[Found](look: Callable[[], Found], seconds: float = 90) -> Found:
     return found
 
 
-def test_an_endpoint_that_is_down_for_a_while_is_ridden_out_by_the_name_of_the_error(stack):
+def test_an_endpoint_that_is_down_for_a_while_is_retried_by_the_name_of_the_error(stack):
     (entry,) = [one for one in processes.registered(stack._registry) if one["name"] == "the endpoint"]
     endpoint, step_functions = psutil.Process(entry["pid"]), stack.client("stepfunctions")
     endpoint.terminate()
@@ -109,7 +109,7 @@ def test_a_fault_has_the_name_of_its_class(stack):
     assert said["errorType"] == "InferencesError"
 
 
-def test_a_function_that_takes_too_long_is_ended(stack):
+def test_a_function_that_exceeds_its_timeout_is_stopped(stack):
     large = photo(stack, "slow.jpg", photos.fifty_megapixel_jpeg(progressive=True))
 
     with configured(stack, "Serialize", Timeout=1):
@@ -119,7 +119,7 @@ def test_a_function_that_takes_too_long_is_ended(stack):
     assert said["errorType"] == "Sandbox.Timedout"
 
 
-def test_the_largest_photo_fits_in_the_functions_memory_and_not_in_a_quarter_of_it(stack):
+def test_the_largest_photo_fits_in_the_functions_memory_but_not_in_a_quarter_of_it(stack):
     large = photo(stack, "large.jpg", photos.fifty_megapixel_jpeg(progressive=True))
 
     said = invoked(stack, "Serialize", large)
@@ -128,5 +128,5 @@ def test_the_largest_photo_fits_in_the_functions_memory_and_not_in_a_quarter_of_
 
     assert said["width"] * said["height"] > 49e6
     assert ended["failed"]
-    # the kernel chooses: the function, or the process in which it decodes
+    # The kernel kills either the function or its decoding subprocess.
     assert ended["errorType"] in {"Runtime.ExitError", "DecodingStoppedError"}

@@ -1,4 +1,4 @@
-"""The whole stack: photos in the bucket, outcomes in the table, on the bus and in the review queue."""
+"""The whole stack: photos go to the bucket; outcomes to the table, the bus and the review queue."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ Result = dict[str, Any]
 
 
 def uploaded(stack: Stack, files: dict[str, bytes]) -> dict[str, demo.Outcome]:
-    """Upload photos and wait for what becomes of each, by name."""
+    """Upload photos and wait for the outcome of each, by name."""
     return {outcome.photo.name: outcome for outcome in demo.classify(stack, files, silence=60)}
 
 
@@ -48,7 +48,7 @@ def executions(stack: Stack, key: str) -> list[dict[str, Any]]:
 
 
 def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
-    """What `look` finds as soon as it finds something."""
+    """Call `look` until it returns something true, and return that."""
     give_up_at = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < give_up_at, f"nothing after {seconds} s"
@@ -57,7 +57,7 @@ def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 def ended(stack: Stack, key: str, count: int) -> list[dict[str, Any]]:
-    """The executions for a key, once there are so many and none runs."""
+    """The executions for a key, once there are `count` and none is running."""
 
     def look() -> list[dict[str, Any]]:
         found = executions(stack, key)
@@ -68,7 +68,7 @@ def ended(stack: Stack, key: str, count: int) -> list[dict[str, Any]]:
 
 
 def run(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
-    """Start an execution by hand and wait for its end."""
+    """Start an execution and wait for its end."""
     step_functions = stack.client("stepfunctions")
     arn = step_functions.start_execution(
         stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps(event)
@@ -82,7 +82,7 @@ def run(stack: Stack, event: dict[str, Any]) -> dict[str, Any]:
 
 
 class Subscriber:
-    """Another team: a queue behind a rule of its own on the results bus."""
+    """Another team, with a queue and a rule of its own on the results bus."""
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
@@ -97,13 +97,13 @@ class Subscriber:
             return about <= {event["detail"]["key"] for event in received}
 
         eventually(look)
-        time.sleep(1)  # for one too many
+        time.sleep(1)  # for events that should not arrive
         look()
         return [event for event in received if event["detail"]["key"] in about]
 
 
 def messages(sqs: Any, url: str) -> Iterator[dict[str, Any]]:
-    """Take everything out of a queue."""
+    """Receive and delete all messages of a queue."""
     while batch := sqs.receive_message(
         QueueUrl=url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
     ).get("Messages"):
@@ -123,7 +123,9 @@ def routing(stack) -> Iterator[Subscriber]:
         yield Subscriber(subscription)
 
 
-def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_where_a_person_looks(stack, routing):
+def test_every_photo_gets_one_outcome_in_the_table_on_the_bus_and_if_needed_in_the_review_queue(
+    stack, routing
+):
     review = stack.outputs["ReviewQueueUrl"]
     list(messages(stack.client("sqs"), review))
     everyday = {f"everyday/{name}": photo for name, photo in sample_images.demo_pictures()}
@@ -170,7 +172,7 @@ ODD_FILES: dict[str, tuple[str, str, bytes]] = {
 }
 
 
-def test_odd_files_and_odd_names_each_get_one_result_and_the_right_one(stack, routing):
+def test_odd_files_and_odd_names_each_get_one_correct_result(stack, routing):
     outcomes = uploaded(stack, {name: file for name, (*_, file) in ODD_FILES.items()})
 
     assert {name: (outcome.outcome, outcome.reason) for name, outcome in outcomes.items()} == {
@@ -182,7 +184,7 @@ def test_odd_files_and_odd_names_each_get_one_result_and_the_right_one(stack, ro
     assert sorted(keys) == sorted(f"uploads/{name}" for name in ODD_FILES)
 
 
-def test_what_cannot_be_uploaded_is_told_and_holds_up_nothing(stack, tmp_path):
+def test_a_file_that_cannot_be_uploaded_is_reported_and_does_not_block_others(stack, tmp_path):
     files = {"gone.jpg": tmp_path / "gone.jpg", "latin-1 \udcfc.jpg": b"", "last.jpg": photos.photo()}
 
     outcomes = {one.photo.name: one for one in demo.classify(stack, files, at_once=1)}
@@ -212,36 +214,36 @@ def test_the_state_stays_small_even_for_noise(stack):
     assert 40_000 < max(len(state.encode()) for state in states) < 64 * 1024
 
 
-def test_a_result_tells_all_that_the_contract_promises(stack):
+def test_a_result_has_every_attribute_of_the_contract(stack):
     uploaded(
         stack, {"contract.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))}
     )
 
-    told = result(stack, "uploads/contract.jpg")
+    item = result(stack, "uploads/contract.jpg")
 
     (execution,) = executions(stack, "uploads/contract.jpg")
     event = json.loads(execution["input"])
-    assert told["photo"] == f"s3://{stack.outputs['UploadBucketName']}/uploads/contract.jpg"
-    assert told["outcome"] == "accepted"
-    assert told["label"] == "bicycle"
-    assert told["confidence"] == max(told["inferences"])
-    assert len(told["inferences"]) == 3
-    assert told["reason"] == "confident"
-    assert told["classified_at"].endswith("Z")
-    assert told["inference_id"] == event["id"]
-    assert told["execution"] == execution["executionArn"]
-    assert told["etag"] == event["detail"]["object"]["etag"]
-    assert told["version_id"] == event["detail"]["object"].get("version-id")
-    assert told["model"] == "vehicle-classifier"
+    assert item["photo"] == f"s3://{stack.outputs['UploadBucketName']}/uploads/contract.jpg"
+    assert item["outcome"] == "accepted"
+    assert item["label"] == "bicycle"
+    assert item["confidence"] == max(item["inferences"])
+    assert len(item["inferences"]) == 3
+    assert item["reason"] == "confident"
+    assert item["classified_at"].endswith("Z")
+    assert item["inference_id"] == event["id"]
+    assert item["execution"] == execution["executionArn"]
+    assert item["etag"] == event["detail"]["object"]["etag"]
+    assert item["version_id"] == event["detail"]["object"].get("version-id")
+    assert item["model"] == "vehicle-classifier"
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=2))
-    assert told["sha256"] == hashlib.sha256(photo).hexdigest()
-    until = datetime.fromtimestamp(int(told["expires_at"]), UTC) - datetime.fromisoformat(
-        told["classified_at"]
+    assert item["sha256"] == hashlib.sha256(photo).hexdigest()
+    until = datetime.fromtimestamp(int(item["expires_at"]), UTC) - datetime.fromisoformat(
+        item["classified_at"]
     )
     assert until / timedelta(days=1) == pytest.approx(365, abs=1e-4)
 
 
-def test_the_endpoint_captures_what_it_saw_under_the_inference_id(stack):
+def test_the_endpoint_captures_the_photo_under_the_inference_id(stack):
     uploaded(
         stack, {"captured.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=3))}
     )
@@ -257,7 +259,7 @@ def test_the_endpoint_captures_what_it_saw_under_the_inference_id(stack):
     assert json.loads(record["captureData"]["endpointOutput"]["data"])[0] > 0.5
 
 
-def test_an_event_delivered_twice_leaves_one_result_and_one_event(stack, routing):
+def test_a_duplicate_event_leads_to_one_result_and_one_event(stack, routing):
     uploaded(
         stack, {"twice.jpg": sample_images.encoded(sample_images.picture(sample_images.motorcycle, seed=1))}
     )
@@ -271,7 +273,7 @@ def test_an_event_delivered_twice_leaves_one_result_and_one_event(stack, routing
     assert len(routing.events(about={"uploads/twice.jpg"})) == 1
 
 
-def test_a_later_upload_to_the_same_key_replaces_the_result_and_an_earlier_event_does_not(stack, routing):
+def test_a_later_upload_to_the_same_key_replaces_the_result_but_an_earlier_one_does_not(stack, routing):
     key = "uploads/courier-17.jpg"
     uploaded(
         stack, {"courier-17.jpg": sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))}
@@ -296,9 +298,7 @@ def test_a_later_upload_to_the_same_key_replaces_the_result_and_an_earlier_event
     ("role", "action"),
     [("ClassifyFunctionRole", "sagemaker:InvokeEndpoint"), ("SerializeFunctionRole", "s3:GetObjectVersion")],
 )
-def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_for_it(
-    stack, routing, role, action
-):
+def test_a_missing_permission_fails_the_execution_and_a_replay_then_succeeds(stack, routing, role, action):
     iam, sqs = stack.client("iam"), stack.client("sqs")
     key = f"uploads/forbidden-{role}.jpg"
     (name,) = [one["RoleName"] for one in iam.list_roles()["Roles"] if role in one["RoleName"]]
@@ -322,7 +322,7 @@ def test_without_a_permission_the_execution_fails_loudly_and_a_replay_makes_up_f
     assert len(routing.events(about={key})) == 1
 
 
-def test_a_replay_finishes_what_failed_between_recording_and_publishing(stack, routing):
+def test_a_replay_completes_an_execution_that_failed_between_recording_and_publishing(stack, routing):
     key = "uploads/half-way.jpg"
     uploaded(stack, {"half-way.jpg": next(sample_images.demo_pictures())[1]})
     (first,) = executions(stack, key)
@@ -335,10 +335,10 @@ def test_a_replay_finishes_what_failed_between_recording_and_publishing(stack, r
 
 
 BASE64 = re.compile(r"/9j/|iVBORw0KGgo|R0lGOD|UklGR|image_data|endpointInput|[A-Za-z0-9+/]{200,}={0,2}")
-"""How JPEG, PNG, GIF and WebP begin in base64, what photos are called on their way, and any long base64."""
+"""The start of JPEG, PNG, GIF and WebP in base64, the field with the photo, and any long base64."""
 
 
-def test_no_log_and_no_message_holds_a_photo(stack):
+def test_no_log_and_no_message_contains_a_photo(stack):
     review, failed = (stack.outputs[f"{name}QueueUrl"] for name in ("Review", "Failed"))
     logs, tiny = (
         stack.client("logs"),

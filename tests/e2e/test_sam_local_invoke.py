@@ -1,4 +1,4 @@
-"""Each function in Lambda's own runtime, by the command that people use, on its sample event."""
+"""`sam local invoke` runs each function in Lambda's own runtime with its sample event."""
 
 import base64
 import io
@@ -46,24 +46,24 @@ def invoked(stack: Stack, function: str, event: Path) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def test_every_function_is_tried_here_on_its_sample_event():
+def test_every_function_and_sample_event_is_tested_here():
     resources = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
     functions = {name for name, one in resources.items() if one["Type"] == "AWS::Serverless::Function"}
     samples = {file.stem for file in (ROOT / "events").glob("*.json")}
 
-    # a function or an event that joins them needs a test below
+    # A new function or event needs a test below.
     assert functions == {"SerializeFunction", "ClassifyFunction", "FilterFunction", "MonitorFunction"}
     assert samples == {"serialize", "classify", "filter", "monitor", "photo-uploaded"}
 
 
-def test_a_fault_is_told_by_the_name_of_its_class(stack, tmp_path):
+def test_a_fault_is_reported_with_the_name_of_its_class(stack, tmp_path):
     event = tmp_path / "event.json"
     event.write_text(json.dumps({"inferences": [0.5, 0.5]}))
 
     assert invoked(stack, "FilterFunction", event)["errorType"] == "InferencesError"
 
 
-def test_serialize_answers_its_sample_event_with_a_small_jpeg(stack):
+def test_serialize_returns_a_small_jpeg(stack):
     answer = invoked(stack, "SerializeFunction", ROOT / "events" / "serialize.json")
 
     assert answer.keys() == {"image_data", "content_type", "width", "height", "sha256"}
@@ -72,7 +72,7 @@ def test_serialize_answers_its_sample_event_with_a_small_jpeg(stack):
     assert (answer["width"], answer["height"]) == (320, 240)
 
 
-def test_classify_answers_its_sample_event_with_probabilities(stack):
+def test_classify_returns_probabilities(stack):
     answer = invoked(stack, "ClassifyFunction", ROOT / "events" / "classify.json")
 
     assert answer.keys() == {"inferences"}
@@ -80,13 +80,13 @@ def test_classify_answers_its_sample_event_with_probabilities(stack):
     assert sum(answer["inferences"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_filter_answers_its_sample_event_with_a_decision(stack):
+def test_filter_returns_a_decision(stack):
     answer = invoked(stack, "FilterFunction", ROOT / "events" / "filter.json")
 
     assert answer == {"decision": "accepted", "label": "bicycle", "confidence": 0.93, "reason": "confident"}
 
 
-def test_monitor_reads_what_the_endpoint_captured(stack, tmp_path):
+def test_monitor_reads_the_endpoints_captures(stack, tmp_path):
     now = datetime.now(UTC)
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
     stack.client("sagemaker-runtime").invoke_endpoint(
@@ -110,7 +110,7 @@ def test_monitor_reads_what_the_endpoint_captured(stack, tmp_path):
     assert 0.5 < answer["estimated_accuracy"] <= 1
 
 
-def test_monitor_answers_its_sample_event_with_a_day_without_traffic(stack):
+def test_monitor_handles_a_day_without_traffic(stack):
     answer = invoked(stack, "MonitorFunction", ROOT / "events" / "monitor.json")
 
     assert answer["window"] == {"from": "2026-03-03T19:00:00Z", "to": "2026-03-04T19:00:00Z"}

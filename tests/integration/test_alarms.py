@@ -1,7 +1,7 @@
-"""Each alarm: its condition is made true, and the very metric that it watches is seen beyond its threshold.
+"""Each alarm's condition is made true, and the metric that it watches crosses its threshold.
 
-What a thing of ours or the emulator can be brought to do is done: executions fail, functions fail and are
-throttled, the endpoint is down, photos drift. Only what would take minutes is published in AWS's place.
+Executions fail, functions fail and are throttled, the endpoint is down, and photos drift. Only metrics whose
+conditions would take minutes are published by the test.
 """
 
 import contextlib
@@ -28,8 +28,7 @@ from model import storage
 from model.network.classifier import Classifier
 from model.training import baseline
 from pipeline import sample_images
-from pipeline.monitoring import metrics
-from pipeline.monitoring import metrics as monitoring
+from pipeline.monitoring import analysis
 from tests import captures
 from tests.conftest import ROOT
 
@@ -42,14 +41,14 @@ type Alarm = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def alarms(stack) -> dict[str, Alarm]:
-    """The alarms as they were deployed, by their names in the template."""
+    """The deployed alarms by their names in the template."""
     pages = stack.client("cloudwatch").get_paginator("describe_alarms").paginate()
     found = [alarm for page in pages for alarm in page["MetricAlarms"]]
     return {re.search(r"-(\w+Alarm)-", alarm["AlarmName"])[1]: alarm for alarm in found}
 
 
 def beyond(stack: Stack, alarm: Alarm) -> bool:
-    """Whether what CloudWatch has of the alarm's metric is beyond its threshold."""
+    """Whether the alarm's metric in CloudWatch has crossed its threshold."""
     statistic = (
         {"ExtendedStatistics": [alarm["ExtendedStatistic"]]}
         if "ExtendedStatistic" in alarm
@@ -137,7 +136,7 @@ def stop_the_endpoint(stack: Stack, alarm: Alarm) -> None:
 
 
 def publish(stack: Stack, alarm: Alarm) -> None:
-    """What takes AWS minutes: more than the threshold, under the name that AWS publishes it by."""
+    """Publish a value beyond the threshold, under AWS's name, in place of a condition that takes minutes."""
     stack.client("cloudwatch").put_metric_data(
         Namespace=alarm["Namespace"],
         MetricData=[
@@ -152,17 +151,17 @@ def publish(stack: Stack, alarm: Alarm) -> None:
 
 
 def go_wrong(stack: Stack, alarm: Alarm) -> None:
-    """Dark photos with unsure answers, captured three hours ago; once for all three alarms."""
+    """Capture dark photos with low confidences three hours ago, once for all three alarms."""
     if beyond(stack, alarm):
         return
     day, chance = captures.photos(30), random.Random(1)
     known = stack.home / baseline.FILE
     captures.write(stack.home / "good", captures.records(300, day, chance), chance)
     window = Window(0.8, captures.LABELS, sample_size=300)
-    tally = monitoring.gather(str(stack.home / "good"), monitoring.TimeWindow(), window)
-    sample = monitoring.measure(window, None, 0)
-    report = monitoring.monitor("good", monitoring.TimeWindow(), window, tally, sample)
-    storage.write_file(known, metrics.as_baseline(report, sample, None).text().encode())
+    counts = analysis.read_captures(str(stack.home / "good"), analysis.TimeWindow(), window)
+    sample = analysis.measure_photos(window)
+    report = analysis.analyse_window("good", analysis.TimeWindow(), window, counts, sample)
+    storage.write_file(known, analysis.make_baseline(report).text().encode())
     stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(known))
 
     dark = [
@@ -176,19 +175,19 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     for file in (stack.home / "bad").rglob("*.jsonl"):
         key = f"captures/{file.relative_to(stack.home / 'bad').as_posix()}"
         stack.client("s3").upload_file(str(file), CAPTURE_BUCKET, key)
-    told = watch(stack)
-    assert told["records"] == 100
-    assert "brightness" in told["drifted"]
+    summary = watch(stack)
+    assert summary["records"] == 100
+    assert "brightness" in summary["drifted"]
 
 
 def watch(stack: Stack) -> dict[str, Any]:
-    """What the monitor function says of the hour that went wrong."""
+    """Run the monitor function on the hour with drift."""
     hour = {"from": LIKE_TODAY.isoformat(), "to": (LIKE_TODAY + timedelta(hours=1)).isoformat()}
     answer = stack.client("lambda").invoke(
         FunctionName=stack.outputs["MonitorFunctionName"], Payload=json.dumps(hour)
     )
-    told: dict[str, Any] = json.loads(answer["Payload"].read())
-    return told
+    summary: dict[str, Any] = json.loads(answer["Payload"].read())
+    return summary
 
 
 CONDITIONS: dict[str, Callable[[Stack, Alarm], None]] = {
@@ -209,19 +208,19 @@ CONDITIONS: dict[str, Callable[[Stack, Alarm], None]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def queues_as_they_were(stack):
-    """What is put in the queues here is no other test's."""
+    """Remove this test's messages from the queues."""
     yield
     for name in ("ReviewQueueUrl", "FailedQueueUrl"):
         with contextlib.suppress(ClientError):
             stack.client("sqs").purge_queue(QueueUrl=stack.outputs[name])
 
 
-def test_every_alarm_has_its_condition_here(alarms):
+def test_every_alarm_is_tested_here(alarms):
     assert alarms.keys() == CONDITIONS.keys()
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_the_condition_moves_the_metric_beyond_the_threshold(stack, alarms, name):
+def test_an_alarms_condition_moves_its_metric_beyond_the_threshold(stack, alarms, name):
     CONDITIONS[name](stack, alarms[name])
 
     assert beyond(stack, alarms[name])
@@ -230,10 +229,8 @@ def test_the_condition_moves_the_metric_beyond_the_threshold(stack, alarms, name
 @pytest.mark.parametrize(
     "name", [name for name, make in CONDITIONS.items() if make is publish and "TimedOut" not in name]
 )
-def test_what_was_published_in_awss_place_is_published_by_the_emulator_under_the_same_name(
-    stack, alarms, name
-):
-    """So that the dimensions that the alarm names are known to be those of a real metric."""
+def test_metrics_that_tests_publish_exist_under_the_same_name_in_the_emulator(stack, alarms, name):
+    """This shows that the alarm's dimensions are those of a real metric."""
     if "Duration" in name:
         fail_the_function(name.removesuffix("DurationAlarm"))(stack, {})
     else:
@@ -255,7 +252,7 @@ def test_what_was_published_in_awss_place_is_published_by_the_emulator_under_the
     assert 0 < min(point["Minimum"] for point in points) < alarms[name]["Threshold"]
 
 
-def test_every_alarm_tells_the_topic_and_has_a_runbook_that_begins_with_what_to_do(stack, alarms):
+def test_every_alarm_notifies_the_topic_and_has_a_runbook_that_starts_with_what_to_do(stack, alarms):
     runbook = (ROOT / "docs" / "operations.md").read_text()
     entries = dict(entry.split("\n", 1) for entry in runbook.split("\n## ")[1:])
 
@@ -278,7 +275,7 @@ def test_the_dashboard_shows_every_alarm(stack, alarms):
     assert sorted(widget["properties"]["alarms"]) == sorted(alarm["AlarmArn"] for alarm in alarms.values())
 
 
-def test_the_schedule_calls_the_monitor_function_every_hour(stack):
+def test_the_schedule_invokes_the_monitor_function_every_hour(stack):
     events, function = stack.client("events"), stack.outputs["MonitorFunctionName"]
     (rule,) = [rule for rule in events.list_rules()["Rules"] if rule.get("ScheduleExpression")]
 
@@ -300,8 +297,8 @@ def test_without_one_of_its_permissions_the_monitor_function_fails(stack, alarms
 
     iam.put_role_policy(RoleName=role, PolicyName="monitor", PolicyDocument=json.dumps(poorer))
     try:
-        told = watch(stack)
+        summary = watch(stack)
     finally:
         iam.put_role_policy(RoleName=role, PolicyName="monitor", PolicyDocument=json.dumps(document))
 
-    assert "AccessDenied" in told["errorMessage"] or "Forbidden" in told["errorMessage"]
+    assert "AccessDenied" in summary["errorMessage"] or "Forbidden" in summary["errorMessage"]

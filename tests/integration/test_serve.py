@@ -1,4 +1,4 @@
-"""The model's server as a process of its own, asked through boto3."""
+"""The inference server runs as a separate process and is called through boto3."""
 
 import io
 import json
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        # the line comes once the model is loaded and the port is open
+        # The line is printed once the port is open and the model is loaded.
         address = re.search(r"http://\S+", process.stderr.readline())
         assert address, process.stderr.read()
         self.url = address[0]
@@ -33,7 +33,7 @@ class Server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", self.url)
         return boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
 
-    def end(self, how: signal.Signals) -> int:
+    def stop(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
         return self.process.wait(timeout=5)
 
@@ -66,7 +66,7 @@ def photo() -> bytes:
     return stream.getvalue()
 
 
-def test_boto3_gets_probabilities(runtime, photo):
+def test_invoke_endpoint_returns_probabilities(runtime, photo):
     answer = runtime.invoke_endpoint(
         EndpointName="vehicles", ContentType="image/jpeg", Accept="application/json", Body=photo
     )
@@ -76,7 +76,7 @@ def test_boto3_gets_probabilities(runtime, photo):
     assert sum(json.load(answer["Body"])) == pytest.approx(1, abs=1e-6)
 
 
-def test_boto3_raises_a_model_error_that_says_why(runtime):
+def test_invoke_endpoint_raises_a_model_error_with_the_reason(runtime):
     with pytest.raises(runtime.exceptions.ModelError) as raised:
         runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=b"a text")
 
@@ -85,17 +85,17 @@ def test_boto3_raises_a_model_error_that_says_why(runtime):
     assert "LogStreamArn" in raised.value.response
 
 
-def test_boto3_raises_a_validation_error_for_an_impossible_name(runtime, photo):
+def test_invoke_endpoint_raises_a_validation_error_for_an_invalid_name(runtime, photo):
     with pytest.raises(runtime.exceptions.ValidationError, match="endpointName"):
         runtime.invoke_endpoint(EndpointName="no_such_name", ContentType="image/jpeg", Body=photo)
 
 
-def test_a_body_over_the_limit_is_refused_and_not_cut_off(runtime):
+def test_a_body_over_the_limit_is_refused_and_not_truncated(runtime):
     with pytest.raises(ClientError, match="413"):
         runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=b"x" * 20_000_000)
 
 
-def test_eight_callers_at_once_are_all_answered(runtime, photo):
+def test_eight_concurrent_callers_are_all_answered(runtime, photo):
     def ask(_: int) -> list[float]:
         answer = runtime.invoke_endpoint(EndpointName="vehicles", ContentType="image/jpeg", Body=photo)
         return json.load(answer["Body"])
@@ -107,27 +107,29 @@ def test_eight_callers_at_once_are_all_answered(runtime, photo):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_at_once_and_in_order_with_all_records_written(how, photo, tmp_path, monkeypatch):
+def test_a_signal_stops_the_server_at_once_with_all_records_written(how, photo, tmp_path, monkeypatch):
     with serving(f"--capture={tmp_path}") as server:
         runtime = server.runtime(monkeypatch)
         for number in range(3):
             runtime.invoke_endpoint(
                 EndpointName="vehicles", ContentType="image/jpeg", Body=photo, InferenceId=f"photo-{number}"
             )
-        code, said = server.end(how), server.process.stderr.read()
+        code, stderr = server.stop(how), server.process.stderr.read()
 
     assert code == 0
-    assert said == ""  # not that it had to wait for whoever is still connected
+    assert stderr == ""  # no warning about clients that are still connected
     lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
     assert [json.loads(line)["eventMetadata"]["inferenceId"] for line in lines] == [
         "photo-0",
         "photo-1",
         "photo-2",
     ]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*"))
 
 
-def test_what_is_being_answered_when_it_is_ended_is_still_answered_and_recorded(photo, tmp_path, monkeypatch):
+def test_requests_in_progress_when_it_is_stopped_are_still_answered_and_recorded(
+    photo, tmp_path, monkeypatch
+):
     with serving(f"--capture={tmp_path}") as server:
         runtime = server.runtime(monkeypatch)
 
@@ -137,7 +139,7 @@ def test_what_is_being_answered_when_it_is_ended_is_still_answered_and_recorded(
         with ThreadPoolExecutor(8) as callers:
             futures = [callers.submit(ask, number) for number in range(200)]
             time.sleep(0.3)
-            code = server.end(signal.SIGTERM)
+            code = server.stop(signal.SIGTERM)
             answered = sum(future.exception() is None for future in futures)
 
     assert code == 0
@@ -145,7 +147,7 @@ def test_what_is_being_answered_when_it_is_ended_is_still_answered_and_recorded(
     assert sum(len(file.read_text().splitlines()) for file in tmp_path.rglob("*.jsonl")) == answered
 
 
-def test_a_port_in_use_ends_in_one_line_that_names_it(server):
+def test_a_port_in_use_fails_with_one_line_that_names_it(server):
     port = server.url.rpartition(":")[2]
 
     done = subprocess.run(
@@ -157,4 +159,7 @@ def test_a_port_in_use_ends_in_one_line_that_names_it(server):
     )
 
     assert done.returncode == 1
-    assert done.stderr == f"Error: cannot listen on 127.0.0.1, port {port}: Address already in use\n"
+    assert done.stderr == (
+        f"Error: Cannot listen on 127.0.0.1, port {port}: Address already in use. "
+        "Choose another port with --port.\n"
+    )

@@ -1,4 +1,4 @@
-"""Reading data capture: nothing is lost, nothing counts twice, and only the hours wanted are opened."""
+"""Reading captures loses no record, counts none twice, and opens only the files of the time window."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from functions.monitor.capture_analysis import captures as reader
-from functions.monitor.capture_analysis.captures import CaptureError, PayloadError, Tally, TimeWindow
+from functions.monitor.capture_analysis.captures import CaptureError, PayloadError, ReadCounts, TimeWindow
 from tests import captures
 
 PHOTO = b"a photo's bytes"
@@ -19,20 +19,20 @@ HOUR = timedelta(hours=1)
 
 
 def line(**changes) -> str:
-    """A record as SageMaker writes it, with some of it changed."""
+    """A record as SageMaker writes it, with some fields changed."""
     value = captures.parsed(next(captures.records(1, [PHOTO], random.Random(1))).line)
     value["captureData"] |= changes.pop("captureData", {})
     value["eventMetadata"] |= changes.pop("eventMetadata", {})
     return json.dumps(value | changes)
 
 
-def half(data: object, encoding: str, content_type: str = "application/json") -> dict:
+def payload(data: object, encoding: str, content_type: str = "application/json") -> dict:
     return {"observedContentType": content_type, "mode": "OUTPUT", "data": data, "encoding": encoding}
 
 
 def read(source: Path | str, start: datetime | None = None, end: datetime | None = None):
-    tally = Tally()
-    return list(reader.read(str(source), TimeWindow(start, end), tally)), tally
+    counts = ReadCounts()
+    return list(reader.read(str(source), TimeWindow(start, end), counts)), counts
 
 
 def write(path: Path, *lines: str | bytes) -> Path:
@@ -42,13 +42,19 @@ def write(path: Path, *lines: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize("most", [1, 3, 50])
-def test_every_record_is_read_however_many_a_file_holds(tmp_path, most):
+def test_every_record_is_read_however_many_are_in_a_file(tmp_path, most):
     chance = random.Random(most)
     files = captures.write(tmp_path, captures.records(120, [PHOTO], chance), chance, most)
 
-    records, tally = read(tmp_path)
+    records, counts = read(tmp_path)
 
-    assert (tally.files, tally.read, tally.records, tally.duplicates, tally.broken) == (files, 120, 120, 0, 0)
+    assert (counts.files, counts.read, counts.records, counts.duplicates, counts.broken) == (
+        files,
+        120,
+        120,
+        0,
+        0,
+    )
     assert [record.inference_id for record in records] == [f"photo-{number}" for number in range(120)]
 
 
@@ -56,7 +62,7 @@ def test_every_record_is_read_however_many_a_file_holds(tmp_path, most):
     "level",
     ["", "vehicle-classifier", "vehicle-classifier/AllTraffic", "vehicle-classifier/AllTraffic/2026/03"],
 )
-def test_the_source_may_lie_at_any_level(tmp_path, level):
+def test_the_source_may_be_at_any_level(tmp_path, level):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(20, [PHOTO], chance), chance)
 
@@ -70,44 +76,53 @@ def test_a_flat_folder_and_a_single_file_are_read_too(tmp_path):
     assert read(file)[1].records == 2
 
 
-def test_an_event_that_comes_twice_counts_once_also_across_files(tmp_path):
+def test_a_file_that_is_still_being_written_is_not_read(tmp_path):
+    write(tmp_path / ".draft" / "05-12-996.jsonl", line()[:100])
+    write(tmp_path / "05-12-990.jsonl", line())
+
+    _, counts = read(tmp_path)
+
+    assert (counts.records, counts.broken) == (1, 0)
+
+
+def test_a_repeated_event_counts_once_even_across_files(tmp_path):
     one, another = line(), line()
     write(tmp_path / "a.jsonl", one, one)
     write(tmp_path / "b.jsonl", one, another)
 
-    records, tally = read(tmp_path)
+    records, counts = read(tmp_path)
 
-    assert (tally.read, tally.records, tally.duplicates) == (4, 2, 2)
+    assert (counts.read, counts.records, counts.duplicates) == (4, 2, 2)
     assert len(records) == 2
 
 
-def test_broken_lines_are_counted_named_and_skipped(tmp_path):
+def test_broken_lines_are_skipped_counted_and_listed(tmp_path):
     file = write(
         tmp_path / "a.jsonl", line()[:100], "", line(), b"\xff\xfe", '{"eventVersion": "0"}', "[1]", "7"
     )
 
-    records, tally = read(tmp_path)
+    records, counts = read(tmp_path)
 
     assert len(records) == 1
-    assert tally.broken == 5
-    assert [skipped.removeprefix(f"{file}:") for skipped in tally.skipped] == [
-        "1: it is not JSON",
-        "4: it is not JSON",
-        "5: it has no captureData",
-        "6: it has no captureData",
-        "7: it has no captureData",
+    assert counts.broken == 5
+    assert [skipped.removeprefix(f"{file}:") for skipped in counts.skipped] == [
+        "1: not JSON",
+        "4: not JSON",
+        "5: no captureData",
+        "6: no captureData",
+        "7: no captureData",
     ]
 
 
-def test_no_more_than_a_thousand_broken_lines_are_named(tmp_path):
-    write(tmp_path / "a.jsonl", *["no record"] * 1200)
+def test_at_most_a_thousand_broken_lines_are_listed(tmp_path):
+    write(tmp_path / "a.jsonl", *["not a record"] * 1200)
 
-    _, tally = read(tmp_path)
+    _, counts = read(tmp_path)
 
-    assert (tally.broken, len(tally.skipped)) == (1200, 1000)
+    assert (counts.broken, len(counts.skipped)) == (1200, 1000)
 
 
-def test_records_without_an_event_id_cannot_be_repeats(tmp_path):
+def test_records_without_an_event_id_are_not_duplicates(tmp_path):
     write(
         tmp_path / "a.jsonl",
         *[line(eventMetadata={"eventId": None})] * 3,
@@ -120,15 +135,15 @@ def test_records_without_an_event_id_cannot_be_repeats(tmp_path):
 @pytest.mark.parametrize(
     "output",
     [
-        half("[0.9, 0.1]", "JSON"),
-        half(base64.b64encode(b"[0.9, 0.1]").decode(), "BASE64"),
-        half("[[0.9, 0.1]]", "JSON"),
-        half("0.9,0.1", "CSV", "text/csv"),
-        half("0.9, 0.1\n", "CSV", "text/csv"),
-        half(base64.b64encode(b"0.9,0.1\n").decode(), "BASE64", "text/csv"),
+        payload("[0.9, 0.1]", "JSON"),
+        payload(base64.b64encode(b"[0.9, 0.1]").decode(), "BASE64"),
+        payload("[[0.9, 0.1]]", "JSON"),
+        payload("0.9,0.1", "CSV", "text/csv"),
+        payload("0.9, 0.1\n", "CSV", "text/csv"),
+        payload(base64.b64encode(b"0.9,0.1\n").decode(), "BASE64", "text/csv"),
     ],
 )
-def test_an_answer_is_read_in_each_of_its_forms(tmp_path, output):
+def test_an_answer_is_read_in_each_of_its_encodings(tmp_path, output):
     write(tmp_path / "a.jsonl", line(captureData={"endpointOutput": output}))
 
     ((record,), _) = read(tmp_path)
@@ -141,32 +156,32 @@ def test_an_answer_is_read_in_each_of_its_forms(tmp_path, output):
     ("output", "reason"),
     [
         (None, "no output was captured"),
-        (half(None, "JSON"), "it holds no data"),
-        (half("!", "BASE64"), "its BASE64 is damaged"),
-        (half("bicycle", "JSON"), "the output is no list of numbers"),
-        (half('["a", "b"]', "JSON"), "the output is no list of numbers"),
-        (half("[[0.9], [0.1]]", "JSON"), "the output is no list of numbers"),
-        (half("[0.9]", "JSON"), "the output is no list of probabilities"),
-        (half("[9, 1]", "JSON"), "the output is no list of probabilities"),
-        (half("[NaN, 1]", "JSON"), "the output is no list of probabilities"),
+        (payload(None, "JSON"), "the payload has no data"),
+        (payload("!", "BASE64"), "the payload is not valid BASE64"),
+        (payload("bicycle", "JSON"), "the output is not a list of numbers"),
+        (payload('["a", "b"]', "JSON"), "the output is not a list of numbers"),
+        (payload("[[0.9], [0.1]]", "JSON"), "the output is not a list of numbers"),
+        (payload("[0.9]", "JSON"), "the output is not a list of probabilities"),
+        (payload("[9, 1]", "JSON"), "the output is not a list of probabilities"),
+        (payload("[NaN, 1]", "JSON"), "the output is not a list of probabilities"),
     ],
 )
-def test_a_record_whose_answer_is_missing_or_odd_is_kept_and_says_why(tmp_path, output, reason):
+def test_a_record_with_a_missing_or_malformed_answer_counts_and_gives_the_reason(tmp_path, output, reason):
     write(tmp_path / "a.jsonl", line(captureData={"endpointOutput": output}))
 
-    ((record,), tally) = read(tmp_path)
+    ((record,), counts) = read(tmp_path)
 
-    assert (tally.records, tally.broken) == (1, 0)
+    assert (counts.records, counts.broken) == (1, 0)
     with pytest.raises(PayloadError, match=reason):
         record.probabilities()
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
-    [(None, "no input was captured"), (half("1,2", "CSV", "text/csv"), "the input is CSV, no photo")],
+    ("captured_input", "reason"),
+    [(None, "no input was captured"), (payload("1,2", "CSV", "text/csv"), "the input is CSV, not a photo")],
 )
-def test_a_record_without_a_photo_keeps_its_answer(tmp_path, asked, reason):
-    write(tmp_path / "a.jsonl", line(captureData={"endpointInput": asked}))
+def test_a_record_without_a_photo_still_has_its_answer(tmp_path, captured_input, reason):
+    write(tmp_path / "a.jsonl", line(captureData={"endpointInput": captured_input}))
 
     ((record,), _) = read(tmp_path)
 
@@ -175,20 +190,20 @@ def test_a_record_without_a_photo_keeps_its_answer(tmp_path, asked, reason):
         record.photo()
 
 
-def test_other_hours_are_not_opened(tmp_path):
+def test_files_of_other_hours_are_not_opened(tmp_path):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(240, [PHOTO], chance, hours=24), chance, most=5)
     (broken_hour,) = tmp_path.glob("*/*/2026/03/04/05")
-    write(broken_hour / "00-00-000.jsonl", "no record: who opens it counts it")
+    write(broken_hour / "00-00-000.jsonl", "not a record: counted if it is opened")
 
-    inside, tally = read(tmp_path, captures.START + 10 * HOUR, captures.START + 12 * HOUR)
+    inside, counts = read(tmp_path, captures.START + 10 * HOUR, captures.START + 12 * HOUR)
 
-    assert tally.broken == 0
-    assert tally.files < 20
+    assert counts.broken == 0
+    assert counts.files < 20
     assert {record.at.hour for record in inside} <= {10, 11, 12}
 
 
-def test_windows_that_follow_on_one_another_have_each_record_once(tmp_path):
+def test_consecutive_windows_contain_each_record_once(tmp_path):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(480, [PHOTO], chance, hours=24), chance, most=30)
 
@@ -198,7 +213,7 @@ def test_windows_that_follow_on_one_another_have_each_record_once(tmp_path):
     assert sorted(names) == sorted(f"photo-{number}" for number in range(480))
 
 
-def test_of_an_hour_that_the_window_cuts_those_count_whose_own_time_is_inside(tmp_path):
+def test_if_the_window_ends_within_an_hour_each_records_own_time_decides(tmp_path):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(60, [PHOTO], chance, hours=1), chance, most=1)
 
@@ -207,25 +222,25 @@ def test_of_an_hour_that_the_window_cuts_those_count_whose_own_time_is_inside(tm
     assert [record.inference_id for record in half_hour] == [f"photo-{number}" for number in range(30)]
 
 
-def test_a_time_that_a_record_does_not_tell_is_its_hours_where_the_path_has_one(tmp_path):
+def test_a_record_without_a_timestamp_gets_the_hour_of_its_path(tmp_path):
     write(tmp_path / "e/v/2026/03/04/05/00-00-000.jsonl", line(eventMetadata={"inferenceTime": None}))
     write(tmp_path / "flat.jsonl", line(eventMetadata={"eventId": "x", "inferenceTime": "soon"}))
 
     everything, _ = read(tmp_path)
-    windowed, tally = read(tmp_path, captures.START, captures.START + 24 * HOUR)
+    windowed, counts = read(tmp_path, captures.START, captures.START + 24 * HOUR)
 
     assert {record.at for record in everything} == {captures.START + 5 * HOUR, None}
     assert [record.at for record in windowed] == [captures.START + 5 * HOUR]
-    assert tally.skipped == [f"{tmp_path}/flat.jsonl:1: it does not tell its time"]
+    assert counts.skipped == [f"{tmp_path}/flat.jsonl:1: record has no timestamp"]
 
 
-def test_folders_that_only_look_like_dates_are_read(tmp_path):
+def test_folders_that_only_resemble_dates_are_read(tmp_path):
     write(tmp_path / "2024" / "AllTraffic" / "2026/13/45/99" / "a.jsonl", line())
 
     assert read(tmp_path, captures.START, captures.START + HOUR)[1].records == 1
 
 
-def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path):
+def test_a_missing_folder_is_reported_in_one_line(tmp_path):
     with pytest.raises(CaptureError, match=r"nowhere cannot be read \(No such file or directory\)"):
         read(tmp_path / "nowhere")
 
@@ -244,18 +259,18 @@ def upload(s3, folder: Path, prefix: str) -> None:
 
 
 @pytest.mark.parametrize(("prefix", "source"), [("", "s3://captures"), ("data/", "s3://captures/data/")])
-def test_s3_holds_the_same_records_as_a_folder(tmp_path, s3, prefix, source):
+def test_s3_has_the_same_records_as_a_folder(tmp_path, s3, prefix, source):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(100, [PHOTO], chance), chance, most=7)
     upload(s3, tmp_path, prefix)
 
-    from_s3, tally = read(source)
+    from_s3, counts = read(source)
 
     assert [record.event_id for record in from_s3] == [record.event_id for record in read(tmp_path)[0]]
-    assert tally.files == read(tmp_path)[1].files
+    assert counts.files == read(tmp_path)[1].files
 
 
-def test_in_s3_too_other_hours_are_not_even_listed(tmp_path, s3, monkeypatch):
+def test_folders_of_other_hours_are_not_listed_in_s3(tmp_path, s3, monkeypatch):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(60, [PHOTO], chance, hours=60), chance, most=1)
     upload(s3, tmp_path, "")
@@ -284,7 +299,7 @@ def test_in_s3_too_other_hours_are_not_even_listed(tmp_path, s3, monkeypatch):
     ]
 
 
-def test_an_object_that_is_gone_by_now_is_left_out(tmp_path, s3, monkeypatch):
+def test_an_object_deleted_since_it_was_listed_is_skipped(tmp_path, s3, monkeypatch):
     chance = random.Random(1)
     captures.write(tmp_path, captures.records(5, [PHOTO], chance), chance, most=1)
     upload(s3, tmp_path, "")
@@ -301,13 +316,13 @@ def test_an_object_that_is_gone_by_now_is_left_out(tmp_path, s3, monkeypatch):
     assert read("s3://captures")[1].records == 0
 
 
-def test_a_bucket_that_cannot_be_read_is_told_in_one_line(s3):
+def test_an_unreadable_bucket_is_reported_in_one_line(s3):
     with pytest.raises(CaptureError, match=r"s3://nobodys cannot be read: .*NoSuchBucket"):
         read("s3://nobodys")
 
 
-def test_a_time_window_is_in_utc_whatever_the_record_says():
+def test_a_time_window_compares_times_in_any_time_zone():
     window = TimeWindow(datetime(2026, 3, 4, 12, tzinfo=UTC))
 
-    assert window.holds(datetime.fromisoformat("2026-03-04T13:00:00+01:00"))
-    assert not window.holds(datetime.fromisoformat("2026-03-04T12:59:59+01:00"))
+    assert window.contains(datetime.fromisoformat("2026-03-04T13:00:00+01:00"))
+    assert not window.contains(datetime.fromisoformat("2026-03-04T12:59:59+01:00"))

@@ -1,4 +1,4 @@
-"""What the endpoint is asked, and what is made of its answer."""
+"""The classify function: its request to the endpoint, its reading of the answer, and its captures."""
 
 import io
 import json
@@ -17,15 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.classify import app
-from functions.classify.app import (
-    RUNTIME,
-    EndpointAnswerError,
-    EndpointUnavailableError,
-    lambda_handler,
-    logger,
-    probabilities,
-)
-from model.serving.capture import VARIANT, format_record
+from functions.classify.answer import EndpointAnswerError, parse_probabilities
+from functions.classify.app import RUNTIME, EndpointUnavailableError, lambda_handler, logger
+from functions.classify.capture import format_record
 
 TIMEOUT = ConnectTimeoutError(endpoint_url="https://s3")
 IMAGE = b"\xff\xd8 a small photo"
@@ -35,7 +29,7 @@ EVENT = {
     "inference_id": "5f1c-7e",
     "execution": "arn:of:the:execution",
 }
-ASKED = {
+REQUEST = {
     "EndpointName": "vehicle-classifier",
     "ContentType": "image/jpeg",
     "Accept": "application/json",
@@ -54,10 +48,10 @@ def endpoint(monkeypatch):
 
 def answers(endpoint, body: bytes) -> None:
     response = {"Body": StreamingBody(io.BytesIO(body), len(body)), "ContentType": "application/json"}
-    endpoint.add_response("invoke_endpoint", response, ASKED)
+    endpoint.add_response("invoke_endpoint", response, REQUEST)
 
 
-def test_the_photo_goes_to_the_endpoint_and_its_probabilities_come_back(endpoint, context):
+def test_the_photo_is_sent_to_the_endpoint_and_its_probabilities_are_returned(endpoint, context):
     answers(endpoint, b"[0.92, 0.05, 0.03]")
 
     assert lambda_handler(EVENT, context) == {"inferences": [0.92, 0.05, 0.03]}
@@ -82,23 +76,23 @@ def test_the_photo_goes_to_the_endpoint_and_its_probabilities_come_back(endpoint
         b"\xff\xfe",
     ],
 )
-def test_an_answer_that_is_no_list_of_probabilities_is_a_fault(answer):
+def test_an_answer_that_is_not_a_list_of_probabilities_is_a_fault(answer):
     with pytest.raises(EndpointAnswerError):
-        probabilities(answer)
+        parse_probabilities(answer)
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20))
-def test_probabilities_rounded_by_the_model_are_taken_as_they_are(weights):
+def test_probabilities_rounded_by_the_model_are_accepted_unchanged(weights):
     rounded = [round(weight / sum(weights), 4) for weight in weights]
 
-    assert probabilities(json.dumps(rounded).encode()) == rounded
+    assert parse_probabilities(json.dumps(rounded).encode()) == rounded
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(any))
 def test_a_probability_survives_the_fifteen_digits_that_the_state_machine_writes_into_the_table(weights):
     answer = [weight / math.fsum(weights) for weight in weights]
 
-    for probability in probabilities(json.dumps(answer).encode()):
+    for probability in parse_probabilities(json.dumps(answer).encode()):
         assert Decimal(f"{probability:.15g}") == Decimal(repr(probability))
         assert probability == 0 or probability >= 1e-130  # DynamoDB refuses smaller numbers
 
@@ -115,12 +109,12 @@ def test_a_probability_survives_the_fifteen_digits_that_the_state_machine_writes
         ("ModelError", 424, 503),
     ],
 )
-def test_a_fault_that_may_pass_is_named_so_that_the_state_machine_retries_it(
+def test_a_transient_fault_is_raised_as_the_error_that_the_state_machine_retries(
     code, status, original_status, endpoint, context
 ):
     more = {"OriginalStatusCode": original_status} if original_status else {}
     endpoint.add_client_error(
-        "invoke_endpoint", code, http_status_code=status, modeled_fields=more, expected_params=ASKED
+        "invoke_endpoint", code, http_status_code=status, modeled_fields=more, expected_params=REQUEST
     )
 
     with pytest.raises(EndpointUnavailableError, match=code):
@@ -131,10 +125,10 @@ def test_a_fault_that_may_pass_is_named_so_that_the_state_machine_retries_it(
     ("code", "status", "original_status"),
     [("ValidationError", 400, None), ("AccessDeniedException", 403, None), ("ModelError", 424, 400)],
 )
-def test_a_fault_that_stays_is_raised_as_it_is(code, status, original_status, endpoint, context):
+def test_a_permanent_fault_is_raised_unchanged(code, status, original_status, endpoint, context):
     more = {"OriginalStatusCode": original_status} if original_status else {}
     endpoint.add_client_error(
-        "invoke_endpoint", code, http_status_code=status, modeled_fields=more, expected_params=ASKED
+        "invoke_endpoint", code, http_status_code=status, modeled_fields=more, expected_params=REQUEST
     )
 
     with pytest.raises(ClientError, match=code):
@@ -143,7 +137,7 @@ def test_a_fault_that_stays_is_raised_as_it_is(code, status, original_status, en
 
 @pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError])
 def test_an_endpoint_that_does_not_answer_is_unavailable(error, monkeypatch, context):
-    def unreachable(**asked):
+    def unreachable(**request):
         raise error(endpoint_url="https://runtime")
 
     monkeypatch.setenv("ENDPOINT_NAME", "vehicle-classifier")
@@ -153,7 +147,7 @@ def test_an_endpoint_that_does_not_answer_is_unavailable(error, monkeypatch, con
         lambda_handler(EVENT, context)
 
 
-def test_logs_carry_the_executions_id_and_nothing_of_the_photo(endpoint, context, logged):
+def test_logs_contain_the_executions_id_and_nothing_of_the_photo(endpoint, context, logged):
     answers(endpoint, b"[0.92, 0.05, 0.03]")
     logged(logger)
 
@@ -165,21 +159,21 @@ def test_logs_carry_the_executions_id_and_nothing_of_the_photo(endpoint, context
 
 
 class Storage:
-    """S3, of which only what is put is wanted."""
+    """A stand-in for S3 that records what is put."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.put: list[dict] = []
         self.error = error
 
-    def put_object(self, **what: object) -> None:
+    def put_object(self, **request: object) -> None:
         if self.error:
             raise self.error
-        self.put.append(what)
+        self.put.append(request)
 
 
 @pytest.fixture
 def captures_to(monkeypatch):
-    """Have everything captured into an S3 of ours."""
+    """Set the function to capture photos into a stand-in for S3."""
 
     def use(storage: Storage, percent: str = "100") -> Storage:
         monkeypatch.setenv("CAPTURE_URI", "s3://bucket/captures")
@@ -190,43 +184,43 @@ def captures_to(monkeypatch):
     return use
 
 
-def test_what_is_captured_here_is_what_an_endpoint_captures(endpoint, context, captures_to):
+def test_a_capture_has_the_path_and_format_of_an_endpoints_capture(endpoint, context, captures_to):
     storage = captures_to(Storage())
     answers(endpoint, b"[0.92, 0.05, 0.03]")
 
     lambda_handler(EVENT, context)
 
     (put,) = storage.put
-    place = (
-        r"captures/vehicle-classifier/AllTraffic/\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f-]{36}\.jsonl"
-    )
+    path = r"captures/vehicle-classifier/AllTraffic/\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f-]{36}\.jsonl"
     assert put["Bucket"] == "bucket"
-    assert re.fullmatch(place, put["Key"])
-    ours, theirs = (
+    assert re.fullmatch(path, put["Key"])
+    captured, reference = (
         json.loads(line)
         for line in (
             put["Body"].decode(),
             format_record(IMAGE, "image/jpeg", "[0.92, 0.05, 0.03]", "5f1c-7e", datetime.now(UTC)),
         )
     )
-    for record in (ours, theirs):
+    for record in (captured, reference):
         assert re.fullmatch(r"[0-9a-f-]{36}", record["eventMetadata"].pop("eventId"))
         record["eventMetadata"].pop("inferenceTime")
-    assert ours == theirs
-    assert list(ours["eventMetadata"]) == list(theirs["eventMetadata"])
-    assert app.VARIANT == VARIANT
+    assert captured == reference
+    assert list(captured["eventMetadata"]) == list(reference["eventMetadata"])
 
 
-def test_a_photo_that_is_tried_again_is_the_same_event(captures_to):
-    records = [app.format_record(IMAGE, "image/jpeg", "[1]", name, datetime.now(UTC)) for name in "aab"]
+def test_a_retried_photo_is_captured_as_the_same_event(captures_to, monkeypatch):
+    storage = captures_to(Storage())
+    monkeypatch.setenv("ENDPOINT_NAME", "vehicle-classifier")
+    for inference_id in "aab":
+        app.capture(IMAGE, "image/jpeg", "[1]", inference_id)
 
-    ids = [json.loads(record)["eventMetadata"]["eventId"] for record in records]
+    ids = [json.loads(put["Body"])["eventMetadata"]["eventId"] for put in storage.put]
 
     assert ids[0] == ids[1] != ids[2]
 
 
 @pytest.mark.parametrize("error", [ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject"), TIMEOUT])
-def test_what_cannot_be_captured_is_classified_counted_and_logged(
+def test_a_failed_capture_is_counted_and_the_photo_still_classified(
     endpoint, context, captures_to, error, capsys
 ):
     captures_to(Storage(error))
@@ -236,20 +230,20 @@ def test_what_cannot_be_captured_is_classified_counted_and_logged(
     assert '"CapturesFailed":[1.0]' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("said", [{}, {"CAPTURE_PERCENT": "", "CAPTURE_URI": ""}])
-def test_nothing_is_captured_unless_the_stack_says_so(endpoint, context, monkeypatch, said):
-    for name, value in said.items():
+@pytest.mark.parametrize("environment", [{}, {"CAPTURE_PERCENT": "", "CAPTURE_URI": ""}])
+def test_nothing_is_captured_by_default(endpoint, context, monkeypatch, environment):
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(app, "storage", lambda: pytest.fail("S3 was asked"))
+    monkeypatch.setattr(app, "storage", lambda: pytest.fail("S3 was called"))
     answers(endpoint, b"[0.92, 0.05, 0.03]")
 
     lambda_handler(EVENT, context)
 
 
-def test_the_share_that_is_captured_is_the_one_asked_for(captures_to):
+def test_the_percentage_that_is_captured_is_the_configured_one(captures_to):
     captures_to(Storage(), "30")
 
-    chosen = [app.captures(str(uuid.UUID(int=number))) for number in range(5000)]
+    chosen = [app.should_capture(str(uuid.UUID(int=number))) for number in range(5000)]
 
     assert 0.27 < sum(chosen) / len(chosen) < 0.33
-    assert chosen == [app.captures(str(uuid.UUID(int=number))) for number in range(5000)]
+    assert chosen == [app.should_capture(str(uuid.UUID(int=number))) for number in range(5000)]

@@ -1,4 +1,4 @@
-"""The statistics of monitoring, held against SciPy's, and what is made of them."""
+"""Drift statistics agree with SciPy's, and drift is detected when it is large and significant."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def window(mean: float, n: int = 200, bicycles: float = 0.9) -> Features:
 
 @settings(deadline=None)
 @given(VALUES, VALUES)
-def test_the_kolmogorov_smirnov_distance_is_scipys(a, b):
+def test_the_kolmogorov_smirnov_distance_equals_scipys(a, b):
     assert drift.kolmogorov_smirnov(a, b)[0] == pytest.approx(
         stats.ks_2samp(a, b, method="asymp").statistic, abs=1e-12
     )
@@ -51,7 +51,7 @@ def test_the_kolmogorov_smirnov_distance_is_scipys(a, b):
 
 @settings(deadline=None)
 @given(VALUES, VALUES)
-def test_its_p_value_is_that_of_kolmogorovs_limit(a, b):
+def test_the_kolmogorov_smirnov_p_value_is_the_asymptotic_one(a, b):
     distance, p_value = drift.kolmogorov_smirnov(a, b)
 
     limit = stats.kstwobign.sf(distance * math.sqrt(len(a) * len(b) / (len(a) + len(b))))
@@ -60,7 +60,7 @@ def test_its_p_value_is_that_of_kolmogorovs_limit(a, b):
 
 @pytest.mark.parametrize(("n", "m"), [(100, 500), (200, 500), (2000, 500)])
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.4, 0.8])
-def test_with_windows_as_large_as_ours_the_p_value_is_near_scipys_exact_one(n, m, shift):
+def test_for_windows_of_realistic_size_the_p_value_is_close_to_scipys_exact_one(n, m, shift):
     rng = np.random.default_rng(n)
     a, b = rng.normal(shift, 1, n), rng.normal(0, 1, m)
 
@@ -70,7 +70,7 @@ def test_with_windows_as_large_as_ours_the_p_value_is_near_scipys_exact_one(n, m
 
 @settings(deadline=None)
 @given(COUNTS)
-def test_the_p_value_of_counts_is_near_scipys(pairs):
+def test_the_chi_squared_p_value_is_close_to_scipys(pairs):
     a, b = ([pair[side] for pair in pairs] for side in (0, 1))
     if not sum(a) or not sum(b):
         return
@@ -85,7 +85,7 @@ def test_the_p_value_of_counts_is_near_scipys(pairs):
 
 @settings(deadline=None)
 @given(COUNTS)
-def test_the_population_stability_index_is_a_divergence_of_scipys(pairs):
+def test_the_population_stability_index_is_the_sum_of_scipys_relative_entropies(pairs):
     a, b = (np.array([pair[side] for pair in pairs]) + 0.5 for side in (0, 1))
     a, b = a / a.sum(), b / b.sum()
 
@@ -93,21 +93,21 @@ def test_the_population_stability_index_is_a_divergence_of_scipys(pairs):
     assert index == pytest.approx((special.rel_entr(a, b) + special.rel_entr(b, a)).sum(), abs=1e-9)
 
 
-def test_the_population_stability_index_by_hand():
+def test_the_population_stability_index_equals_a_manual_calculation():
     # (.2 - .5) ln(.2 / .5) + (.8 - .5) ln(.8 / .5) = .3 ln 4
     assert drift.population_stability_index([2000, 8000], [5000, 5000]) == pytest.approx(
         0.3 * math.log(4), rel=1e-3
     )
 
 
-def test_total_variation_is_the_share_that_has_moved_and_for_two_categories_that_of_kolmogorov_and_smirnov():
+def test_total_variation_is_the_share_that_moved_and_for_two_categories_the_kolmogorov_smirnov_distance():
     assert drift.total_variation([60, 30, 10], [300, 600, 100]) == pytest.approx(0.3)
 
     a, b = [0] * 60 + [1] * 40, [0] * 45 + [1] * 55
     assert drift.total_variation([60, 40], [45, 55]) == pytest.approx(drift.kolmogorov_smirnov(a, b)[0])
 
 
-def test_deciles_hold_equally_many():
+def test_deciles_have_equally_many_values():
     sample = [n / 500 for n in range(500)]
 
     counts = drift._binned(sample, drift.deciles(sample))
@@ -116,7 +116,7 @@ def test_deciles_hold_equally_many():
     assert max(counts) - min(counts) <= 2
 
 
-def test_a_value_that_most_photos_have_gets_a_bin_to_itself():
+def test_a_frequent_value_gets_a_bin_of_its_own():
     sample = sorted([0.75] * 200 + [1.33333] * 250 + [n / 100 for n in range(50)])
 
     bounds = drift.deciles(sample)
@@ -148,7 +148,7 @@ def test_a_darker_window_has_drifted_and_says_by_how_much():
     assert not found["class_mix"].drifted
 
 
-def test_another_mix_of_classes_has_drifted():
+def test_a_changed_class_mix_has_drifted():
     found = drift.compare(window(0.5, bicycles=0.6), baseline())
 
     assert [name for name, one in found.items() if one.drifted] == ["class_mix"]
@@ -156,10 +156,10 @@ def test_another_mix_of_classes_has_drifted():
     assert found["class_mix"].variation == pytest.approx(0.3)
 
 
-def test_of_two_classes_a_mix_that_is_turned_round_has_drifted_though_psi_stays_below_its_usual_limit():
-    known = baseline(counts={"class_mix": {"bicycle": 300, "motorcycle": 200}})
+def test_a_reversed_mix_of_two_classes_has_drifted_although_psi_is_below_its_usual_limit():
+    reference = baseline(counts={"class_mix": {"bicycle": 300, "motorcycle": 200}})
 
-    turned = drift.compare(Features({}, {"class_mix": {"bicycle": 80, "motorcycle": 120}}), known)[
+    turned = drift.compare(Features({}, {"class_mix": {"bicycle": 80, "motorcycle": 120}}), reference)[
         "class_mix"
     ]
 
@@ -167,76 +167,81 @@ def test_of_two_classes_a_mix_that_is_turned_round_has_drifted_though_psi_stays_
     assert turned.drifted
 
 
-def test_some_change_is_moderate():
+def test_a_small_change_is_moderate():
     found = drift.compare(window(0.47, n=2000), baseline())
 
     assert (found["brightness"].level, found["brightness"].drifted) == ("moderate", False)
 
 
-def test_a_few_odd_photos_prove_nothing():
+def test_a_few_odd_photos_are_not_significant():
     found = drift.compare(window(0.42, n=8), baseline())
 
     assert found["brightness"].statistic > drift.LIMIT
     assert (found["brightness"].level, found["brightness"].drifted) == ("none", False)
 
 
-def test_a_value_all_photos_have_is_the_same_after_it_was_written_and_read():
+def test_a_value_that_all_photos_share_is_unchanged_by_writing_and_reading_the_baseline():
     numbers = {"aspect": Numbers(500, drift.rounded([4 / 3] * 500))}
-    known = Baseline.parse(baseline(numbers=numbers).text())
+    reference = Baseline.parse(baseline(numbers=numbers).text())
 
-    found = drift.compare(Features({"aspect": [4 / 3] * 200}, {}), known)
+    found = drift.compare(Features({"aspect": [4 / 3] * 200}, {}), reference)
 
     assert found["aspect"].statistic < 0.01
 
 
-def test_any_change_of_a_value_that_all_photos_had_is_seen():
-    known = baseline(numbers={"aspect": Numbers(500, [1.0] * 500)})
+def test_any_change_of_a_value_that_all_photos_shared_is_detected():
+    reference = baseline(numbers={"aspect": Numbers(500, [1.0] * 500)})
 
     for changed in (0.75, 1.5):
-        assert drift.compare(Features({"aspect": [changed] * 200}, {}), known)["aspect"].drifted
+        assert drift.compare(Features({"aspect": [changed] * 200}, {}), reference)["aspect"].drifted
 
 
-def test_what_only_one_side_has_is_not_compared():
+def test_a_feature_that_only_one_side_has_is_not_compared():
     assert (
         drift.compare(Features({"contrast": [0.1] * 200, "brightness": []}, {"other": {}}), baseline()) == {}
     )
 
 
-def test_windows_without_drift_seldom_raise_an_alarm():
+def test_windows_without_drift_rarely_raise_an_alarm():
     rng = np.random.default_rng(1)
     names = [f"feature {n}" for n in range(8)]
-    known = baseline(numbers={name: Numbers(500, sorted(rng.normal(size=500))) for name in names}, counts={})
+    reference = baseline(
+        numbers={name: Numbers(500, sorted(rng.normal(size=500))) for name in names}, counts={}
+    )
     windows = [Features({name: rng.normal(size=200) for name in names}, {}) for _ in range(50)]
 
     alarms = [
-        window for window in windows if any(one.drifted for one in drift.compare(window, known).values())
+        window for window in windows if any(one.drifted for one in drift.compare(window, reference).values())
     ]
 
     assert len(alarms) <= 2
 
 
-def test_a_baseline_survives_being_written_and_read():
-    known = baseline(feature_space={"graph_sha256": "0" * 64, "mean": [0.1], "deviation": [1.0]})
+def test_a_baseline_is_unchanged_by_writing_and_reading():
+    reference = baseline(feature_space={"graph_sha256": "0" * 64, "mean": [0.1], "deviation": [1.0]})
 
-    assert Baseline.parse(known.text()) == known
+    assert Baseline.parse(reference.text()) == reference
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"\xff", "it is no baseline"),
-        ("[]", "it is no baseline"),
-        ("{}", "it is no baseline: KeyError 'format'"),
-        (json.dumps({"format": 99}), "the baseline is of format 99, this version reads 1: write it anew"),
-        (json.dumps({"format": 1, "numbers": {}}), "it is no baseline: TypeError"),
+        (b"\xff", "not a baseline"),
+        ("[]", "not a baseline"),
+        ("{}", "not a baseline: KeyError 'format'"),
+        (
+            json.dumps({"format": 99}),
+            "The baseline has format 99; this version reads format 1. Write it again with",
+        ),
+        (json.dumps({"format": 1, "numbers": {}}), "not a baseline: TypeError"),
     ],
 )
-def test_what_is_no_baseline_says_so(text, reason):
+def test_an_invalid_baseline_is_refused_with_the_reason(text, reason):
     with pytest.raises(BaselineError, match=reason):
         Baseline.parse(text)
 
 
-def test_calibrated_confidence_tells_how_many_are_right():
+def test_calibrated_confidence_estimates_accuracy():
     chance = random.Random(1)
     covered = 0
     for _ in range(300):
@@ -247,22 +252,22 @@ def test_calibrated_confidence_tells_how_many_are_right():
     assert 0.92 <= covered / 300 <= 0.98
 
 
-def test_what_the_baseline_knows_of_its_confidence_moves_the_estimate_and_widens_it():
+def test_the_baselines_accuracy_shifts_the_estimate_and_widens_its_interval():
     alone = estimated_accuracy([0.9] * 200)
-    known = estimated_accuracy([0.9] * 200, known_accuracy=0.8, known_confidence=0.85, known_n=100)
+    reference = estimated_accuracy([0.9] * 200, known_accuracy=0.8, known_confidence=0.85, known_n=100)
 
     assert alone.value == pytest.approx(0.9)
-    assert known.value == pytest.approx(0.85)
-    assert known.high - known.low > alone.high - alone.low
+    assert reference.value == pytest.approx(0.85)
+    assert reference.high - reference.low > alone.high - alone.low
 
 
-def test_there_is_no_estimate_of_nothing():
+def test_without_answers_there_is_no_estimate():
     assert estimated_accuracy([]) is None
 
 
 @settings(deadline=None)
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_is_scipys(counts):
+def test_wilsons_interval_equals_scipys(counts):
     exact = stats.binomtest(*counts).proportion_ci(method="wilson")
 
     assert wilson(*counts)[1:] == pytest.approx((exact.low, exact.high), abs=1e-9)

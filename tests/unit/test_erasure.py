@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from functions.classify.capture import format_record
 from model.data import dataset
-from model.serving.capture import format_record
 from model.storage import Storage, StorageError
 from pipeline.erasure import (
     ErasureError,
@@ -123,10 +123,10 @@ def test_without_a_result_a_capture_without_an_id_is_not_recognised():
 def test_captures_are_searched_after_each_upload_and_around_the_result():
     upload, result = identity().capture_windows()
 
-    assert upload.holds(UPLOADED)
-    assert upload.holds(UPLOADED + timedelta(minutes=59))
-    assert result.holds(UPLOADED + timedelta(seconds=5))
-    assert not result.holds(UPLOADED + timedelta(hours=1))
+    assert upload.contains(UPLOADED)
+    assert upload.contains(UPLOADED + timedelta(minutes=59))
+    assert result.contains(UPLOADED + timedelta(seconds=5))
+    assert not result.contains(UPLOADED + timedelta(hours=1))
     assert identity(result={}, versions=[]).capture_windows() == []
 
 

@@ -1,4 +1,4 @@
-"""What is accepted, and what a person should look at."""
+"""The filter function accepts confident answers and sends everything else to review."""
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ def test_an_answer_is_accepted_if_it_is_a_vehicle_and_reaches_the_threshold(
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.floats(0, 1))
-def test_whatever_is_accepted_is_a_vehicle_at_or_over_the_threshold(inferences, threshold):
+def test_every_accepted_answer_is_a_vehicle_at_or_above_the_threshold(inferences, threshold):
     decision = decide(inferences, LABELS, threshold)
 
     assert decision["confidence"] == max(inferences)
@@ -54,7 +54,7 @@ def test_whatever_is_accepted_is_a_vehicle_at_or_over_the_threshold(inferences, 
 @pytest.mark.parametrize(
     "inferences", [[], [1.0], [0.5, 0.5], [0.25] * 4, [float("nan"), 0.5, 0.5], [1.5, -0.5, 0.0]]
 )
-def test_an_answer_that_does_not_fit_the_labels_is_a_fault_and_no_outcome(inferences, context):
+def test_an_answer_that_does_not_fit_the_labels_is_a_fault_and_not_an_outcome(inferences, context):
     with pytest.raises(InferencesError):
         lambda_handler({"inferences": inferences}, context)
 
@@ -69,20 +69,20 @@ def test_an_answer_that_does_not_fit_the_labels_is_a_fault_and_no_outcome(infere
         ("CONFIDENCE_THRESHOLD", "nan"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(name, value, monkeypatch):
+def test_invalid_settings_are_refused(name, value, monkeypatch):
     monkeypatch.setenv(name, value)
 
     with pytest.raises(SettingsError, match=name):
         settings()
 
 
-def test_labels_may_be_written_with_spaces(monkeypatch):
+def test_spaces_around_labels_are_ignored(monkeypatch):
     monkeypatch.setenv("CLASS_LABELS", "bicycle, cargo bike, other")
 
     assert settings()[0] == ("bicycle", "cargo bike", "other")
 
 
-def test_the_decision_is_logged_under_the_executions_id_and_counted(context, logged):
+def test_the_decision_is_counted_and_logged_with_the_executions_id(context, logged):
     logged(logger)
     lambda_handler({"inferences": [0.95, 0.03, 0.02], "execution": "arn:of:the:execution"}, context)
 

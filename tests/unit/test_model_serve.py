@@ -20,7 +20,7 @@ from model.serving.capture import Capture
 from model.serving.hosting import MAX_BODY
 
 with warnings.catch_warnings():
-    # it asks for httpx's successor, which nothing else here needs
+    # It warns that httpx has a successor, which nothing else here needs.
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
@@ -46,7 +46,7 @@ def photo() -> bytes:
 JPEG = {"Content-Type": "image/jpeg"}
 
 
-def test_ping_answers_that_the_model_is_there(client):
+def test_ping_succeeds_once_the_model_is_loaded(client):
     assert client.get("/ping").status_code == 200
 
 
@@ -59,7 +59,7 @@ def test_an_answer_is_a_plain_list_in_the_order_of_the_labels(client, classifier
 
 
 @pytest.mark.parametrize("content_type", [*CONTENT_TYPES, "Image/JPEG; charset=binary"])
-def test_every_content_type_of_a_photo_is_taken(client, photo, content_type):
+def test_every_content_type_of_a_photo_is_accepted(client, photo, content_type):
     assert (
         client.post("/invocations", content=photo, headers={"Content-Type": content_type}).status_code == 200
     )
@@ -68,7 +68,7 @@ def test_every_content_type_of_a_photo_is_taken(client, photo, content_type):
 @pytest.mark.parametrize(
     "accept", ["application/json", "*/*", "text/html, application/json;q=0.5", "application/*"]
 )
-def test_json_is_given_to_who_accepts_it(client, photo, accept):
+def test_the_answer_is_json_if_the_client_accepts_it(client, photo, accept):
     assert client.post("/invocations", content=photo, headers=JPEG | {"Accept": accept}).status_code == 200
 
 
@@ -84,7 +84,7 @@ def test_json_is_given_to_who_accepts_it(client, photo, accept):
     ],
     ids=["empty", "text", "csv", "no content type", "accepts csv", "too large"],
 )
-def test_what_cannot_be_answered_is_refused_with_the_reason(client, body, headers, status, reason):
+def test_an_invalid_request_is_refused_with_the_reason(client, body, headers, status, reason):
     answer = client.post("/invocations", content=body, headers=headers)
 
     assert answer.status_code == status
@@ -92,7 +92,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(client, body, header
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/invocations", 405), ("GET", "/", 404)])
-def test_other_routes_are_refused_in_the_same_form(client, method, path, status):
+def test_other_routes_and_methods_are_refused_in_the_same_form(client, method, path, status):
     answer = client.request(method, path)
 
     assert answer.status_code == status
@@ -103,23 +103,23 @@ class Broken:
     """A model with a bug."""
 
     def classify(self, photo: bytes) -> list[float]:
-        raise RuntimeError("a secret of the house")
+        raise RuntimeError("an internal detail")
 
 
-def test_a_bug_is_logged_and_not_told(photo, caplog):
+def test_a_bug_is_logged_but_not_shown_to_the_client(photo, caplog):
     with TestClient(create_app(Broken())) as client, caplog.at_level(logging.ERROR):
         answer = client.post("/invocations", content=photo, headers=JPEG)
         through_endpoint = client.post("/endpoints/any/invocations", content=photo, headers=JPEG)
 
     assert (answer.status_code, answer.json()) == (500, {"error": "internal error"})
-    assert "a secret of the house" in caplog.text
+    assert "an internal detail" in caplog.text
     assert through_endpoint.status_code == 424
     assert through_endpoint.json()["OriginalStatusCode"] == 500
     assert through_endpoint.json()["Message"].startswith("Received server error (500) from primary")
-    assert "secret" not in through_endpoint.text
+    assert "internal detail" not in through_endpoint.text
 
 
-def test_an_endpoint_answers_as_the_container_and_says_who_it_is(client, photo):
+def test_an_endpoint_answers_like_the_container_and_names_its_variant(client, photo):
     answer = client.post("/endpoints/vehicles-1/invocations", content=photo, headers=JPEG)
 
     assert answer.json() == client.post("/invocations", content=photo, headers=JPEG).json()
@@ -127,7 +127,7 @@ def test_an_endpoint_answers_as_the_container_and_says_who_it_is(client, photo):
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["x-amzn-RequestId"])
 
 
-def test_what_the_container_refuses_is_a_model_error(client):
+def test_a_refusal_by_the_container_is_a_model_error(client):
     answer = client.post("/endpoints/vehicles/invocations", content=b"a text", headers=JPEG)
 
     assert answer.status_code == 424
@@ -138,7 +138,7 @@ def test_what_the_container_refuses_is_a_model_error(client):
     assert error["LogStreamArn"].endswith("/aws/sagemaker/Endpoints/vehicles")
 
 
-def test_too_large_a_body_does_not_reach_the_container(client):
+def test_a_body_over_the_limit_does_not_reach_the_container(client):
     answer = client.post("/endpoints/vehicles/invocations", content=b"x" * (MAX_BODY + 1), headers=JPEG)
 
     assert answer.status_code == 413
@@ -146,12 +146,12 @@ def test_too_large_a_body_does_not_reach_the_container(client):
 
 
 @pytest.mark.parametrize("name", ["a", "Vehicles-2", "a--b", "x" * 63])
-def test_names_that_sagemaker_allows_are_endpoints(client, photo, name):
+def test_endpoint_names_that_sagemaker_allows_are_served(client, photo, name):
     assert client.post(f"/endpoints/{name}/invocations", content=photo, headers=JPEG).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["-a", "a-", "a_b", "a.b", "a%0a", "é", "x" * 64])
-def test_names_that_sagemaker_does_not_allow_are_refused(client, photo, name, tmp_path):
+def test_endpoint_names_that_sagemaker_does_not_allow_are_refused(client, photo, name, tmp_path):
     answer = client.post(f"http://testserver/endpoints/{name}/invocations", content=photo, headers=JPEG)
 
     assert answer.status_code in {400, 404}
@@ -166,7 +166,7 @@ def captured(folder: Path) -> list[dict[str, dict[str, object]]]:
     ]
 
 
-def test_requests_to_an_endpoint_are_captured_as_sagemaker_does(classifier, photo, tmp_path):
+def test_requests_to_an_endpoint_are_captured_in_sagemakers_format(classifier, photo, tmp_path):
     with TestClient(create_app(classifier, Capture(tmp_path))) as client:
         headers = JPEG | {"X-Amzn-SageMaker-Inference-Id": "photo-17"}
         answer = client.post("/endpoints/vehicles/invocations", content=photo, headers=headers)
@@ -199,20 +199,20 @@ def test_requests_to_an_endpoint_are_captured_as_sagemaker_does(classifier, phot
     assert without["eventMetadata"]["eventId"] != metadata["eventId"]
 
 
-def test_a_captured_file_has_its_place_by_endpoint_variant_and_hour(classifier, photo, tmp_path):
+def test_a_capture_files_path_names_endpoint_variant_and_hour(classifier, photo, tmp_path):
     with TestClient(create_app(classifier, Capture(tmp_path))) as client:
         client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
 
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    place = file.relative_to(tmp_path).as_posix()
+    path = file.relative_to(tmp_path).as_posix()
     assert re.fullmatch(
         r"vehicles/AllTraffic/\d{4}/\d\d/\d\d/\d\d/\d\d-\d\d-\d{3}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.jsonl",
-        place,
+        path,
     )
 
 
-def test_a_file_is_finished_by_count_or_by_time(classifier, photo, tmp_path):
-    capture = Capture(tmp_path, most_records=2, most_seconds=1.5)
+def test_a_file_is_written_once_it_has_enough_records_or_is_old_enough(classifier, photo, tmp_path):
+    capture = Capture(tmp_path, max_records=2, max_seconds=1.5)
     with TestClient(create_app(classifier, capture)) as client:
         for _ in range(2):
             client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
@@ -223,7 +223,7 @@ def test_a_file_is_finished_by_count_or_by_time(classifier, photo, tmp_path):
         assert len(captured(tmp_path)) == 3
 
 
-def test_captures_go_to_s3_too_all_of_them_before_the_end(classifier, photo, tmp_path):
+def test_all_captures_are_written_to_s3_before_the_server_stops(classifier, photo, tmp_path):
     with mock_aws():
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket="captures")
@@ -236,7 +236,7 @@ def test_captures_go_to_s3_too_all_of_them_before_the_end(classifier, photo, tmp
         assert s3.get_object(Bucket="captures", Key=key)["Body"].read() == file.read_bytes()
 
 
-def test_a_bucket_that_takes_no_captures_is_logged_and_photos_are_answered(classifier, photo, caplog):
+def test_a_failing_capture_bucket_is_logged_and_photos_are_still_answered(classifier, photo, caplog):
     with mock_aws(), TestClient(create_app(classifier, Capture("s3://nobodys"))) as client:
         answer = client.post("/endpoints/vehicles/invocations", content=photo, headers=JPEG)
 

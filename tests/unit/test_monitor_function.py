@@ -1,4 +1,4 @@
-"""The monitor function: what it reads, what it publishes, and what it does without."""
+"""The monitor function: the window it reads, the metrics it publishes, and the faults it raises."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from pipeline import sample_images
 from tests import captures
 
 START = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1, hours=1)
-"""Of a day that CloudWatch still takes metrics of: it drops those older than two weeks."""
+"""The start of a recent day, because CloudWatch drops metrics that are older than two weeks."""
 PHOTOS = captures.photos(12)
 
 
@@ -44,7 +44,7 @@ def s3():
 
 @pytest.fixture
 def captured(s3, tmp_path):
-    """Call it with photos, to have a day of them captured."""
+    """Call it with photos to write a day of captures."""
 
     def capture(photos=PHOTOS, count=240, **more):
         chance = random.Random(1)
@@ -56,8 +56,8 @@ def captured(s3, tmp_path):
 
 
 @pytest.fixture
-def known(s3, monkeypatch):
-    """A baseline of the same kind of day."""
+def known_baseline(s3, monkeypatch):
+    """A baseline made from a similar day."""
     import numpy as np  # noqa: PLC0415
 
     chance = random.Random(2)
@@ -79,7 +79,7 @@ DAY_AFTER = {"time": (START + timedelta(days=1, minutes=15)).isoformat()}
 
 
 def published(lines: list[dict]) -> dict[str, float]:
-    """The metrics among log lines; of one with a feature, with its name."""
+    """The metrics among log lines by name, followed by the feature if there is one."""
     return {
         metric["Name"] + (f" {line['feature']}" if "feature" in line else ""): line[metric["Name"]][0]
         for line in lines
@@ -118,7 +118,7 @@ def test_without_a_baseline_everything_but_drift_is_published(captured, context,
     assert answer["drifted"] == []
 
 
-def test_a_day_like_the_baseline_has_no_drifted_features(captured, known, context, capsys):
+def test_a_day_like_the_baseline_has_no_drifted_features(captured, known_baseline, context, capsys):
     captured()
 
     answer, lines = handled(DAY_AFTER, context, capsys)
@@ -142,7 +142,7 @@ def test_a_day_like_the_baseline_has_no_drifted_features(captured, known, contex
     assert answer["drifted"] == []
 
 
-def test_a_dark_day_has(captured, known, context, capsys):
+def test_a_dark_day_has_drifted_brightness(captured, known_baseline, context, capsys):
     dark = [
         sample_images.encoded(
             sample_images.picture(sample_images.bicycle, seed).point(lambda level: level * 0.3)
@@ -158,7 +158,7 @@ def test_a_dark_day_has(captured, known, context, capsys):
     assert published(lines)["Drift brightness"] > 0.2
 
 
-def test_metrics_are_of_the_windows_end(captured, known, context, capsys):
+def test_metrics_have_the_time_of_the_windows_end(captured, known_baseline, context, capsys):
     captured()
 
     _, lines = handled(DAY_AFTER, context, capsys)
@@ -167,7 +167,7 @@ def test_metrics_are_of_the_windows_end(captured, known, context, capsys):
     assert ends == {int((START + timedelta(days=1)).timestamp() * 1000)}
 
 
-def test_dimensions_are_the_ones_that_the_alarms_and_the_dashboard_name(captured, known, context, capsys):
+def test_metrics_have_the_dimensions_that_alarms_and_dashboard_use(captured, known_baseline, context, capsys):
     captured()
 
     _, lines = handled(DAY_AFTER, context, capsys)
@@ -199,14 +199,14 @@ def test_dimensions_are_the_ones_that_the_alarms_and_the_dashboard_name(captured
         ({"from": "2026-03-05", "to": "2026-03-05T12:00+01:00"}, "2026-03-05", "2026-03-05T11:00"),
     ],
 )
-def test_the_window_is_the_full_hours_before_the_schedule_or_what_is_asked_for(event, start, end):
+def test_the_window_is_the_last_full_hours_or_the_requested_range(event, start, end):
     window = app.time_window(event, 24)
 
     assert window.start == datetime.fromisoformat(start).replace(tzinfo=UTC)
     assert window.end == datetime.fromisoformat(end).replace(tzinfo=UTC)
 
 
-def test_an_hour_without_traffic_is_no_fault(s3, context, capsys):
+def test_a_day_without_traffic_is_not_a_fault(s3, context, capsys):
     answer, lines = handled(DAY_AFTER, context, capsys)
 
     assert answer["records"] == 0
@@ -215,7 +215,7 @@ def test_an_hour_without_traffic_is_no_fault(s3, context, capsys):
     assert "EstimatedAccuracy" not in published(lines)
 
 
-def test_a_broken_line_is_counted_and_logged_by_name(s3, context, capsys, logged):
+def test_a_broken_line_is_counted_and_logged_with_its_place(s3, context, capsys, logged):
     key = f"data/vehicle-classifier/AllTraffic/{START:%Y/%m/%d/%H}/00-00-000-x.jsonl"
     s3.put_object(Bucket="captures", Key=key, Body=b'{"captureData"\n')
     logged(app.logger)
@@ -224,11 +224,11 @@ def test_a_broken_line_is_counted_and_logged_by_name(s3, context, capsys, logged
 
     assert published(lines)["CapturedBrokenLines"] == 1
     assert [line["line"] for line in lines if line.get("message") == "skipped"] == [
-        f"s3://captures/{key}:1: it is not JSON"
+        f"s3://captures/{key}:1: not JSON"
     ]
 
 
-def test_no_log_holds_a_photo(captured, known, context, capsys, logged):
+def test_no_log_contains_a_photo(captured, known_baseline, context, capsys, logged):
     captured()
     logged(app.logger)
 
@@ -238,14 +238,14 @@ def test_no_log_holds_a_photo(captured, known, context, capsys, logged):
     assert "/9j/" not in json.dumps(lines)
 
 
-def test_a_baseline_that_is_not_there_fails_loudly(s3, monkeypatch, context):
+def test_a_missing_baseline_fails_the_function(s3, monkeypatch, context):
     monkeypatch.setenv("BASELINE_URI", "s3://captures/nowhere.json")
 
     with pytest.raises(CaptureError, match=r"s3://captures/nowhere\.json cannot be read"):
         app.lambda_handler(DAY_AFTER, context)
 
 
-def test_what_is_no_baseline_fails_loudly(s3, monkeypatch, context):
+def test_an_invalid_baseline_fails_the_function(s3, monkeypatch, context):
     s3.put_object(Bucket="captures", Key="baseline.json", Body=b"{}")
     monkeypatch.setenv("BASELINE_URI", "s3://captures/baseline.json")
 

@@ -1,4 +1,4 @@
-"""Whatever is uploaded becomes a small upright JPEG, or is rejected for a reason a person understands."""
+"""Every uploaded file becomes a small upright photo, or is rejected for a reason that people understand."""
 
 import hashlib
 import io
@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 from base64 import b64decode
 
 import boto3
@@ -18,7 +20,9 @@ from hypothesis import strategies as st
 from moto import mock_aws
 from PIL import Image
 
-from functions.serialize import app
+from functions.serialize import app, sandbox
+from functions.serialize import photo as photo_module
+from functions.serialize.photo import PngImageFile, RejectedError, serialize
 from tests import bad_photos, photos
 from tests.photos import ODD_KEYS, READABLE, REJECTED, photo
 
@@ -59,8 +63,8 @@ def stubbed_s3():
 
 def outcome(file: bytes) -> str:
     try:
-        app.serialize(io.BytesIO(file), 224)
-    except app.RejectedError as rejection:
+        serialize(io.BytesIO(file), 224)
+    except RejectedError as rejection:
         assert_a_person_can_read(rejection.detail)
         return rejection.reason
     return "serialized"
@@ -80,7 +84,7 @@ def picture(answer: dict) -> Image.Image:
 
 
 def serialized(file: bytes, box: int = 224) -> Image.Image:
-    return picture(app.serialize(io.BytesIO(file), box))
+    return picture(serialize(io.BytesIO(file), box))
 
 
 def colours_at_the_corners(image: Image.Image) -> tuple:
@@ -103,7 +107,7 @@ def assert_upright(image: Image.Image, tolerance: int = 12) -> None:
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_every_kind_of_photo_becomes_a_small_one(name, answer_to):
+def test_every_kind_of_photo_is_reduced(name, answer_to):
     file = READABLE[name]()
 
     answer = answer_to(file)
@@ -118,17 +122,17 @@ def test_a_large_photo_becomes_a_jpeg():
     assert serialized(photo("PNG")).format == "JPEG"
 
 
-def test_a_tiny_picture_keeps_every_pixel_as_it_is():
+def test_a_tiny_picture_is_unchanged():
     tiny = photos.noise(32, 32)
 
-    kept = serialized(photo("PNG", tiny))
+    image = serialized(photo("PNG", tiny))
 
-    assert kept.format == "PNG"
-    assert kept.tobytes() == tiny.tobytes()
+    assert image.format == "PNG"
+    assert image.tobytes() == tiny.tobytes()
 
 
 @pytest.mark.parametrize("kind", photos.FORMATS)
-def test_the_colours_stay(kind):
+def test_colours_are_unchanged(kind):
     assert_upright(serialized(photo(kind)))
 
 
@@ -138,32 +142,32 @@ def test_a_cmyk_photo_is_not_inverted():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_a_photo_is_turned_as_its_exif_says(kind, orientation):
-    answer = app.serialize(io.BytesIO(photos.with_orientation(orientation, kind)), 224)
+def test_a_photo_is_turned_upright_according_to_its_exif(kind, orientation):
+    answer = serialize(io.BytesIO(photos.with_orientation(orientation, kind)), 224)
 
     assert_upright(picture(answer))
     assert (answer["width"], answer["height"]) == (320, 240)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_heic_is_turned_once(orientation):
-    answer = app.serialize(io.BytesIO(photos.with_orientation(orientation, "HEIF")), 224)
+def test_a_heic_is_turned_only_once(orientation):
+    answer = serialize(io.BytesIO(photos.with_orientation(orientation, "HEIF")), 224)
 
     assert_upright(picture(answer))
     assert (answer["width"], answer["height"]) == (320, 240)
 
 
 @pytest.mark.parametrize("name", ["a JPEG with broken EXIF", "a JPEG with a broken second image"])
-def test_a_good_photo_with_bad_extras_is_good(name):
+def test_a_good_photo_with_broken_metadata_is_accepted(name):
     assert_upright(serialized(READABLE[name]()))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "HEIF"])
-def test_what_is_half_transparent_is_shown_on_white(kind):
+def test_half_transparent_pixels_are_put_on_white(kind):
     assert_close(serialized(photos.half_transparent(kind)).getpixel((99, 99)), (127, 127, 127), tolerance=3)
 
 
-def test_the_transparent_part_of_a_palette_becomes_white():
+def test_a_transparent_palette_colour_becomes_white():
     image = serialized(photos.palette_png_with_alpha())
 
     assert_close(image.getpixel((20, 80)), (255, 255, 255))
@@ -171,17 +175,17 @@ def test_the_transparent_part_of_a_palette_becomes_white():
 
 
 @pytest.mark.parametrize("level", [0, 0x1234, 0x8000, 0xFFFF])
-def test_sixteen_bits_are_scaled_not_clipped(level):
+def test_sixteen_bit_samples_are_scaled_not_clipped(level):
     gray = level >> 8
     assert_close(serialized(photos.sixteen_bit_gray_png(level)).getpixel((9, 9)), (gray,) * 3, tolerance=2)
 
 
-def test_sixteen_bits_of_colour_are_scaled_too():
+def test_sixteen_bit_colour_samples_are_scaled():
     assert_close(serialized(photos.sixteen_bit_colour_png()).getpixel((9, 9)), (255, 127, 0), tolerance=4)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF"])
-def test_of_an_animation_the_first_frame_counts(kind):
+def test_the_first_frame_of_an_animation_is_used(kind):
     assert_upright(serialized(photos.animated(kind)))
 
 
@@ -200,12 +204,12 @@ def test_of_an_animation_the_first_frame_counts(kind):
     ],
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_photo_is_fitted_into_the_box_and_never_enlarged(original, reduced, kind):
+def test_a_photo_is_reduced_to_fit_the_box_and_never_enlarged(original, reduced, kind):
     assert serialized(photos.sliver(*original, kind)).size == reduced
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_reducing_averages_rather_than_picks_pixels(kind):
+def test_reducing_averages_pixels_instead_of_picking_some(kind):
     stripes = Image.new("RGB", (2, 1))
     stripes.putdata([(0, 0, 0), (255, 255, 255)])
     fine = Image.new("RGB", (2400, 1600))
@@ -217,7 +221,7 @@ def test_reducing_averages_rather_than_picks_pixels(kind):
     assert 120 <= levels[0] <= levels[1] <= 135
 
 
-def test_a_reduced_jpeg_looks_like_the_whole_one_reduced():
+def test_a_jpeg_decoded_at_reduced_size_looks_like_the_full_one_reduced():
     whole = photos.scene(2000, 1500).resize((2000, 1500), Image.Resampling.BICUBIC)
 
     by_jpeg = serialized(photo("JPEG", whole, quality=95))
@@ -230,22 +234,22 @@ def test_a_reduced_jpeg_looks_like_the_whole_one_reduced():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_even_noise_leaves_the_state_under_64_kb(seed, answer_to):
+def test_even_noise_stays_within_the_states_limit_of_64_kb(seed, answer_to):
     answer = answer_to(photo("PNG", photos.noise(224, 224, seed=seed)))
 
-    # The rest of the state: names of at most 1,024 bytes, each byte of which JSON may write as six.
+    # The rest of the state has a key of at most 1,024 bytes, each of which JSON may write as six.
     assert len(json.dumps(answer)) + 6 * 1024 < 64 * 1024
 
 
 @pytest.mark.parametrize("size", ["", "0", "-1", "225", "1e2", "224.0", "²"])
-def test_a_wrong_image_size_is_named(size, monkeypatch):
+def test_an_invalid_image_size_is_reported_by_its_name(size, monkeypatch):
     monkeypatch.setenv("IMAGE_SIZE", size)
 
     with pytest.raises(app.SettingError, match="IMAGE_SIZE"):
         app.image_size()
 
 
-def test_the_image_size_is_the_environments(monkeypatch, answer_to):
+def test_the_image_size_comes_from_the_environment(monkeypatch, answer_to):
     monkeypatch.setenv("IMAGE_SIZE", "96")
 
     assert picture(answer_to(photo())).size == (96, 72)
@@ -255,7 +259,7 @@ def test_the_image_size_is_the_environments(monkeypatch, answer_to):
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_every_bad_file_is_rejected_for_its_reason(name, answer_to):
+def test_every_bad_file_is_rejected_with_the_right_reason(name, answer_to):
     reason, file = REJECTED[name]
 
     answer = answer_to(file())
@@ -267,7 +271,7 @@ def test_every_bad_file_is_rejected_for_its_reason(name, answer_to):
 
 @pytest.mark.parametrize("sixteenths", range(1, 16))
 @pytest.mark.parametrize("kind", photos.FORMATS)
-def test_a_photo_cut_off_anywhere_is_damaged(kind, sixteenths):
+def test_a_photo_truncated_anywhere_is_damaged(kind, sixteenths):
     assert outcome(photos.truncated(photo(kind, photos.noise(64, 48)), sixteenths)) == "damaged"
 
 
@@ -296,32 +300,32 @@ def test_a_bomb_is_rejected_before_it_is_decoded(monkeypatch):
     assert outcome(photos.png_bomb(8_000, 8_000)) == "too_many_pixels"
 
 
-def test_the_detail_of_a_bomb_says_what_can_be_read(answer_to):
+def test_the_detail_of_a_bomb_names_the_limit(answer_to):
     detail = answer_to(photos.png_bomb())["rejected"]["detail"]
 
-    assert detail == "The PNG has 60000 x 60000 pixels, and 59 million can be read."
+    assert detail == "The PNG has 60000 x 60000 pixels; at most 59 million can be read."
 
 
 def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(monkeypatch):
     def load(self):
         raise MemoryError
 
-    monkeypatch.setattr(app.PngImageFile, "load", load)
+    monkeypatch.setattr(PngImageFile, "load", load)
 
     assert outcome(photo("PNG")) == "too_many_pixels"
 
 
-# ── Decoders that crash or never end ─────────────────────────────────────────────────────────────────────
+# ── Decoders that crash or stall ─────────────────────────────────────────────────────────────────────
 
 
-def test_a_photo_that_takes_too_long_is_rejected_in_time(monkeypatch, answer_to):
-    monkeypatch.setattr(app, "DECODING_SECONDS", 1)
+def test_a_photo_that_takes_too_long_to_decode_is_rejected(monkeypatch, answer_to):
+    monkeypatch.setattr(sandbox, "DECODING_SECONDS", 1)
 
     answer = answer_to(bad_photos.scan_bomb(6_000, 6_000, 1_000))
 
     assert answer["rejected"] == {
         "reason": "too_many_pixels",
-        "detail": "The file takes longer to decode than 1 s.",
+        "detail": "The file takes longer than 1 s to decode.",
     }
 
 
@@ -329,8 +333,8 @@ def test_a_photo_that_takes_too_long_is_rejected_in_time(monkeypatch, answer_to)
     ("number", "reason"),
     [(signal.SIGSEGV, "damaged"), (signal.SIGABRT, "damaged"), (signal.SIGXCPU, "too_many_pixels")],
 )
-def test_a_decoder_that_crashes_takes_nothing_else_with_it(number, reason, monkeypatch, answer_to):
-    monkeypatch.setattr(app.PngImageFile, "load", lambda self: os.kill(os.getpid(), number))
+def test_a_crashing_decoder_does_not_crash_the_function(number, reason, monkeypatch, answer_to):
+    monkeypatch.setattr(PngImageFile, "load", lambda self: os.kill(os.getpid(), number))
 
     rejected = answer_to(photo("PNG"))["rejected"]
 
@@ -338,18 +342,18 @@ def test_a_decoder_that_crashes_takes_nothing_else_with_it(number, reason, monke
     assert_a_person_can_read(rejected["detail"])
 
 
-def test_decoding_that_somebody_ends_is_worth_another_try(monkeypatch, answer_to):
-    monkeypatch.setattr(app.PngImageFile, "load", lambda self: os.kill(os.getpid(), signal.SIGKILL))
+def test_decoding_that_is_killed_from_outside_is_retried(monkeypatch, answer_to):
+    monkeypatch.setattr(PngImageFile, "load", lambda self: os.kill(os.getpid(), signal.SIGKILL))
 
-    with pytest.raises(app.DecodingStoppedError, match="-9"):
+    with pytest.raises(sandbox.DecodingStoppedError, match="-9"):
         answer_to(photo("PNG"))
 
 
-def test_a_bug_is_told_with_the_place_where_it_was(monkeypatch, answer_to):
+def test_a_bug_in_the_subprocess_is_raised_with_its_traceback(monkeypatch, answer_to):
     def encode(picture):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(app, "encode", encode)
+    monkeypatch.setattr(photo_module, "encode", encode)
 
     with pytest.raises(ZeroDivisionError) as bug:
         answer_to(photo())
@@ -360,27 +364,27 @@ def test_a_bug_is_told_with_the_place_where_it_was(monkeypatch, answer_to):
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_any_key_is_read_as_it_is(key, bucket, context):
+def test_any_key_is_read_unchanged(key, bucket, context):
     bucket.put_object(Key=key, Body=photo())
 
     assert "image_data" in app.lambda_handler(EVENT | {"key": key}, context)
 
 
-def test_the_version_of_the_event_is_read_though_another_followed(bucket, context):
+def test_the_events_version_is_read_even_if_a_later_one_exists(bucket, context):
     version = bucket.put_object(Key=EVENT["key"], Body=photo()).version_id
     bucket.put_object(Key=EVENT["key"], Body=b"something else")
 
     assert app.lambda_handler(EVENT | {"version_id": version}, context)["width"] == 320
 
 
-def test_without_a_version_the_latest_is_read(bucket, context):
+def test_without_a_version_the_latest_one_is_read(bucket, context):
     bucket.put_object(Key=EVENT["key"], Body=photo())
 
     assert app.lambda_handler({"bucket": BUCKET, "key": EVENT["key"]}, context)["width"] == 320
 
 
 @pytest.mark.parametrize("version", [None, "3HL4kqtJvjVBH40Nrjfkd"])
-def test_a_photo_that_is_gone_is_missing(version, bucket, context):
+def test_a_deleted_photo_is_missing(version, bucket, context):
     key = "uploads/gone" if version is None else bucket.put_object(Key="uploads/other", Body=photo()).key
 
     answer = app.lambda_handler(EVENT | {"key": key, "version_id": version}, context)
@@ -390,7 +394,7 @@ def test_a_photo_that_is_gone_is_missing(version, bucket, context):
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "KMS.DisabledException"])
-def test_every_other_refusal_is_a_fault_that_stays(code, stubbed_s3, context):
+def test_every_other_refusal_is_a_permanent_fault(code, stubbed_s3, context):
     stubbed_s3.add_client_error("get_object", code, http_status_code=403)
 
     with pytest.raises(ClientError, match=code):
@@ -398,7 +402,9 @@ def test_every_other_refusal_is_a_fault_that_stays(code, stubbed_s3, context):
 
 
 @pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("InternalError", 500)])
-def test_a_fault_of_s3s_own_is_named_so_that_the_state_machine_retries_it(code, status, stubbed_s3, context):
+def test_a_transient_fault_of_s3_is_raised_as_the_error_that_the_state_machine_retries(
+    code, status, stubbed_s3, context
+):
     stubbed_s3.add_client_error("get_object", code, http_status_code=status)
 
     with pytest.raises(app.StorageUnavailableError, match=code):
@@ -406,8 +412,8 @@ def test_a_fault_of_s3s_own_is_named_so_that_the_state_machine_retries_it(code, 
 
 
 @pytest.mark.parametrize("error", [EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError])
-def test_s3_out_of_reach_is_worth_another_try(error, monkeypatch, context):
-    def unreachable(**asked):
+def test_an_unreachable_s3_is_retried(error, monkeypatch, context):
+    def unreachable(**request):
         raise error(endpoint_url="https://s3")
 
     monkeypatch.setattr(app.S3, "get_object", unreachable)
@@ -416,7 +422,7 @@ def test_s3_out_of_reach_is_worth_another_try(error, monkeypatch, context):
         app.lambda_handler(EVENT, context)
 
 
-def test_a_body_that_breaks_off_is_worth_another_try(stubbed_s3, context):
+def test_an_interrupted_download_is_retried(stubbed_s3, context):
     body = StreamingBody(io.BytesIO(photo()[:100]), 2000)
     stubbed_s3.add_response("get_object", {"Body": body, "ContentLength": 2000})
 
@@ -424,7 +430,7 @@ def test_a_body_that_breaks_off_is_worth_another_try(stubbed_s3, context):
         app.lambda_handler(EVENT, context)
 
 
-def test_a_file_that_is_too_large_is_not_even_downloaded(stubbed_s3, context):
+def test_a_file_that_is_too_large_is_not_downloaded(stubbed_s3, context):
     body = io.BytesIO(photo())
     answer = {"Body": StreamingBody(body, 10**9), "ContentLength": 10**9}
     stubbed_s3.add_response("get_object", answer)
@@ -436,10 +442,20 @@ def test_a_file_that_is_too_large_is_not_even_downloaded(stubbed_s3, context):
     assert body.closed
 
 
+# ── Use outside Lambda ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_importing_the_photo_module_creates_no_client_and_imports_no_powertools():
+    imports = "import functions.serialize.photo, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", imports], capture_output=True, text=True, check=True)
+
+    assert {"boto3", "botocore", "aws_lambda_powertools"}.isdisjoint(loaded.stdout.split())
+
+
 # ── What is logged and counted ───────────────────────────────────────────────────────────────────────────
 
 
-def test_one_line_tells_of_a_photo_without_showing_it(bucket, context, logged):
+def test_one_line_logs_a_photo_without_its_pixels(bucket, context, logged):
     file = photo()
     bucket.put_object(Key="uploads/zwei\nZeilen.jpg", Body=file)
     logged(app.logger)
@@ -456,7 +472,7 @@ def test_one_line_tells_of_a_photo_without_showing_it(bucket, context, logged):
     assert len(json.dumps(line)) < 2000
 
 
-def test_nothing_of_the_photo_before_is_in_the_line_of_the_next(bucket, context, logged):
+def test_a_log_line_contains_nothing_of_the_previous_photo(bucket, context, logged):
     bucket.put_object(Key="good", Body=photo())
     bucket.put_object(Key="bad", Body=b"")
     app.lambda_handler(EVENT | {"key": "good"}, context)

@@ -1,4 +1,4 @@
-"""What no linter looks for in a state machine: dead ends, dead states, and promises every step must keep."""
+"""Checks of state machines that no linter makes: transitions, timeouts, retries and permissions."""
 
 import copy
 import importlib
@@ -30,7 +30,7 @@ def definition(machine: str) -> dict:
 
 
 def levels(machine: str) -> Iterator[dict]:
-    """The machine itself, and the machine inside each Map: each with its States and where it starts."""
+    """The machine, and the one inside each Map; each has StartAt and States."""
     ahead = [definition(machine)]
     while ahead:
         level = ahead.pop()
@@ -42,7 +42,7 @@ LEVELS = [level for machine in MACHINES for level in levels(machine)]
 
 
 def successors(state: dict) -> Iterator[str]:
-    """Every state that a state can go on to."""
+    """The names of all states that can follow a state."""
     branches = [state, *state.get("Choices", []), *state.get("Catch", [])]
     yield from (branch["Next"] for branch in branches if "Next" in branch)
     if "Default" in state:
@@ -60,10 +60,13 @@ def states_of(kind: str, resource: str = "") -> list:
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level["StartAt"])
-def test_every_way_leads_to_a_state_that_exists(level):
-    ways = {level["StartAt"], *(after for state in level["States"].values() for after in successors(state))}
+def test_every_transition_leads_to_an_existing_state(level):
+    targets = {
+        level["StartAt"],
+        *(after for state in level["States"].values() for after in successors(state)),
+    }
 
-    assert ways <= level["States"].keys()
+    assert targets <= level["States"].keys()
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: level["StartAt"])
@@ -78,7 +81,7 @@ def test_every_state_can_be_reached(level):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_the_template_substitutes_just_the_names_that_the_definition_has(machine):
+def test_the_template_substitutes_exactly_the_placeholders_of_the_definition(machine):
     text = (ROOT / MACHINES[machine]["DefinitionUri"]).read_text()
 
     assert set(re.findall(r"\$\{(\w+)\}", text)) == MACHINES[machine]["DefinitionSubstitutions"].keys()
@@ -91,7 +94,7 @@ def test_every_task_has_a_timeout_and_retries_with_jitter(state):
     assert all(retry["JitterStrategy"] == "FULL" for retry in state["Retry"])
 
 
-def test_every_task_of_the_pipeline_has_a_catch_that_ends_with_the_input_kept():
+def test_every_task_of_the_pipeline_catches_all_errors_and_queues_the_input():
     states = definition("ClassifyStateMachine")["States"]
 
     for state in states.values():
@@ -101,7 +104,7 @@ def test_every_task_of_the_pipeline_has_a_catch_that_ends_with_the_input_kept():
     assert states["Notify"]["Catch"][-1]["Next"] == states["Notify"]["Next"] == "Keep input"
 
 
-def test_a_backfill_waits_longer_for_a_photo_than_its_execution_may_take():
+def test_a_backfill_waits_longer_than_the_timeout_of_a_photos_execution():
     (waits,) = [state.values[0] for state in states_of("Task", ":states:startExecution.sync:2")]
 
     assert waits["TimeoutSeconds"] > definition("ClassifyStateMachine")["TimeoutSeconds"]
@@ -183,7 +186,7 @@ def test_every_choice_has_a_default(state):
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_step_waits_longer_than_the_function_it_calls_may_run(machine):
+def test_a_step_has_a_longer_timeout_than_the_function_it_calls(machine):
     for state in definition(machine)["States"].values():
         called = re.search(r"\$\{(\w+Function)Arn\}", json.dumps(state.get("Arguments")))
         if called:
@@ -191,16 +194,20 @@ def test_a_step_waits_longer_than_the_function_it_calls_may_run(machine):
 
 
 @pytest.mark.parametrize("state", states_of("Task", ":lambda:invoke"))
-def test_every_error_of_ours_that_is_retried_is_one_that_the_function_raises(state):
+def test_every_error_class_that_is_retried_exists_in_the_function(state):
     (function,) = substitutions(state)
-    code = TEMPLATE["Resources"][function]["Properties"]["CodeUri"]
-    app = importlib.import_module(f"{code.strip('/').replace('/', '.')}.app")
+    folder = TEMPLATE["Resources"][function]["Properties"]["CodeUri"].strip("/")
+    modules = [
+        importlib.import_module(f"{folder.replace('/', '.')}.{path.stem}")
+        for path in (ROOT / folder).glob("*.py")
+    ]
 
     for error in re.findall(r'"(\w+Error)"', json.dumps(state["Retry"])):
-        assert issubclass(getattr(app, error), Exception)
+        (defined,) = {getattr(module, error) for module in modules if hasattr(module, error)}
+        assert issubclass(defined, Exception)
 
 
-# Service Authorization Reference; the emulator lets the state machine do anything.
+# From the Service Authorization Reference. The emulator does not enforce the state machine's role.
 ACTIONS = {
     "arn:aws:states:::lambda:invoke": "lambda:InvokeFunction",
     "arn:aws:states:::dynamodb:putItem": "dynamodb:PutItem",
@@ -217,7 +224,7 @@ NESTED_RULE = "arn:events:rule/StepFunctionsGetEventsForStepFunctionsExecutionRu
 
 
 def needed(machine: str) -> Iterator[tuple[str, str]]:
-    """Each action and resource that a machine's steps come to."""
+    """The actions and resources that a machine's steps need."""
     prefixes = re.findall(r"'(\w+/)'", json.dumps(definition(machine)["States"].get("Readable?")))
     for state in (state for level in levels(machine) for state in level["States"].values()):
         if state["Type"] == "Task" and state["Resource"] == "arn:aws:states:::aws-sdk:s3:headObject":
@@ -227,7 +234,7 @@ def needed(machine: str) -> Iterator[tuple[str, str]]:
             yield from ((ACTIONS[state["Resource"]], name) for name in called(state))
             yield from needed_by_keys(called(state))
         if state.get("Resource", "").endswith("startExecution.sync:2"):
-            # Developer Guide, "IAM policies for Step Functions"; StopExecution is left out on purpose.
+            # Developer Guide, "IAM policies for Step Functions"; StopExecution is omitted on purpose.
             yield from (("states:DescribeExecution", EXECUTIONS.format(name)) for name in called(state))
             yield from ((f"events:{do}", NESTED_RULE) for do in ("PutTargets", "PutRule", "DescribeRule"))
         if state["Type"] == "Map":
@@ -235,14 +242,14 @@ def needed(machine: str) -> Iterator[tuple[str, str]]:
 
 
 def needed_by_keys(resources: set[str]) -> Iterator[tuple[str, str]]:
-    """What publishing takes where a key of the stack's encrypts (SNS Developer Guide, "Key management")."""
+    """The permissions to publish to an encrypted topic (SNS Developer Guide, "Key management")."""
     for key in (TEMPLATE["Resources"][name]["Properties"].get("KmsMasterKeyId") for name in resources):
         if key:
             yield from ((f"kms:{action}", key["Ref"]) for action in ("Decrypt", "GenerateDataKey"))
 
 
 def needed_by_map_run(machine: str, state: dict) -> Iterator[tuple[str, str]]:
-    """The same of a Distributed Map (Developer Guide, "IAM policies for using Distributed Map states")."""
+    """The permissions for a map run (Developer Guide, "IAM policies for using Distributed Map states")."""
     yield "states:StartExecution", machine
     yield "states:DescribeExecution", EXECUTIONS.format(machine)
     yield "states:StopExecution", EXECUTIONS.format(machine)
@@ -254,11 +261,11 @@ def needed_by_map_run(machine: str, state: dict) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_machine_may_do_just_what_its_steps_do(machine):
+def test_a_machine_has_exactly_the_permissions_that_its_steps_need(machine):
     assert set(allowed(MACHINES[machine]["Role"]["Fn::GetAtt"][0])) == set(needed(machine))
 
 
-def test_a_backfill_reads_just_where_serialize_may():
+def test_a_backfill_reads_the_same_prefixes_as_serialize():
     read = {resource for action, resource in needed("BackfillStateMachine") if action == "s3:GetObject"}
 
     photos = {name for name in read if "backfills" not in name}
@@ -266,13 +273,13 @@ def test_a_backfill_reads_just_where_serialize_may():
 
 
 def called(state: dict) -> set[str]:
-    """The resource that a step is about: of those that it names, the one that its action is of."""
+    """The resources that a step's action is applied to."""
     named = substitutions(state["Arguments"])
     return named - {"UploadBucket"} if len(named) > 1 else named
 
 
 def substitutions(arguments: dict) -> set[str]:
-    """The resources of the template that arguments name."""
+    """The resources of the template that arguments refer to."""
     named = re.findall(r"\$\{(\w+)\}", json.dumps(arguments))
     values = [SUBSTITUTIONS[name] for name in named]
     logical = {value.get("Ref") or value["Fn::GetAtt"][0] for value in values}
@@ -280,34 +287,34 @@ def substitutions(arguments: dict) -> set[str]:
 
 
 def allowed(role: str) -> Iterator[tuple[str, str]]:
-    """Each action and resource that a role allows, but for those where AWS has no resources."""
+    """The actions and resources that a role allows, except for actions without resource types."""
     resources = TEMPLATE["Resources"].values()
-    apart = [
+    separate = [
         resource["Properties"]
         for resource in resources
         if resource["Type"] == "AWS::IAM::Policy" and {"Ref": role} in resource["Properties"]["Roles"]
     ]
-    for policy in [*TEMPLATE["Resources"][role]["Properties"]["Policies"], *apart]:
-        for statement in either(policy["PolicyDocument"]["Statement"]):
-            for action in either(aslist(statement["Action"])):
+    for policy in [*TEMPLATE["Resources"][role]["Properties"]["Policies"], *separate]:
+        for statement in both_branches(policy["PolicyDocument"]["Statement"]):
+            for action in both_branches(aslist(statement["Action"])):
                 for resource in aslist(statement["Resource"]):
                     if resource != "*":
                         yield action, arn(resource)
 
 
 def arn(resource: dict) -> str:
-    """A resource by its name in the template, and what follows that."""
+    """A resource's name in the template, and the rest of its ARN."""
     if "Fn::Sub" in resource:
         text = re.sub(r":\$\{AWS::\w+\}", "", resource["Fn::Sub"])
         return re.sub(r"\$\{(\w+)\.\w+\}", r"\1", text)
     return resource.get("Ref") or resource["Fn::GetAtt"][0]
 
 
-def either(values: list) -> Iterator[Any]:
-    """Each value, of a condition those of both its ways."""
+def both_branches(values: list) -> Iterator[Any]:
+    """Each value; of an Fn::If, those of both branches."""
     for value in values:
         if isinstance(value, dict) and "Fn::If" in value:
-            yield from either(value["Fn::If"][1:])
+            yield from both_branches(value["Fn::If"][1:])
         elif value != {"Ref": "AWS::NoValue"}:
             yield value
 

@@ -31,6 +31,15 @@ def test_a_written_file_leaves_no_draft(tmp_path):
     assert [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] == [b"content"]
 
 
+def test_the_draft_of_a_file_is_in_a_hidden_folder(tmp_path, monkeypatch):
+    drafts = []
+    monkeypatch.setattr(Path, "write_bytes", lambda path, _content: drafts.append(path) or path.touch())
+
+    storage.write_file(tmp_path / "file", b"content")
+
+    assert [draft.relative_to(tmp_path).parts[0].startswith(".") for draft in drafts] == [True]
+
+
 def test_a_full_disk_leaves_the_old_files_as_they_were(tmp_path, monkeypatch):
     storage.write_files(tmp_path, {"a": b"old", "stale": b"old"})
     write_bytes = Path.write_bytes

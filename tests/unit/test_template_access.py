@@ -1,7 +1,7 @@
-"""Who may do what with what is stored: rules that every template keeps, and each rule is seen to notice.
+"""Access rules that every template follows, each with tests that it detects violations.
 
-The rules look at what CloudFormation gets: the template after SAM's own transform, so that a role or a policy
-that SAM makes is held to them too. Reasons are looked for where people write them, in the source.
+The rules check the template after SAM's transform, as CloudFormation receives it, so that they include the
+roles and policies that SAM creates. Reasons for exceptions are comments in the source.
 """
 
 import copy
@@ -21,32 +21,32 @@ TEMPLATES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.yaml", "[!.]*/*.yaml", "[!.]*/*/*.yaml", ".github/*.yaml")
     for path in ROOT.glob(pattern)
-    # the original's design, in tests/bench, is what it is
+    # The template of the baseline design in tests/bench need not follow the rules.
     if "AWSTemplateFormatVersion" in path.read_text() and not path.is_relative_to(ROOT / "tests")
 )
 OURS = ("scones-unlimited", "${AWS::StackName}")
-"""What a name that only this project's things have begins with, beside references to them."""
+"""Prefixes of names that only this project's resources have."""
 
 type Template = dict[str, Any]
 type Resource = dict[str, Any]
 
 
 class Finding(NamedTuple):
-    """What is wrong with which resource."""
+    """A violation of a rule by a resource."""
 
     rule: str
     resource: str
 
 
 class NoPolicies:
-    """The templates name no managed policy of AWS's, whose list would have to be asked for."""
+    """The templates use no AWS managed policies, whose list would have to be fetched."""
 
     def load(self) -> dict[str, str]:
         return {}
 
 
 def translated(source: str) -> Template:
-    """A template as CloudFormation gets it."""
+    """A template as CloudFormation receives it."""
     template = yaml_parse(source)
     if "Transform" not in template:
         return template
@@ -63,7 +63,7 @@ def aslist(value: Any) -> list[Any]:
 
 
 def parts(value: Any) -> Iterator[Any]:
-    """Everything in a value, the value included, both branches of an Fn::If among it."""
+    """A value and everything in it, including both branches of an Fn::If."""
     yield value
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for one in inner:
@@ -89,7 +89,7 @@ def wildcard_actions(template: Template, source: str) -> Iterator[str]:
 
 
 def unexplained_wildcard_resources(template: Template, source: str) -> Iterator[str]:
-    """Resources whose name is a wildcard, or begins with one, where the source says no reason."""
+    """Resources with a statement for any resource, without a reason in the source."""
     explained = reasons(source)
     for name, resource in template["Resources"].items():
         for statement in statements(resource):
@@ -104,14 +104,14 @@ def is_wide(resource: Any) -> bool:
 
 
 def is_narrow(arn: str) -> bool:
-    """Whether a name with a wildcard still begins with that of something of this project's."""
+    """Whether the part before a wildcard is specific to this project."""
     before = arn.partition("*")[0]
     return bool(re.search(r"\$\{(?!AWS::)", before)) or any(name in before for name in OURS)
 
 
 @functools.cache
 def reasons(text: str) -> set[tuple[str, str]]:
-    """The resource and Sid of each statement of a source that has a comment in it."""
+    """The resource and Sid of each statement that has a comment."""
     lines = text.splitlines()
     explained = set()
     for name, resource in entries(entries_by_name(yaml.compose(text))["Resources"]):
@@ -152,7 +152,7 @@ def entries_by_name(node: yaml.Node) -> dict[str, yaml.Node]:
 
 
 def open_to_anyone(template: Template, source: str) -> Iterator[str]:
-    """What a policy lets everybody do, whoever and in whatever account."""
+    """Resources whose policy allows access to anyone in any account."""
     for name, resource in template["Resources"].items():
         principals = [statement.get("Principal") for statement in statements(resource)]
         if resource["Type"] == "AWS::Lambda::Permission":
@@ -185,7 +185,7 @@ ENCRYPTED: dict[str, Callable[[Resource], Any]] = {
     QUEUE: lambda queue: queue.get("SqsManagedSseEnabled") is True or queue.get("KmsMasterKeyId"),
     TOPIC: lambda topic: topic.get("KmsMasterKeyId"),
 }
-"""CloudWatch encrypts all logs and EventBridge all buses, unasked."""
+"""CloudWatch encrypts all logs, and EventBridge all buses, by default."""
 
 
 def unencrypted_stores(template: Template, source: str) -> Iterator[str]:
@@ -215,12 +215,12 @@ def is_tls_only(statement: dict[str, Any]) -> bool:
     return (
         statement["Principal"] == "*"
         and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
-        # SNS takes no wildcard in the policy of a topic; publishing is what comes from outside.
+        # A topic policy may not have a wildcard action; publishing is the only access from outside.
         and aslist(statement["Action"])[0] in {"s3:*", "sqs:*", "sns:Publish"}
     )
 
 
-def logs_kept_for_ever(template: Template, source: str) -> Iterator[str]:
+def logs_without_retention(template: Template, source: str) -> Iterator[str]:
     groups = of_type(template, "AWS::Logs::LogGroup")
     yield from (name for name, group in groups.items() if "RetentionInDays" not in group)
     for name, function in of_type(template, "AWS::Lambda::Function").items():
@@ -238,8 +238,8 @@ def photos_in_logs(template: Template, source: str) -> Iterator[str]:
             yield name
 
 
-def kept_for_ever(template: Template, source: str) -> Iterator[str]:
-    """Buckets in which nothing expires, and tables whose items do not."""
+def data_without_expiry(template: Template, source: str) -> Iterator[str]:
+    """Buckets and tables in which nothing expires."""
     for name, bucket in of_type(template, BUCKET).items():
         rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [])
         if not any("ExpirationInDays" in rule and rule["Status"] == "Enabled" for rule in rules):
@@ -256,9 +256,9 @@ RULES = (
     public_buckets,
     unencrypted_stores,
     reached_without_tls,
-    logs_kept_for_ever,
+    logs_without_retention,
     photos_in_logs,
-    kept_for_ever,
+    data_without_expiry,
 )
 
 
@@ -267,7 +267,7 @@ def findings(template: Template, source: str) -> set[Finding]:
 
 
 @pytest.mark.parametrize("path", TEMPLATES)
-def test_a_template_keeps_every_rule(path):
+def test_a_template_follows_every_rule(path):
     assert findings(SOUND[path], SOURCES[path]) == set()
 
 
@@ -275,7 +275,7 @@ def test_the_templates_are_found():
     assert {"template.yaml", "model/roles.yaml", ".github/oidc.yaml"} <= set(TEMPLATES)
 
 
-# Each way to break a template: what it does to a resource, and the rule that has to notice.
+# Ways to break a template: a type of resource, the rule that must detect it, and the change.
 def put(*keys: str, value: Any) -> Callable[[Resource], None]:
     def change(resource: Resource) -> None:
         properties = resource["Properties"]
@@ -331,12 +331,12 @@ BREAKAGES: list[tuple[str, str, Callable[[Resource], None]]] = [
     (TABLE, "unencrypted_stores", drop("SSESpecification")),
     (QUEUE, "unencrypted_stores", put("SqsManagedSseEnabled", value=False)),
     (TOPIC, "unencrypted_stores", drop("KmsMasterKeyId")),
-    ("AWS::Logs::LogGroup", "logs_kept_for_ever", drop("RetentionInDays")),
-    ("AWS::Lambda::Function", "logs_kept_for_ever", drop("LoggingConfig")),
-    (MACHINE, "logs_kept_for_ever", drop("LoggingConfiguration")),
+    ("AWS::Logs::LogGroup", "logs_without_retention", drop("RetentionInDays")),
+    ("AWS::Lambda::Function", "logs_without_retention", drop("LoggingConfig")),
+    (MACHINE, "logs_without_retention", drop("LoggingConfiguration")),
     (MACHINE, "photos_in_logs", put("LoggingConfiguration", "IncludeExecutionData", value=True)),
-    (BUCKET, "kept_for_ever", drop("LifecycleConfiguration")),
-    (TABLE, "kept_for_ever", drop("TimeToLiveSpecification")),
+    (BUCKET, "data_without_expiry", drop("LifecycleConfiguration")),
+    (TABLE, "data_without_expiry", drop("TimeToLiveSpecification")),
 ]
 BROKEN = [
     pytest.param(path, name, rule, change, id=f"{path}: {name}: {rule} {number}")
@@ -348,7 +348,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("path", "name", "rule", "change"), BROKEN)
-def test_a_broken_template_is_noticed(path, name, rule, change):
+def test_a_broken_template_is_detected(path, name, rule, change):
     template = copy.deepcopy(SOUND[path])
 
     change(template["Resources"][name])
@@ -366,7 +366,7 @@ def test_a_broken_template_is_noticed(path, name, rule, change):
         for reference in aslist(policy[about])
     ],
 )
-def test_a_store_whose_policy_lets_plain_http_in_is_noticed(path, guarded, policy):
+def test_a_policy_that_allows_plain_http_is_detected(path, guarded, policy):
     weaker, without = copy.deepcopy(SOUND[path]), copy.deepcopy(SOUND[path])
 
     drop_denials(weaker["Resources"][policy])
@@ -376,7 +376,7 @@ def test_a_store_whose_policy_lets_plain_http_in_is_noticed(path, guarded, polic
         assert findings(template, SOURCES[path]) == {Finding("reached_without_tls", guarded)}
 
 
-def test_every_rule_is_seen_to_notice_something():
+def test_every_rule_is_tested():
     seen = {param.values[2] for param in BROKEN} | {"reached_without_tls"}
 
     assert seen == {rule.__name__ for rule in RULES}
@@ -388,7 +388,7 @@ WILD = [
 
 
 @pytest.mark.parametrize("path", WILD)
-def test_a_reason_that_is_taken_out_of_the_source_is_missed(path):
+def test_a_reason_that_is_removed_from_the_source_is_missed(path):
     lines = [line.split("  # ")[0] for line in SOURCES[path].splitlines()]
     silent = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
 
@@ -398,7 +398,7 @@ def test_a_reason_that_is_taken_out_of_the_source_is_missed(path):
     assert len(missed) > 1
 
 
-def test_rules_read_what_the_transform_made():
+def test_rules_check_the_transformed_template():
     made = {resource["Type"] for resource in SOUND["template.yaml"]["Resources"].values()}
 
     assert {"AWS::Lambda::Function", "AWS::Lambda::Permission", MACHINE} <= made

@@ -1,4 +1,4 @@
-"""What is gathered of a time window, and how photos are measured."""
+"""A window counts answers and samples photos, whose image properties are measured."""
 
 import io
 import json
@@ -7,25 +7,27 @@ import random
 import pytest
 from PIL import Image, ImageFilter
 
+from functions.filter import decision
+from functions.monitor.capture_analysis import window as window_module
 from functions.monitor.capture_analysis.captures import Record
-from functions.monitor.capture_analysis.window import Window, properties, usual_labels
+from functions.monitor.capture_analysis.window import Window, default_labels, image_properties
 from pipeline import sample_images
 from tests import captures
 
 
 def record(answer: list[float] | str, photo: bytes | None = b"photo", name: str = "photo-1") -> Record:
     text = answer if isinstance(answer, str) else json.dumps(answer)
-    asked = captures.parsed(next(captures.records(1, [photo], random.Random(1))).line) if photo else None
+    made = captures.parsed(next(captures.records(1, [photo], random.Random(1))).line) if photo else None
     return Record(
         event_id="event",
         inference_id=name,
         at=captures.START,
-        asked=asked["captureData"]["endpointInput"] if asked else None,
-        answered={"data": text, "encoding": "JSON"},
+        input=made["captureData"]["endpointInput"] if made else None,
+        output={"data": text, "encoding": "JSON"},
     )
 
 
-def test_each_answer_leaves_its_label_its_confidence_and_its_time():
+def test_a_window_records_each_answers_label_confidence_and_time():
     window = Window(0.8)
     for answer in ([0.9, 0.1], [0.3, 0.7], [0.5, 0.5]):
         window.add(record(answer))
@@ -37,27 +39,35 @@ def test_each_answer_leaves_its_label_its_confidence_and_its_time():
 
 
 @pytest.mark.parametrize(
-    ("how_many", "labels"),
+    ("count", "labels"),
     [
         (2, ("bicycle", "motorcycle")),
         (3, ("bicycle", "motorcycle", "other")),
         (4, ("label 0", "label 1", "label 2", "label 3")),
     ],
 )
-def test_labels_that_nobody_told_are_the_stacks_if_they_can_be(how_many, labels):
-    assert usual_labels(how_many) == labels
+def test_unknown_labels_default_to_the_stacks_if_their_number_fits(count, labels):
+    assert default_labels(count) == labels
 
 
-def test_answers_of_another_model_are_counted_and_left_out():
+def test_answers_with_other_labels_are_counted_as_unusable():
     window = Window(0.8, ["bicycle", "motorcycle"])
     for answer in ([0.9, 0.1], [0.8, 0.1, 0.1], "broken"):
         window.add(record(answer))
 
     assert len(window.confidence) == 1
-    assert dict(window.without) == {"3 probabilities for 2 labels": 1, "the output is no list of numbers": 1}
+    assert dict(window.unusable) == {
+        "3 probabilities for 2 labels": 1,
+        "the output is not a list of numbers": 1,
+    }
 
 
-def test_a_photo_of_something_else_is_never_accepted():
+def test_the_label_of_no_vehicle_is_the_one_that_the_filter_function_never_accepts():
+    # The monitor has a copy, because each function is deployed with its own folder only.
+    assert window_module.OTHER == decision.OTHER
+
+
+def test_a_photo_without_a_vehicle_is_never_accepted():
     window = Window(0.8, ["bicycle", "other"])
 
     assert window.accepts(0, 0.8)
@@ -65,11 +75,11 @@ def test_a_photo_of_something_else_is_never_accepted():
     assert not window.accepts(1, 0.99)
 
 
-def test_the_sample_has_as_many_as_asked_for_each_as_likely_as_any_other():
+def test_the_sample_has_the_requested_size_and_every_photo_the_same_chance():
     drawn = [0] * 40
     for seed in range(200):
         window = Window(0.8, sample_size=10)
-        window._chance = random.Random(seed)
+        window._random = random.Random(seed)
         for number in range(40):
             window.add(record([0.9, 0.1], name=str(number)))
         assert len(window.sample) == 10
@@ -80,7 +90,7 @@ def test_the_sample_has_as_many_as_asked_for_each_as_likely_as_any_other():
     assert max(drawn) < 75
 
 
-def test_the_least_confident_are_kept_the_least_first():
+def test_the_least_confident_answers_are_retained_in_ascending_order():
     window = Window(0.8, least_confident_size=3)
     for number in range(50):
         confidence = 0.5 + ((number * 17) % 50) / 100
@@ -89,13 +99,13 @@ def test_the_least_confident_are_kept_the_least_first():
     assert [answer.confidence for answer in window.least_confident] == pytest.approx([0.5, 0.51, 0.52])
 
 
-def test_a_missing_photo_is_counted_and_its_answer_kept():
+def test_an_answer_without_a_photo_still_counts():
     window = Window(0.8, sample_size=10)
     window.add(record([0.9, 0.1], photo=None))
 
     assert len(window.confidence) == 1
     assert window.sample == []
-    assert dict(window.without) == {"no input was captured": 1}
+    assert dict(window.unusable) == {"no input was captured": 1}
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -104,31 +114,31 @@ def encoded(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def test_properties_by_hand():
+def test_image_properties_equal_a_manual_calculation():
     # Columns of black and white, two pixels wide each: half of all neighbours across differ by 1, none down.
     columns = Image.new("L", (8, 4))
     columns.putdata([255 if x % 4 < 2 else 0 for _ in range(4) for x in range(8)])
 
-    assert properties(encoded(columns)) == pytest.approx(
+    assert image_properties(encoded(columns)) == pytest.approx(
         {"brightness": 0.5, "contrast": 0.5, "sharpness": 3 / 7 / 2, "size": 8, "aspect": 2}
     )
 
 
-def test_one_pixel_has_no_neighbours():
-    found = properties(encoded(Image.new("RGB", (1, 1), "white")))
+def test_a_single_pixel_has_no_contrast_and_no_sharpness():
+    found = image_properties(encoded(Image.new("RGB", (1, 1), "white")))
 
     assert found == {"brightness": 1, "contrast": 0, "sharpness": 0, "size": 1, "aspect": 1}
 
 
-def test_what_cannot_be_read_has_no_properties():
-    assert properties(b"no photo") is None
+def test_an_unreadable_photo_has_no_image_properties():
+    assert image_properties(b"not a photo") is None
 
 
-def test_night_is_darker_and_a_dirty_lens_less_sharp():
+def test_a_night_photo_is_darker_and_a_blurred_one_less_sharp():
     day = sample_images.picture(sample_images.bicycle, 1)
     night, blurred = day.point(lambda level: level * 0.3), day.filter(ImageFilter.GaussianBlur(3))
 
-    of_day, of_night, of_blurred = (properties(encoded(picture)) for picture in (day, night, blurred))
+    of_day, of_night, of_blurred = (image_properties(encoded(picture)) for picture in (day, night, blurred))
 
     assert of_night["brightness"] < 0.4 * of_day["brightness"]
     assert of_blurred["sharpness"] < 0.5 * of_day["sharpness"]

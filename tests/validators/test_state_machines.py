@@ -20,7 +20,7 @@ from botocore.validate import validate_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.classify.app import probabilities
+from functions.classify.answer import parse_probabilities
 from functions.filter.decision import decide
 from tests.aws_shapes import violations
 from tests.conftest import ROOT
@@ -134,7 +134,7 @@ class Services:
             case "Serialize":
                 return {"Payload": self.serialized, "StatusCode": 200}
             case "Classify":
-                inferences = probabilities(json.dumps(self.answer).encode())
+                inferences = parse_probabilities(json.dumps(self.answer).encode())
                 return {"Payload": {"inferences": inferences}, "StatusCode": 200}
             case "Filter":
                 payload = decide(arguments["Payload"]["inferences"], LABELS, THRESHOLD)
@@ -419,7 +419,7 @@ def photo_of(key: str) -> str:
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(any))
 def test_a_number_in_the_table_is_the_one_in_the_event(node: Node, weights: list[float]):
     answer = [weight / sum(weights) for weight in weights]
-    inferences = probabilities(json.dumps(answer).encode())
+    inferences = parse_probabilities(json.dumps(answer).encode())
     decision = decide(inferences, [str(n) for n in range(len(answer))], THRESHOLD)
     given = {
         **decision,

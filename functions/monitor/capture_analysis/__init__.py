@@ -1,1 +1,1 @@
-"""What the monitor function and ``scones monitor`` share; it needs nothing but Pillow and boto3."""
+"""Analysis shared by the monitor function and ``scones monitor``; it needs only Pillow and boto3."""

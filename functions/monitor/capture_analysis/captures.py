@@ -1,8 +1,8 @@
-"""Read SageMaker's data capture, from a folder or from S3: every record of a time window, each event once.
+"""Read SageMaker's data capture from a folder or S3: every record of a time window, each event once.
 
-https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html, and real captures. A
-file lies at ``{destination}/{endpoint}/{variant}/yyyy/mm/dd/hh/MM-SS-mmm-UUID.jsonl``, the hour in UTC, and
-holds one record a line, one line or many.
+A file's path is ``{destination}/{endpoint}/{variant}/yyyy/mm/dd/hh/MM-SS-mmm-UUID.jsonl``, with the hour in
+UTC. It has one record per line, and one or more lines. Sources:
+https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html, and real captures.
 """
 
 import base64
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -29,47 +29,47 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SUFFIX = ".jsonl"
-NAMED = 1000
-"""How many skipped lines are named; all are counted."""
-AHEAD = 16
-"""Objects fetched from S3 while those before them are read: each takes tens of milliseconds to come."""
-DATED = re.compile(r"/(\d{4})/(\d\d)(?:/(\d\d)(?:/(\d\d))?)?/?$")
-"""The end of a folder's path that tells a month, a day or an hour. A year alone may as well be a name."""
+MAX_SKIPPED = 1000
+"""The most skipped lines that are listed; all are counted."""
+PREFETCH = 16
+"""Objects fetched from S3 ahead of the reader, because each takes tens of milliseconds."""
+DATED_FOLDER = re.compile(r"/(\d{4})/(\d\d)(?:/(\d\d)(?:/(\d\d))?)?/?$")
+"""The end of a path that names a month, day or hour. A year alone does not count: it may be any name."""
 
 
 class CaptureError(Exception):
-    """Captures cannot be read; the message says why."""
+    """Captures cannot be read."""
 
 
 class PayloadError(Exception):
-    """One half of a record is not what it should be; the message says what is wrong."""
+    """A record's input or output is missing or malformed."""
 
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """From when to when, both in UTC: ``start`` counts, ``end`` does not. ``None`` is no bound."""
+    """A time range in UTC, from ``start`` to before ``end``; ``None`` means unbounded."""
 
     start: datetime | None = None
     end: datetime | None = None
 
-    def holds(self, at: datetime) -> bool:
-        """Say whether a moment lies in it."""
+    def contains(self, at: datetime) -> bool:
+        """Return whether a moment lies in the window."""
         return not (self.start and at < self.start) and not (self.end and at >= self.end)
 
     def overlaps(self, begin: datetime, finish: datetime) -> bool:
-        """Say whether any moment from `begin` to before `finish` lies in it."""
+        """Return whether any moment from `begin` to before `finish` lies in the window."""
         return not (self.start and finish <= self.start) and not (self.end and begin >= self.end)
 
     def covers(self, begin: datetime, finish: datetime) -> bool:
-        """Say whether all moments from `begin` to before `finish` lie in it."""
+        """Return whether every moment from `begin` to before `finish` lies in the window."""
         return not (self.start and begin < self.start) and not (self.end and finish > self.end)
 
 
 @dataclass
-class Tally:
-    """What was read. ``records`` are events, each counted once; ``read`` counts their repeats too.
+class ReadCounts:
+    """Counts of what was read: ``read`` = ``records`` (each event once) + ``duplicates``.
 
-    `skipped` names lines that are no records, at most `NAMED` of the `broken`.
+    ``skipped`` describes the first `MAX_SKIPPED` of the ``broken`` lines, which are not valid records.
     """
 
     files: int = 0
@@ -79,108 +79,87 @@ class Tally:
     broken: int = 0
     skipped: list[str] = field(default_factory=list)
 
-    def skip(self, what: str) -> None:
-        """Count a line that is no record, and name it."""
+    def skip(self, description: str) -> None:
+        """Count a broken line."""
         self.broken += 1
-        if len(self.skipped) < NAMED:
-            self.skipped.append(what)
+        if len(self.skipped) < MAX_SKIPPED:
+            self.skipped.append(description)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request to an endpoint and its answer; either half may be missing.
+    """A request to an endpoint and its answer, each as captured; any part may be missing.
 
-    Attributes
-    ----------
-    event_id
-        SageMaker's name for it, ``None`` where the record has none.
-    inference_id
-        The caller's own name for it, if it gave one.
-    at
-        When it was answered, in UTC, if the record or its path tells.
-    asked, answered
-        The halves, as captured.
+    ``event_id`` is SageMaker's id of the request and ``inference_id`` the caller's. ``at`` is the time of the
+    answer in UTC, from the record or else from its path.
     """
 
     event_id: str | None
     inference_id: str | None
     at: datetime | None
-    asked: Mapping[str, Any] | None
-    answered: Mapping[str, Any] | None
+    input: Mapping[str, Any] | None
+    output: Mapping[str, Any] | None
 
     def photo(self) -> bytes:
-        """Return the photo that the endpoint was asked about, as the bytes of its file.
+        """Return the bytes of the photo that was sent to the endpoint.
 
-        Raises
-        ------
-        PayloadError
-            This half is missing, or is text rather than bytes.
+        Raises `PayloadError` if the input is missing, or is text.
         """
-        if not self.asked:
+        if not self.input:
             raise PayloadError("no input was captured")
-        if self.asked.get("encoding") != "BASE64":
-            raise PayloadError(f"the input is {self.asked.get('encoding')}, no photo")
-        return _content(self.asked)
+        if self.input.get("encoding") != "BASE64":
+            raise PayloadError(f"the input is {self.input.get('encoding')}, not a photo")
+        return _content(self.input)
 
     def probabilities(self) -> list[float]:
-        """Return the endpoint's answer: a probability for each label, as JSON or CSV, in BASE64 or not.
+        """Return the probability of each label from an output in JSON or CSV, with or without BASE64.
 
-        Raises
-        ------
-        PayloadError
-            This half is missing, or is no list of at least two probabilities.
+        Raises `PayloadError` if the output is missing, or is not a list of at least two probabilities.
         """
-        if not self.answered:
+        if not self.output:
             raise PayloadError("no output was captured")
-        text = _content(self.answered)
+        text = _content(self.output)
         try:
             values = json.loads(text if text.lstrip().startswith(b"[") else b"[%s]" % text.strip())
             if len(values) == 1 and isinstance(values[0], list):
                 (values,) = values
             answer = [float(value) for value in values]
         except (ValueError, TypeError) as error:
-            raise PayloadError("the output is no list of numbers") from error
+            raise PayloadError("the output is not a list of numbers") from error
         if len(answer) < 2 or not all(math.isfinite(p) and 0 <= p <= 1 for p in answer):  # noqa: PLR2004
-            raise PayloadError("the output is no list of probabilities")
+            raise PayloadError("the output is not a list of probabilities")
         return answer
 
 
-def _content(half: Mapping[str, Any]) -> bytes:
-    data = half.get("data")
+def _content(payload: Mapping[str, Any]) -> bytes:
+    data = payload.get("data")
     if not isinstance(data, str):
-        raise PayloadError("it holds no data")
-    if half.get("encoding") != "BASE64":
+        raise PayloadError("the payload has no data")
+    if payload.get("encoding") != "BASE64":
         return data.encode()
     try:
         return base64.b64decode(data, validate=True)
     except binascii.Error as error:
-        raise PayloadError("its BASE64 is damaged") from error
-
-
-class Store(Protocol):
-    """Where captures lie: files in folders."""
-
-    def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the paths of the folders and of the files in a folder, each in order."""
-
-    def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Return the lines of each file, with its path; a file that is gone by now is left out."""
+        raise PayloadError("the payload is not valid BASE64") from error
 
 
 class Folder:
     """Captures on this machine."""
 
     def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """List a folder, as `Store` says."""
+        """Return the sorted paths of subfolders and of files.
+
+        Hidden subfolders are skipped, because they contain files that are still being written.
+        """
         try:
             entries = sorted(Path(folder).iterdir())
         except OSError as error:
             raise CaptureError(f"{folder} cannot be read ({error.strerror})") from error
-        folders = [entry.as_posix() for entry in entries if entry.is_dir()]
+        folders = [entry.as_posix() for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         return folders, [entry.as_posix() for entry in entries if entry.is_file()]
 
     def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Open files, as `Store` says."""
+        """Yield each file's path and lines; skip files that no longer exist."""
         for path in files:
             try:
                 with Path(path).open("rb") as file:
@@ -192,21 +171,21 @@ class Folder:
 
 
 class Bucket:
-    """Captures in S3, as seen by a client of one's own or that of the environment."""
+    """Captures in S3; without a client, the environment's credentials are used."""
 
     def __init__(self, s3: "S3Client | None" = None) -> None:
-        config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=AHEAD)
+        config = Config(retries={"mode": "standard", "total_max_attempts": 5}, max_pool_connections=PREFETCH)
         self._s3 = s3 or boto3.client("s3", config=config)
 
     def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """List a prefix, as `Store` says."""
+        """Return the sorted paths of the folders and of the files directly under a prefix."""
         bucket, prefix = split_uri(folder)
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/"
         )
         folders: list[str] = []
         files: list[str] = []
-        with failing_as_captures(folder):
+        with translate_s3_errors(folder):
             for page in pages:
                 folders += [
                     f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in page.get("CommonPrefixes", [])
@@ -215,13 +194,13 @@ class Bucket:
         return folders, files
 
     def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Fetch objects, a few ahead of the reader, as `Store` says."""
+        """Yield each object's path and lines, and fetch the next ones meanwhile; skip those that are gone."""
         fetched: deque[tuple[str, Future[bytes | None]]] = deque()
-        with ThreadPoolExecutor(AHEAD) as threads:
+        with ThreadPoolExecutor(PREFETCH) as threads:
             try:
                 for path in files:
                     fetched.append((path, threads.submit(self._fetch, path)))
-                    if len(fetched) > AHEAD:
+                    if len(fetched) > PREFETCH:
                         yield from _opened(*fetched.popleft())
                 while fetched:
                     yield from _opened(*fetched.popleft())
@@ -231,9 +210,9 @@ class Bucket:
     def _fetch(self, uri: str) -> bytes | None:
         bucket, key = split_uri(uri)
         file = BytesIO()
-        with failing_as_captures(uri):
+        with translate_s3_errors(uri):
             try:
-                # A download that breaks off is begun again, unlike the body of get_object.
+                # Unlike get_object's body, this retries a download that is interrupted.
                 self._s3.download_fileobj(bucket, key, file, Config=TransferConfig(use_threads=False))
             except ClientError as error:
                 if error.response["Error"]["Code"] in {"404", "NoSuchKey"}:
@@ -243,8 +222,8 @@ class Bucket:
 
 
 @contextmanager
-def failing_as_captures(uri: str) -> Iterator[None]:
-    """Turn S3's errors, while a ``with`` block reads `uri`, into a CaptureError that names it."""
+def translate_s3_errors(uri: str) -> Iterator[None]:
+    """Raise errors of S3 in a ``with`` block that reads `uri` as a CaptureError."""
     try:
         yield
     except (BotoCoreError, ClientError) as error:
@@ -257,74 +236,67 @@ def _opened(path: str, content: Future[bytes | None]) -> Iterator[tuple[str, Ite
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Return the bucket and the key or prefix that ``s3://bucket/key`` names."""
+    """Return the bucket and the key or prefix of ``s3://bucket/key``, without a slash at the end."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key.rstrip("/")
 
 
-def read(source: str, window: TimeWindow, tally: Tally) -> Iterator[Record]:
-    """Read the records of a time window, in the order of their files.
+def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record]:
+    """Read the records of a time window, in the order of their files, and count them in `counts`.
 
-    The hour in a file's path decides: a file of an hour outside the window is not opened, all records of an
-    hour within it count, and of an hour that the window cuts those count whose own time lies in it. So
-    windows that follow on one another have each record once, although a file's last records are often from
-    the hour after. Where the path tells no hour, the record's time decides.
+    If the window contains the whole hour of a file's path, all of its records are in the window. If it
+    overlaps the hour partly, or if the path has no hour, each record's own time decides. Other files are not
+    opened. Hence consecutive windows contain each record once, although the last records in a file are often
+    from the next hour.
 
     Parameters
     ----------
     source
-        A folder, or ``s3://bucket/prefix``, at any level above the files; or one file.
-    window
-        Of which time.
-    tally
-        Counts what was read.
+        A folder or ``s3://bucket/prefix`` at any level above the files, or a single file.
 
-    Raises
-    ------
-    CaptureError
-        The source cannot be read.
+    Raises `CaptureError` if the source cannot be read.
     """
     seen: set[str] = set()
-    for path, lines in read_lines(source, window, tally):
-        begun = _interval(path.rpartition("/")[0])
-        whole = begun is None or window.covers(*begun)
+    for path, lines in read_lines(source, window, counts):
+        hour = _interval(path.rpartition("/")[0])
+        whole_hour = hour is not None and window.covers(*hour)
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                record = parse(line, begun)
+                record = parse(line, hour)
             except ValueError as error:
-                tally.skip(f"{path}:{number}: {error}")
+                counts.skip(f"{path}:{number}: {error}")
                 continue
-            if begun is None or not whole:
+            if not whole_hour:
                 if record.at is None and (window.start or window.end):
-                    tally.skip(f"{path}:{number}: it does not tell its time")
+                    counts.skip(f"{path}:{number}: record has no timestamp")
                     continue
-                if record.at and not window.holds(record.at):
+                if record.at and not window.contains(record.at):
                     continue
-            tally.read += 1
+            counts.read += 1
             if record.event_id in seen:
-                tally.duplicates += 1
+                counts.duplicates += 1
                 continue
             if record.event_id:
                 seen.add(record.event_id)
-            tally.records += 1
+            counts.records += 1
             yield record
 
 
 def read_lines(
-    source: str, window: TimeWindow, tally: Tally, s3: "S3Client | None" = None
+    source: str, window: TimeWindow, counts: ReadCounts, s3: "S3Client | None" = None
 ) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Open every file of a time window, in order; the rest is as in `read`."""
+    """Yield the path and lines of every file that may have records of a time window; see `read`."""
     if source.startswith("s3://"):
-        store: Store = Bucket(s3)
+        store: Folder | Bucket = Bucket(s3)
         source = source.rstrip("/")
     else:
         store = Folder()
         source = Path(source).absolute().as_posix()
     files = iter([source]) if _is_file(source) else _find(store, source, window)
     for path, lines in store.lines(files):
-        tally.files += 1
+        counts.files += 1
         yield path, lines
 
 
@@ -332,24 +304,23 @@ def _is_file(source: str) -> bool:
     return source.endswith(SUFFIX) and (source.startswith("s3://") or Path(source).is_file())
 
 
-def _find(store: Store, folder: str, window: TimeWindow) -> Iterator[str]:
-    """Yield the files under a folder that may hold records of a window, without a look at other hours."""
+def _find(store: Folder | Bucket, folder: str, window: TimeWindow) -> Iterator[str]:
     folders, files = store.list(folder)
     yield from (file for file in files if file.endswith(SUFFIX))
     for inner in folders:
-        dated = _interval(inner)
-        if dated is None or window.overlaps(*dated):
+        interval = _interval(inner)
+        if interval is None or window.overlaps(*interval):
             yield from _find(store, inner, window)
 
 
 def _interval(folder: str) -> tuple[datetime, datetime] | None:
-    """Return the month, day or hour that the end of a folder's path tells: its first moment and its end."""
-    if not (dated := DATED.search(folder)):
+    """Return the start and end of the month, day or hour in a folder's path."""
+    if not (match := DATED_FOLDER.search(folder)):
         return None
-    year, month, day, hour = (None if part is None else int(part) for part in dated.groups())
+    year, month, day, hour = (None if part is None else int(part) for part in match.groups())
     try:
         begin = datetime(year or 0, month or 0, day or 1, hour or 0, tzinfo=UTC)
-    except ValueError:  # digits that are no date
+    except ValueError:  # the digits are not a date
         return None
     if hour is not None:
         return begin, begin + timedelta(hours=1)
@@ -358,31 +329,28 @@ def _interval(folder: str) -> tuple[datetime, datetime] | None:
     return begin, (begin + timedelta(days=31)).replace(day=1)
 
 
-def parse(line: bytes, begun: Sequence[datetime] | None) -> Record:
-    """Make a record of a line, of the time that its file begins at if it tells none itself.
+def parse(line: bytes, hour: Sequence[datetime] | None) -> Record:
+    """Parse a line of a capture file; a record without a time gets the start of the hour.
 
-    Raises
-    ------
-    ValueError
-        It is no record; the message says what is wrong with it.
+    Raises `ValueError` if the line is not a record.
     """
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise ValueError("it is not JSON") from error
+        raise ValueError("not JSON") from error
     data = value.get("captureData") if isinstance(value, dict) else None
     if not isinstance(data, dict):
-        raise ValueError("it has no captureData")  # noqa: TRY004
+        raise ValueError("no captureData")  # noqa: TRY004
     metadata = value.get("eventMetadata")
     if not isinstance(metadata, dict):
         metadata = {}
-    asked, answered = data.get("endpointInput"), data.get("endpointOutput")
+    captured_input, captured_output = data.get("endpointInput"), data.get("endpointOutput")
     return Record(
         event_id=_text(metadata.get("eventId")),
         inference_id=_text(metadata.get("inferenceId")),
-        at=_time(metadata.get("inferenceTime")) or (begun[0] if begun else None),
-        asked=asked if isinstance(asked, dict) else None,
-        answered=answered if isinstance(answered, dict) else None,
+        at=_time(metadata.get("inferenceTime")) or (hour[0] if hour else None),
+        input=captured_input if isinstance(captured_input, dict) else None,
+        output=captured_output if isinstance(captured_output, dict) else None,
     )
 
 

@@ -1,12 +1,12 @@
-"""Does a window look as the photos did that the model is known on? The baseline, and the comparison with it.
+"""Compare a time window's answers and photos with a baseline, to detect drift.
 
-Plain Python, since SciPy and NumPy weigh 160 MB unpacked. What it computes is tested against SciPy's.
+This is plain Python, because SciPy and NumPy take 160 MB unpacked; tests compare its results with SciPy's.
 """
 
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -14,31 +14,30 @@ from .intervals import Interval, estimated_accuracy
 from .window import OTHER, Window
 
 FORMAT = 1
-"""Of the baseline's file. Raised by whatever makes an old file unreadable or wrong."""
+"""The version of the baseline's file format. Increase it if old files become unreadable or wrong."""
 MODERATE, LIMIT = 0.1, 0.2
-"""From where a statistic tells of some, and of much, change: the limits in use for PSI (N. Siddiqi, "Credit
-risk scorecards", 2006), which are for ten bins or so, and here for distances as well. Two or three categories
-differ by less however much they change (of 60:40 turned into 40:60 PSI is 0.16): of these, some is much."""
+"""The values beyond which a statistic means moderate and large change. These are the usual limits for PSI (N.
+Siddiqi, "Credit risk scorecards", 2006), here also used for distances. They assume about ten bins: with two
+or three categories even a large change gives a small PSI (0.16 if 60:40 becomes 40:60), so for categories the
+first limit already counts as drift."""
 SIGNIFICANCE = 0.01
-"""The chance, in a window without drift, that any one feature passes for changed."""
+"""The probability that any feature of a window without drift is reported as drifted."""
 DIGITS = 6
-"""Significant ones, of each number in the baseline, and of those that are compared with it: a value that has
-many photos, such as an aspect of 4:3, must not lie beside itself."""
+"""Significant digits of the baseline's numbers and of those compared with them, so that a value that many
+photos share, such as an aspect ratio of 4:3, equals itself after it was written and read."""
 BINS = 10
-"""Of a number's values, for PSI: the baseline's deciles."""
+"""The number of PSI's bins for numeric features, which are the baseline's deciles."""
 
 type Level = Literal["none", "moderate", "drifted"]
-type NumberTest = Callable[[Sequence[float], Sequence[float]], tuple[float, float]]
-type CountTest = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class BaselineError(Exception):
-    """A baseline cannot be used; the message says why."""
+    """A baseline cannot be used."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """How a number is distributed: `sample`, in order, stands for the `n` values there were."""
+    """The distribution of a numeric feature: a sorted `sample` that represents `n` values."""
 
     n: int
     sample: list[float]
@@ -46,28 +45,18 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Baseline:
-    """How photos and answers looked where the model is known; nothing of it is a photo.
+    """Statistics of ``n`` photos and answers, with which later ones are compared. It contains no photos.
 
     Attributes
     ----------
     model
         The model's name and version.
-    labels
-        What its answers are of, in their order.
-    threshold
-        The least confidence, 0 to 1, at which an answer is accepted.
-    n
-        How many answers it was made from.
-    mean_confidence
-        Their mean confidence.
     accuracy
-        How many of them were right, from 0 to 1; ``None`` where nobody knew.
-    numbers
-        By feature, of those that are numbers.
-    counts
-        By feature, of those that are categories: how many answers were of each.
+        The share of correct answers, from 0 to 1; ``None`` if the correct labels are not known.
+    numbers, counts
+        The distribution of each numeric feature, and the counts by category of each categorical feature.
     feature_space
-        What measures a photo's distance in the model's feature space, where it is measured.
+        The parameters for measuring a photo's distance in the model's feature space, if there are any.
     """
 
     model: str
@@ -83,30 +72,28 @@ class Baseline:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """Read what `text` wrote.
+        """Parse the JSON that `text` returns.
 
-        Raises
-        ------
-        BaselineError
-            It is no baseline, or one of another format.
+        Raises `BaselineError` if the text is not a baseline, or its format is not supported.
         """
         try:
             value = json.loads(text)
             if value["format"] != FORMAT:
                 raise BaselineError(
-                    f"the baseline is of format {value['format']}, this version reads {FORMAT}: write it anew"
+                    f"The baseline has format {value['format']}; this version reads format {FORMAT}. "
+                    "Write it again with: scones monitor --write-baseline."
                 )
             value["numbers"] = {name: Numbers(**numbers) for name, numbers in value["numbers"].items()}
             return cls(**value)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise BaselineError(f"it is no baseline: {type(error).__name__} {error}") from error
+            raise BaselineError(f"not a baseline: {type(error).__name__} {error}") from error
 
     def text(self) -> str:
-        """Return it as JSON."""
+        """Return the baseline as JSON."""
         return json.dumps(asdict(self), separators=(",", ":")) + "\n"
 
     def estimated_accuracy(self, confidence: Sequence[float]) -> Interval | None:
-        """Estimate how many answers of these confidences are right: see `intervals.estimated_accuracy`."""
+        """Estimate the accuracy of answers with these confidences: see `intervals.estimated_accuracy`."""
         return estimated_accuracy(confidence, self.accuracy, self.mean_confidence, self.n)
 
 
@@ -118,22 +105,17 @@ class Drift:
     ----------
     psi
         The population stability index.
-    ks
-        The Kolmogorov-Smirnov distance, of a feature that is a number.
-    variation
-        The total variation distance, of one that has categories: what share of answers has moved.
+    ks, variation
+        The Kolmogorov-Smirnov distance of a numeric feature, or the total variation distance of a categorical
+        one: the share of answers that changed category.
     p_value
-        The chance to be this far apart, or farther, if nothing had changed.
+        The probability of a distance at least this large without drift.
     n
-        From how many values of the window.
+        The number of values in the window.
     statistic
-        The larger of `psi` and the distance, to hold against `limit`.
-    limit
-        Beyond which a feature has drifted, if that is not chance: 0.2, of categories 0.1.
+        The larger of `psi` and the distance.
     level
-        ``drifted``, or beyond 0.1 ``moderate``, or ``none``; never more than ``none`` if it may be chance.
-    drifted
-        Whether it has.
+        ``drifted`` if `statistic` is significant and beyond `limit`, ``moderate`` if beyond `MODERATE`.
     """
 
     psi: float
@@ -152,20 +134,20 @@ class Drift:
 
 @dataclass(frozen=True)
 class Features:
-    """What of a window is compared, by feature: values of numbers, and counts of categories."""
+    """A window's values of each numeric feature, and its counts of each categorical feature."""
 
     numbers: Mapping[str, Sequence[float]]
     counts: Mapping[str, Mapping[str, int]]
 
 
 def features(window: Window, photos: Mapping[str, Sequence[float]]) -> Features:
-    """Take the features from a window and from what was measured of its photos."""
+    """Return the features of a window, given the image properties of its sample."""
     counts = categories(window.by_label(), window.under_threshold())
     return Features({"confidence": window.confidence, **photos}, counts)
 
 
 def categories(by_label: Mapping[str, int], under_threshold: int) -> dict[str, dict[str, int]]:
-    """Count answers by category, for each feature that has categories."""
+    """Return the counts of each categorical feature."""
     answers = sum(by_label.values())
     counts = {
         "class_mix": dict(by_label),
@@ -177,16 +159,16 @@ def categories(by_label: Mapping[str, int], under_threshold: int) -> dict[str, d
 
 
 def rounded(values: Iterable[float]) -> list[float]:
-    """Return values to `DIGITS` significant digits."""
+    """Round values to `DIGITS` significant digits."""
     return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def kolmogorov_smirnov(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Return the two-sample Kolmogorov-Smirnov distance, and the p-value of it.
+    """Return the two-sample Kolmogorov-Smirnov distance and its p-value.
 
-    The distance is the largest gap between the two empirical distribution functions. The p-value is that of
-    Kolmogorov's limit, with n m / (n + m) for n (N. V. Smirnov, "Table for estimating the goodness of fit of
-    empirical distributions", Annals of Mathematical Statistics 19, 1948):
+    The distance is the largest difference between the two empirical distribution functions. The p-value is
+    Kolmogorov's asymptotic one, with n m / (n + m) for n (N. V. Smirnov, "Table for estimating the goodness
+    of fit of empirical distributions", Annals of Mathematical Statistics 19, 1948):
 
         p = 2 sum over j = 1, 2, … of (-1)^(j - 1) exp(-2 j^2 d^2 n m / (n + m))
     """
@@ -195,7 +177,7 @@ def kolmogorov_smirnov(a: Sequence[float], b: Sequence[float]) -> tuple[float, f
         abs(bisect_right(a, value) / len(a) - bisect_right(b, value) / len(b)) for value in {*a, *b}
     )
     scaled = 2 * distance**2 * len(a) * len(b) / (len(a) + len(b))
-    if scaled < 0.1:  # noqa: PLR2004  there the p-value is 1 to four digits, and the sum slow to settle
+    if scaled < 0.1:  # noqa: PLR2004  below, the p-value is 1 to four digits and the series converges slowly
         return distance, 1.0
     p_value = 2 * math.fsum((-1) ** (j - 1) * math.exp(-(j**2) * scaled) for j in range(1, 30))
     return distance, min(1.0, max(0.0, p_value))
@@ -204,16 +186,16 @@ def kolmogorov_smirnov(a: Sequence[float], b: Sequence[float]) -> tuple[float, f
 def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
     """Return the p-value of Pearson's chi-squared test that two samples have the same shares.
 
-    Categories that neither has are left out.
+    Categories that are empty in both samples are ignored.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x + y]
     of_a, of_b, freedom = sum(a), sum(b), len(pairs) - 1
     if freedom < 1:
         return 1.0
     statistic = math.fsum(
-        (got - expected) ** 2 / expected
+        (observed - expected) ** 2 / expected
         for x, y in pairs
-        for got, expected in (
+        for observed, expected in (
             (x, (x + y) * of_a / (of_a + of_b)),
             (y, (x + y) * of_b / (of_a + of_b)),
         )
@@ -222,11 +204,11 @@ def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def chi_squared_tail(statistic: float, freedom: int) -> float:
-    """Return the probability that chi-squared of so many degrees of freedom is above a value.
+    """Return the probability that a chi-squared variable with these degrees of freedom exceeds a value.
 
     M. Abramowitz, I. Stegun, "Handbook of mathematical functions" (1964), 26.4.4 and 26.4.5: with h half the
-    value, the sum of h^e exp(-h) / Gamma(e + 1) over e = 0, 1, … below freedom / 2, and of an odd freedom
-    over e = 1/2, 3/2, … with erfc(sqrt(h)) before it.
+    value, sum h^e exp(-h) / Gamma(e + 1) for e below freedom / 2. If freedom is even, e = 0, 1, …; if it is
+    odd, e = 1/2, 3/2, …, and erfc(sqrt(h)) is added.
     """
     half = statistic / 2
     if half == 0:
@@ -237,31 +219,31 @@ def chi_squared_tail(statistic: float, freedom: int) -> float:
 
 
 def population_stability_index(counts: Sequence[int], reference: Sequence[int]) -> float:
-    """Return the population stability index of counts against the baseline's, bin by bin.
+    """Return the population stability index of a window's counts against the baseline's.
 
-    S. Kullback's divergence J ("Information theory and statistics", 1959) of two lists of shares a and b:
+    This is S. Kullback's divergence J ("Information theory and statistics", 1959) of shares a and b:
 
         sum of (a - b) log(a / b)
 
-    Half an answer is added to each bin, so that an empty one makes it large and not infinite.
+    Half an answer is added to each bin, because an empty bin would make the index infinite.
     """
     shares = [[(n + 0.5) / (sum(bins) + len(bins) / 2) for n in bins] for bins in (counts, reference)]
     return math.fsum((a - b) * math.log(a / b) for a, b in zip(*shares, strict=True))
 
 
 def total_variation(counts: Sequence[int], reference: Sequence[int]) -> float:
-    """Return the total variation distance of two lists of counts: half the sum of the shares' differences.
+    """Return the total variation distance: half the sum of the absolute differences between shares.
 
-    For two categories it is the Kolmogorov-Smirnov distance.
+    For two categories it equals the Kolmogorov-Smirnov distance.
     """
     of_a, of_b = sum(counts), sum(reference)
     return math.fsum(abs(x / of_a - y / of_b) for x, y in zip(counts, reference, strict=True)) / 2
 
 
 def deciles(sample: Sequence[float]) -> list[float]:
-    """Return the inner bounds of up to `BINS` bins that hold about equally many of a sorted sample.
+    """Return the inner bounds of up to `BINS` bins, each with about the same part of a sorted sample.
 
-    A bin holds what is at most its upper bound. A value that would fill one has one to itself.
+    Upper bounds are inclusive. A value that is frequent enough to fill a bin gets a bin of its own.
     """
     bounds = set()
     for tenth in range(1, BINS):
@@ -272,45 +254,28 @@ def deciles(sample: Sequence[float]) -> list[float]:
     return sorted(bounds)
 
 
-def compare(
-    window: Features,
-    baseline: Baseline,
-    number_test: NumberTest = kolmogorov_smirnov,
-    count_test: CountTest = same_shares,
-    significance: float = SIGNIFICANCE,
-) -> dict[str, Drift]:
-    """Compare each feature that both have, and say which have drifted.
+def compare(window: Features, baseline: Baseline, significance: float = SIGNIFICANCE) -> dict[str, Drift]:
+    """Measure the drift of each feature that both window and baseline have.
 
-    A feature has drifted if it is far from the baseline, PSI or the distance (Kolmogorov-Smirnov's, or of
-    categories the total variation) beyond its limit, and that is not chance: its p-value is below
-    `significance` divided by the number of features (Bonferroni), since one of many is sooner far by chance
-    than one alone.
-
-    Parameters
-    ----------
-    window, baseline
-        What to compare, and with what.
-    number_test
-        Returns distance and p-value of two samples of numbers.
-    count_test
-        Returns the p-value of two lists of counts.
-    significance
-        The chance that any feature of a window without drift passes for drifted.
+    A feature has drifted if its PSI or its distance (Kolmogorov-Smirnov; total variation for categories) is
+    beyond the limit and significant: its p-value is below `significance`, the probability of reporting any
+    drift in a window without drift, divided by the number of features (Bonferroni).
     """
     found: dict[str, Drift] = {}
     for name, values in window.numbers.items():
-        if len(values) and (known := baseline.numbers.get(name)):
-            seen, bounds = rounded(values), deciles(known.sample)
-            psi = population_stability_index(_binned(seen, bounds), _binned(known.sample, bounds))
-            distance, p_value = number_test(seen, known.sample)
-            found[name] = Drift(psi, distance, None, p_value, len(seen))
+        if len(values) and (numbers := baseline.numbers.get(name)):
+            current, reference = rounded(values), numbers.sample
+            bounds = deciles(reference)
+            psi = population_stability_index(_binned(current, bounds), _binned(reference, bounds))
+            distance, p_value = kolmogorov_smirnov(current, reference)
+            found[name] = Drift(psi, distance, None, p_value, len(current))
     for name, counts in window.counts.items():
-        if sum(counts.values()) and (reference := baseline.counts.get(name)):
-            categories = sorted({*counts, *reference})
-            a, b = ([one.get(category, 0) for category in categories] for one in (counts, reference))
+        if sum(counts.values()) and (known_counts := baseline.counts.get(name)):
+            names = sorted({*counts, *known_counts})
+            a, b = ([side.get(category, 0) for category in names] for side in (counts, known_counts))
             psi, variation = population_stability_index(a, b), total_variation(a, b)
-            found[name] = Drift(psi, None, variation, count_test(a, b), sum(a), limit=MODERATE)
-    return {name: _judged(drift, significance / len(found)) for name, drift in found.items()}
+            found[name] = Drift(psi, None, variation, same_shares(a, b), sum(a), limit=MODERATE)
+    return {name: _with_level(drift, significance / len(found)) for name, drift in found.items()}
 
 
 def _binned(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
@@ -320,9 +285,8 @@ def _binned(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
     return counts
 
 
-def _judged(drift: Drift, significance: float) -> Drift:
-    by_chance = drift.p_value >= significance
+def _with_level(drift: Drift, significance: float) -> Drift:
     level: Level = "none"
-    if not by_chance and drift.statistic > MODERATE:
+    if drift.p_value < significance and drift.statistic > MODERATE:
         level = "drifted" if drift.statistic > drift.limit else "moderate"
     return replace(drift, level=level, drifted=level == "drifted")

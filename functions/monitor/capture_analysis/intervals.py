@@ -1,4 +1,4 @@
-"""How sure a figure is: 95% confidence intervals."""
+"""Confidence intervals at the 95% level."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A figure from 0 to 1 and the bounds of its interval."""
+    """An estimate from 0 to 1 with the bounds of its confidence interval."""
 
     value: float
     low: float
@@ -17,10 +17,10 @@ class Interval(NamedTuple):
 
 
 def wilson(count: int, of: int, level: float = LEVEL) -> Interval:
-    """Put Wilson's score interval around the share `count` / `of`, where `of` is not 0.
+    """Return Wilson's score interval for the share `count` / `of`; `of` must not be 0.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-    American Statistical Association 22 (1927). With p = count / of and z the normal quantile:
+    American Statistical Association 22 (1927). With p = count / of, n = of, and z the normal quantile:
 
         (p + z^2 / 2n ± z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
     """
@@ -39,24 +39,17 @@ def estimated_accuracy(
     known_n: int = 0,
     level: float = LEVEL,
 ) -> Interval | None:
-    """Estimate without labels how many answers are right, from how sure they are; ``None`` of no answers.
+    """Estimate accuracy without labels, from confidences; return ``None`` if there are none.
 
-    Calibrated answers of confidence p are right with probability p, so of n answers the sum of p is expected
-    to be right. Where photos with labels told by how much accuracy and confidence are apart, that difference
-    is taken to hold still (D. Guillory et al., "Predicting with confidence on unseen distributions", ICCV
-    2021, "difference of confidences"):
+    A calibrated answer with confidence p is correct with probability p, so the expected accuracy is the mean
+    of p. If labelled photos are known to have an accuracy that differs from their mean confidence, the same
+    difference is assumed here (D. Guillory et al., "Predicting with confidence on unseen distributions",
+    ICCV 2021, "difference of confidences"):
 
         accuracy = mean p + (known accuracy - known mean confidence)
 
-    Its variance is that of a sum of independent trials with the chances p, sum p (1 - p) / n^2, and that of
-    the known accuracy a, a (1 - a) / known n; the interval is the normal one.
-
-    Parameters
-    ----------
-    confidence
-        Of each answer, from 0 to 1.
-    known_accuracy, known_confidence, known_n
-        Share of right answers and mean confidence on `known_n` photos with labels, if there were any.
+    The variance is the sum of two: sum p (1 - p) / n^2 for independent trials with probabilities p, and
+    a (1 - a) / known n for the known accuracy a of `known_n` photos. The interval is the normal one.
     """
     n = len(confidence)
     if not n:

@@ -73,7 +73,7 @@ def depthwise(signal: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray
 
 
 @pytest.mark.parametrize("size", [16, 17], ids=["even", "odd"])
-def test_the_stem_and_first_block_agree_with_a_plain_reading_of_the_paper(weights, size):
+def test_the_stem_and_first_block_agree_with_the_paper_in_plain_numpy(weights, size):
     image = photos(1, size)
 
     pixels = (image[0].transpose(2, 0, 1).astype(np.float64) - 127) / 128
@@ -107,33 +107,33 @@ def output_of(node: str, weights: backbone.Weights, image: np.ndarray) -> np.nda
     return run(whole, image)[1][0]
 
 
-def test_a_repeated_block_adds_what_it_was_given(weights):
+def test_a_repeated_block_adds_its_input(weights):
     image = photos(1, 32)
 
-    given, added, total = (
+    inputs, added, total = (
         output_of(node, weights, image)
         for node in ("_blocks.1._project_conv", "_blocks.2._project_conv", "_blocks.2.sum")
     )
 
-    assert np.allclose(given + added, total, atol=1e-5)
+    assert np.allclose(inputs + added, total, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", [LITE0, LITE2], ids=lambda network: network.name)
-def test_taps_come_in_the_order_asked_for_and_for_any_number_of_photos(network: Network):
-    taps = ["logits", "stage3", "features", "stage6", "stage5"]
+def test_outputs_are_in_the_requested_order_for_any_batch_size(network: Network):
+    names = ["logits", "stage3", "features", "stage6", "stage5"]
 
-    model = build_graph(network, read_weights(network), taps, 224)
+    model = build_graph(network, read_weights(network), names, 224)
 
     onnx.checker.check_model(model, full_check=True)
     outputs = run(model, photos(2))
-    assert [output.shape[:2] for output in outputs] == [(2, network.taps[tap]) for tap in taps]
+    assert [output.shape[:2] for output in outputs] == [(2, network.outputs[name]) for name in names]
     assert [output.shape[2] for output in outputs if output.ndim > 2] == [28, 7, 14]
     for alone, together in zip(run(model, photos(2)[:1]), outputs, strict=True):
         assert np.allclose(alone[0], together[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("network", [LITE0, LITE2], ids=lambda network: network.name)
-def test_a_network_uses_all_the_weights_of_its_file_but_the_counts_of_batches(network: Network):
+def test_a_network_uses_all_weights_of_its_file_except_batch_counts(network: Network):
     weights = read_weights(network)
 
     graph = build_graph(network, weights, ["logits"], 32).graph
@@ -143,7 +143,7 @@ def test_a_network_uses_all_the_weights_of_its_file_but_the_counts_of_batches(ne
     assert layers <= used
 
 
-def test_a_graph_holds_no_more_than_its_taps_need(weights):
+def test_a_graph_holds_only_what_its_outputs_need(weights):
     shallow = build_graph(LITE0, weights, ["stage3"], 224)
     deep = build_graph(LITE0, weights, ["stage3", "logits"], 224)
 
@@ -158,8 +158,8 @@ def test_the_logits_are_the_features_through_the_last_layer(weights):
 
 
 @pytest.mark.parametrize("network", [LITE0, LITE2], ids=lambda network: network.name)
-def test_a_network_knows_imagenets_classes(network: Network):
-    """A bicycle drawn with wheels, a frame and handlebars is more of that than of nine tenths of all else."""
+def test_a_network_recognizes_imagenets_classes(network: Network):
+    """A drawn bicycle with wheels, frame and handlebars scores higher as one than as 90% of other classes."""
     picture = Image.new("RGB", (224, 224), (205, 215, 220))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((0, 170, 224, 224), fill=(120, 118, 112))
@@ -186,7 +186,7 @@ def test_a_tampered_weights_file_is_refused(tmp_path):
         read_weights(LITE0, tampered)
 
 
-def test_one_networks_weights_are_not_taken_for_anothers():
+def test_another_networks_weights_are_refused():
     with pytest.raises(WeightsError, match="sha256"):
         read_weights(LITE2, packaged_weights(LITE0))
 
@@ -209,14 +209,14 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path):
     assert not proof.exists()
 
 
-def test_a_checkpoint_that_names_a_module_of_its_own_choosing_is_refused():
+def test_a_checkpoint_that_names_another_module_is_refused():
     with pytest.raises(WeightsError, match=r"builtins\.eval|__builtin__\.eval"):
         parse_checkpoint(b"c__builtin__\neval\n(S'1'\ntR.")
 
 
 @pytest.mark.parametrize("kept", [0, 100, 50_000, 1_000_000])
-def test_a_checkpoint_cut_short_is_refused(kept):
-    with pytest.raises(WeightsError, match="not a checkpoint"):
+def test_a_truncated_checkpoint_is_refused(kept):
+    with pytest.raises(WeightsError, match="Not a checkpoint"):
         parse_checkpoint(packaged_weights(LITE0).read_bytes()[:kept])
 
 

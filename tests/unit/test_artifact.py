@@ -18,17 +18,17 @@ def description(**changes: object) -> Description:
         "version": "abc",
         "labels": ("bicycle", "van"),
         "threshold": 0.91,
-        "threshold_reason": "so 99% are right",
+        "threshold_reason": "99% precision",
         "input_size": 224,
         "graph_sha256": hashlib.sha256(GRAPH).hexdigest(),
         "made": {"manifest_sha256": "f00d"},
-        "calibration": {"alpha": 1.25},
+        "calibration": {"imagenet_scale": 1.25},
         "metrics": {"validation:accuracy": 0.987654},
     }
     return Description(**(values | changes))
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_a_model_is_read_back_as_written(tmp_path):
     storage.write_files(tmp_path / "new" / "folder", artifact.contents(GRAPH, description()))
 
     assert artifact.check(tmp_path / "new" / "folder") == description()
@@ -36,19 +36,19 @@ def test_what_is_written_is_read_back(tmp_path):
     assert files == {"model.onnx", "model.json", "labels.json", "model-card.md"}
 
 
-def test_labels_stand_in_a_file_of_their_own():
+def test_labels_are_in_a_file_of_their_own():
     assert json.loads(artifact.contents(GRAPH, description())["labels.json"]) == ["bicycle", "van"]
 
 
-def test_the_card_says_what_the_description_says():
+def test_the_card_has_the_content_of_the_description():
     card = artifact.card(description())
 
     assert card.startswith("# scones abc\n")
-    assert "Accept from a confidence of 0.91 on: so 99% are right." in card
+    assert "Accept answers with a confidence of at least 0.91: 99% precision." in card
     for row in (
         "| validation:accuracy | 0.9877 |",
         "| manifest_sha256 | f00d |",
-        "| alpha | 1.25 |",
+        "| imagenet_scale | 1.25 |",
     ):
         assert row in card.splitlines()
     assert "bicycle, van" in card
@@ -58,7 +58,7 @@ def test_the_card_has_no_empty_tables():
     assert "Calibration" not in artifact.card(description(calibration={}))
 
 
-def test_calibration_and_metrics_need_not_be_there(tmp_path):
+def test_calibration_and_metrics_are_optional(tmp_path):
     storage.write_files(tmp_path, artifact.contents(GRAPH, description()))
     values = json.loads((tmp_path / "model.json").read_text())
     del values["calibration"], values["metrics"]
@@ -67,7 +67,14 @@ def test_calibration_and_metrics_need_not_be_there(tmp_path):
     assert artifact.check(tmp_path) == description(calibration={}, metrics={})
 
 
-def test_a_packed_model_is_unpacked_the_same(tmp_path):
+def test_a_model_with_the_former_names_of_its_weights_is_read(tmp_path):
+    former = dict(zip(("alpha", "beta", "a", "b", "c", "d", "e", "f"), range(8), strict=True))
+    storage.write_files(tmp_path, artifact.contents(GRAPH, description(calibration=former)))
+
+    assert artifact.check(tmp_path).calibration == former
+
+
+def test_a_packed_model_is_unchanged_when_unpacked(tmp_path):
     files = artifact.contents(GRAPH, description())
     (tmp_path / "model.tar.gz").write_bytes(artifact.pack(files))
 
@@ -86,7 +93,7 @@ def test_the_same_model_is_packed_to_the_same_bytes(monkeypatch):
     assert artifact.pack(files | {"labels.json": b"[]"}) != first
 
 
-def test_an_archive_says_nothing_of_who_made_it():
+def test_an_archive_does_not_reveal_who_made_it():
     with tarfile.open(fileobj=io.BytesIO(artifact.pack({"a": b"x"}))) as tar:
         (member,) = tar.getmembers()
 
@@ -94,7 +101,7 @@ def test_an_archive_says_nothing_of_who_made_it():
     assert member.mode == 0o644
 
 
-def test_writing_replaces_and_leaves_nothing_else(tmp_path):
+def test_writing_replaces_files_and_leaves_others_alone(tmp_path):
     (tmp_path / "a").write_bytes(b"old")
     (tmp_path / "b").write_bytes(b"not ours")
 
@@ -103,14 +110,14 @@ def test_writing_replaces_and_leaves_nothing_else(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"not ours"}
 
 
-def test_what_cannot_be_written_whole_is_not_written_at_all(tmp_path):
+def test_a_failed_write_leaves_no_files(tmp_path):
     with pytest.raises(TypeError):
         storage.write_files(tmp_path, {"a": b"new", "b": None})
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_without_a_graph_is_none(tmp_path):
+def test_a_model_without_a_graph_is_refused(tmp_path):
     storage.write_files(tmp_path, artifact.contents(GRAPH, description()))
     (tmp_path / "model.onnx").unlink()
 

@@ -25,8 +25,8 @@ def empty_user_cache(cache, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ready_made(cache) -> Path:
-    """The folder of the zero-shot model, made in a cache of its own."""
+def zero_shot(cache) -> Path:
+    """The folder of the zero-shot model, in a separate cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         Classifier.load()
@@ -35,11 +35,11 @@ def ready_made(cache) -> Path:
 
 
 @pytest.fixture
-def model(ready_made, tmp_path) -> Path:
-    """A copy of it to damage."""
+def model(zero_shot, tmp_path) -> Path:
+    """A copy of the model to modify."""
     folder = tmp_path / "model"
     folder.mkdir()
-    for file in ready_made.iterdir():
+    for file in zero_shot.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     return folder
 
@@ -57,7 +57,7 @@ def pack(model: Path, archive: Path) -> Path:
     return archive
 
 
-def test_the_ready_made_model_says_what_it_is(ready_made):
+def test_the_zero_shot_model_describes_itself(zero_shot):
     description = Classifier.load().description
 
     assert description.labels == ("bicycle", "motorcycle", "other")
@@ -65,7 +65,7 @@ def test_the_ready_made_model_says_what_it_is(ready_made):
     assert "not calibrated" in description.threshold_reason
 
 
-def test_an_answer_is_a_probability_for_each_label(ready_made):
+def test_an_answer_is_a_probability_for_each_label(zero_shot):
     answer = Classifier.load().classify(photo())
 
     assert len(answer) == 3
@@ -73,7 +73,7 @@ def test_an_answer_is_a_probability_for_each_label(ready_made):
     assert sum(answer) == pytest.approx(1, abs=1e-6)
 
 
-def test_several_photos_are_answered_as_each_alone(ready_made):
+def test_a_photo_has_the_same_probabilities_in_a_batch(zero_shot):
     classifier = Classifier.load()
     pixels = np.random.default_rng(5).integers(0, 256, (3, 224, 224, 3), np.uint8)
 
@@ -83,13 +83,13 @@ def test_several_photos_are_answered_as_each_alone(ready_made):
     assert np.allclose(classifier.probabilities(pixels[2:]), together[2:], atol=1e-4)
 
 
-def test_it_is_made_once(ready_made):
-    made_at = (ready_made / "model.onnx").stat().st_mtime_ns
+def test_it_is_built_once(zero_shot):
+    made_at = (zero_shot / "model.onnx").stat().st_mtime_ns
 
     Classifier.load()
 
-    assert (ready_made / "model.onnx").stat().st_mtime_ns == made_at
-    assert sorted(file.name for file in ready_made.iterdir()) == [
+    assert (zero_shot / "model.onnx").stat().st_mtime_ns == made_at
+    assert sorted(file.name for file in zero_shot.iterdir()) == [
         "labels.json",
         "model-card.md",
         "model.json",
@@ -97,7 +97,7 @@ def test_it_is_made_once(ready_made):
     ]
 
 
-def test_features_are_a_photos_place_among_others_whoever_it_comes_with(ready_made):
+def test_features_differ_by_photo_and_not_by_batch(zero_shot):
     classifier = Classifier.load()
     pixels = np.random.default_rng(5).integers(0, 256, (3, 224, 224, 3), np.uint8)
 
@@ -110,23 +110,23 @@ def test_features_are_a_photos_place_among_others_whoever_it_comes_with(ready_ma
 
 @pytest.mark.parametrize("damaged", ["model.onnx", "model.json"])
 @pytest.mark.parametrize("content", [b"", b"{}", None], ids=["empty", "nonsense", "gone"])
-def test_a_damaged_cache_is_made_anew(ready_made, damaged, content):
-    before = (ready_made / damaged).read_bytes()
+def test_a_damaged_cache_is_rebuilt(zero_shot, damaged, content):
+    before = (zero_shot / damaged).read_bytes()
     if content is None:
-        (ready_made / damaged).unlink()
+        (zero_shot / damaged).unlink()
     else:
-        (ready_made / damaged).write_bytes(content)
+        (zero_shot / damaged).write_bytes(content)
 
     Classifier.load()
 
-    assert (ready_made / damaged).read_bytes() == before
+    assert (zero_shot / damaged).read_bytes() == before
 
 
 def load_and_answer(_: int) -> list[float]:
     return Classifier.load().classify(photo())
 
 
-def test_two_processes_may_make_it_at_once(monkeypatch, tmp_path):
+def test_two_processes_can_build_it_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     with ProcessPoolExecutor(2, get_context("spawn")) as processes:
@@ -135,7 +135,7 @@ def test_two_processes_may_make_it_at_once(monkeypatch, tmp_path):
     assert first == pytest.approx(second, abs=1e-6)
 
 
-def test_a_cache_that_cannot_be_written_ends_in_an_error_that_names_it(monkeypatch, tmp_path):
+def test_an_unwritable_cache_is_named_with_the_remedy(monkeypatch, tmp_path):
     (tmp_path / "scones-unlimited").write_text("a file in the place of the folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -163,7 +163,7 @@ def test_an_archive_that_reaches_outside_is_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
-def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path, content):
     archive = tmp_path / "model.tar.gz"
     archive.write_bytes(content)
 
@@ -172,11 +172,11 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="no model"):
+    with pytest.raises(ArtifactError, match="is not a model"):
         Classifier.load(tmp_path)
 
 
-def test_a_graph_that_is_not_the_one_described_is_refused(model):
+def test_a_graph_that_does_not_match_its_description_is_refused(model):
     (model / "model.onnx").write_bytes(b"another graph")
 
     with pytest.raises(ArtifactError, match="sha256"):
@@ -194,7 +194,7 @@ def test_a_graph_that_is_not_the_one_described_is_refused(model):
         ({"input_size": 96}, "96 x 96"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(model, change, reason):
+def test_an_invalid_description_is_refused(model, change, reason):
     path = model / artifact.DESCRIPTION
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 

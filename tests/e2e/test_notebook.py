@@ -21,7 +21,7 @@ PNG = "image/png"
 def stack(tmp_path_factory) -> Iterator[Stack]:
     """A stack of its own, because the notebook changes the model that the endpoint serves."""
     stack = Stack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
-    with stack.running(report=print):
+    with stack.running(progress=print):
         yield stack
 
 

@@ -18,13 +18,13 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def drawing(width: int = 200, height: int = 100) -> Image.Image:
-    """A picture whose top left quarter is red, the rest blue."""
+    """A picture with a red top left quarter; the rest is blue."""
     image = Image.new("RGB", (width, height), "blue")
     ImageDraw.Draw(image).rectangle([0, 0, width // 2 - 1, height // 2 - 1], fill="red")
     return image
 
 
-def colour(pixels: np.ndarray, row: int, column: int) -> str:
+def color(pixels: np.ndarray, row: int, column: int) -> str:
     red, green, blue = (int(value) for value in pixels[row, column])
     names = {(1, 0, 0): "red", (0, 0, 1): "blue", (1, 1, 1): "white", (0, 0, 0): "black"}
     return names.get((red > 200, green > 200, blue > 200), f"{red},{green},{blue}")
@@ -35,10 +35,10 @@ def test_each_format_is_read(kind):
     pixels = read_pixels(encoded(drawing(), kind), SIZE)
 
     assert (pixels.shape, pixels.dtype) == ((SIZE, SIZE, 3), np.uint8)
-    assert (colour(pixels, 20, 10), colour(pixels, 20, 54), colour(pixels, 44, 10)) == ("red", "blue", "blue")
+    assert (color(pixels, 20, 10), color(pixels, 20, 54), color(pixels, 44, 10)) == ("red", "blue", "blue")
 
 
-def test_the_sides_are_kept_in_proportion_between_grey_margins():
+def test_the_aspect_ratio_is_kept_by_gray_margins():
     pixels = read_pixels(encoded(drawing(200, 100)), SIZE)
 
     assert (pixels[:16] == MARGIN).all()
@@ -49,7 +49,7 @@ def test_the_sides_are_kept_in_proportion_between_grey_margins():
 def test_a_small_picture_fills_the_square():
     pixels = read_pixels(encoded(drawing(32, 32)), SIZE)
 
-    assert (colour(pixels, 2, 2), colour(pixels, 61, 61)) == ("red", "blue")
+    assert (color(pixels, 2, 2), color(pixels, 61, 61)) == ("red", "blue")
 
 
 @pytest.mark.parametrize("size", [(1600, 900), (90, 160), (63, 64), (1, 1), (3000, 1), (1, 500)])
@@ -76,7 +76,7 @@ def test_exif_orientation_is_applied(orientation, red_corner, kind, mode):
     assert pixels[red_corner][0] > 60
     assert pixels[red_corner][0] != pixels[32, 32][0] or mode != "L"
     if mode != "L":
-        assert colour(pixels, *red_corner) == "red"
+        assert color(pixels, *red_corner) == "red"
 
 
 def test_transparent_parts_are_white():
@@ -87,18 +87,18 @@ def test_transparent_parts_are_white():
 
     pixels = read_pixels(encoded(image), SIZE)
 
-    assert (colour(pixels, 20, 10), colour(pixels, 44, 10)) == ("red", "white")
+    assert (color(pixels, 20, 10), color(pixels, 44, 10)) == ("red", "white")
 
 
-def test_a_colour_that_stands_for_transparent_is_white_too():
-    assert colour(read_pixels(encoded(drawing(), transparency=(0, 0, 255)), SIZE), 44, 54) == "white"
+def test_a_color_that_marks_transparency_becomes_white_too():
+    assert color(read_pixels(encoded(drawing(), transparency=(0, 0, 255)), SIZE), 44, 54) == "white"
 
 
-def test_a_palette_with_transparency_is_white_there_too():
+def test_a_transparent_palette_entry_becomes_white_too():
     image = drawing().convert("P", palette=Image.Palette.ADAPTIVE)
     blue = image.getpixel((199, 99))
 
-    assert colour(read_pixels(encoded(image, transparency=blue), SIZE), 44, 54) == "white"
+    assert color(read_pixels(encoded(image, transparency=blue), SIZE), 44, 54) == "white"
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_other_modes_become_rgb(mode, kind):
         encoded(image.convert("RGB").convert(mode) if mode == "CMYK" else image.convert(mode), kind), SIZE
     )
 
-    assert (colour(pixels, 32, 10), colour(pixels, 32, 54)) == ("black", "white")
+    assert (color(pixels, 32, 10), color(pixels, 32, 54)) == ("black", "white")
 
 
-def test_sixteen_bits_are_scaled_rather_than_cut_off():
+def test_sixteen_bits_are_scaled_rather_than_clipped():
     ramp = np.linspace(0, 65535, SIZE).astype(np.uint16)
     image = Image.fromarray(np.tile(ramp, (SIZE, 1)))
 
@@ -124,15 +124,15 @@ def test_sixteen_bits_are_scaled_rather_than_cut_off():
     assert np.allclose(pixels[0, :, 0], np.linspace(0, 255, SIZE), atol=1)
 
 
-def test_of_an_animation_the_first_frame_counts():
+def test_the_first_frame_of_an_animation_is_read():
     red, blue = (Image.new("RGB", (80, 80), name) for name in ("red", "blue"))
     animation = encoded(red, "GIF", save_all=True, append_images=[blue])
 
-    assert colour(read_pixels(animation, SIZE), 32, 32) == "red"
+    assert color(read_pixels(animation, SIZE), 32, 32) == "red"
 
 
 def test_a_photo_of_many_megapixels_is_read():
-    assert colour(read_pixels(encoded(drawing(8000, 6000), "JPEG"), SIZE), 20, 10) == "red"
+    assert color(read_pixels(encoded(drawing(8000, 6000), "JPEG"), SIZE), 20, 10) == "red"
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_a_photo_of_many_megapixels_is_read():
     ],
     ids=["empty", "text", "bmp", "cut jpeg", "cut png", "cut webp", "cut avif", "cut heic"],
 )
-def test_what_is_no_photo_is_refused_with_the_reason(content, reason):
+def test_an_invalid_photo_is_refused_with_the_reason(content, reason):
     with pytest.raises(PhotoError, match=reason):
         read_pixels(content, SIZE)
 
 
 @pytest.mark.parametrize("size", [(8001, 8000), (20_000, 20_000)])
-def test_a_decompression_bomb_is_refused_unread(size):
+def test_a_decompression_bomb_is_refused_before_decoding(size):
     header = encoded(Image.new("1", (8, 8)))
     claim = b"".join(side.to_bytes(4) for side in size)
     chunk = b"IHDR" + claim + header[24:29]
@@ -165,7 +165,7 @@ def test_a_decompression_bomb_is_refused_unread(size):
         read_pixels(bomb, SIZE)
 
 
-def test_running_out_of_memory_is_not_the_photos_fault(monkeypatch):
+def test_running_out_of_memory_is_not_a_photo_error(monkeypatch):
     def exhausted(*_: object) -> None:
         raise MemoryError
 

@@ -15,7 +15,7 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
 
 
 def head() -> onnx.ModelProto:
-    """The head alone, from a photo's logits."""
+    """The head by itself, from logits."""
     graph = Graph("head")
     graph.input("logits", ["N", 1000])
     zero_shot.add_head(graph)
@@ -23,17 +23,17 @@ def head() -> onnx.ModelProto:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Ask the head about one photo."""
+    """Return the head's output for one photo."""
     return run(head(), logits=logits[None].astype(np.float32))[0]
 
 
 def logits_with(masses: dict[int, float]) -> np.ndarray:
-    """Make logits that give these classes these probabilities, and the others equal shares of the rest."""
+    """Make logits of these probabilities, with the rest shared equally by all other classes."""
     rest = (1 - sum(masses.values())) / (1000 - len(masses))
     return np.log([masses.get(index, rest) for index in range(1000)])
 
 
-def test_it_is_the_prior_shift_of_the_paper():
+def test_priors_are_corrected_as_in_the_paper():
     masses = {444: 0.01, 671: 0.05, 665: 0.002, 670: 0.018}
 
     bicycle, motorcycle, other = probabilities(logits_with(masses))
@@ -46,7 +46,7 @@ def test_it_is_the_prior_shift_of_the_paper():
     assert other == pytest.approx(1 - vehicle, rel=1e-4)
 
 
-def test_a_picture_that_tells_imagenet_nothing_is_even():
+def test_uniform_logits_give_even_odds():
     assert probabilities(np.zeros(1000)) == pytest.approx([0.25, 0.25, 0.5], rel=1e-4)
 
 
@@ -61,7 +61,7 @@ def test_a_picture_that_tells_imagenet_nothing_is_even():
         (0, "other"),
     ],
 )
-def test_each_class_speaks_for_its_label(imagenet_class, label):
+def test_each_imagenet_class_counts_for_its_label(imagenet_class, label):
     assert LABELS[probabilities(logits_with({imagenet_class: 0.9})).argmax()] == label
 
 
@@ -72,7 +72,7 @@ def test_extreme_logits_stay_probabilities():
     assert probabilities(logits).tolist() == [1, 0, 0]
 
 
-def test_photos_are_answered_each_by_its_own_logits():
+def test_each_photo_is_classified_by_its_own_logits():
     first, second = logits_with({671: 0.5}), logits_with({665: 0.5})
 
     together = run(head(), logits=np.stack([first, second]).astype(np.float32))
@@ -80,7 +80,7 @@ def test_photos_are_answered_each_by_its_own_logits():
     assert np.allclose(together, [probabilities(first), probabilities(second)], atol=1e-6)
 
 
-def test_the_whole_graph_goes_from_pixels_to_probabilities():
+def test_the_graph_maps_pixels_to_probabilities():
     model = zero_shot.build_graph()
     photos = np.random.default_rng(3).integers(0, 256, (3, 224, 224, 3), np.uint8)
 

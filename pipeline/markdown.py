@@ -1,0 +1,32 @@
+"""Generated sections of the Markdown pages in docs/."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+END = "<!-- to here -->"
+"""Ends a generated section; each section begins with a comment of its own."""
+
+
+class PageError(Exception):
+    """A page lacks the comments that mark a generated section."""
+
+
+def update_section(page: Path, begin: str, text: str) -> None:
+    """Replace what stands between the comments `begin` and `END` in a page.
+
+    Raises `PageError` if the page lacks one of them.
+    """
+    before, found, rest = page.read_text().partition(begin)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise PageError(f"{page} has no section to update: it needs the lines {begin} and {END}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{END}{after}")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows of cells into a table; the second row holds the columns' alignment, such as ``--:``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    )
