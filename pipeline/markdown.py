@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 END = "<!-- to here -->"
-"""Ends a generated section; each section begins with a comment of its own."""
+"""The end of every generated section; each begins with a comment of its own."""
 
 
 class PageError(Exception):
-    """A page lacks the comments that mark a generated section."""
+    """A page lacks a comment that marks a generated section."""
 
 
 def update_section(page: Path, begin: str, text: str) -> None:
-    """Replace what stands between the comments `begin` and `END` in a page.
-
-    Raises `PageError` if the page lacks one of them.
-    """
+    """Replace the text between the comments `begin` and `END`; raise `PageError` if the page lacks one."""
     before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)
     if not found or not end:
