@@ -136,7 +136,7 @@ def evaluate(predictions: Predictions) -> Evaluation:
     return Evaluation(
         n=len(truth),
         photos={name: int(n) for name, n in zip(names, counts.sum(axis=1), strict=True) if n},
-        accuracy=_share(correct, among=vehicle),
+        accuracy=statistics.share_of(correct, vehicle),
         labels={label: _for_label(k, counts, truth, probabilities) for k, label in enumerate(labels)},
         confusion=Confusion(names, list(labels), counts.tolist()),
         auc_of_pairs=_auc_of_pairs(labels, truth, probabilities),
@@ -144,10 +144,10 @@ def evaluate(predictions: Predictions) -> Evaluation:
         selection=_selection(labels, truth, probabilities),
         at_threshold=AtThreshold(
             threshold=predictions.threshold,
-            coverage=_share(accepted, among=vehicle),
-            precision=_share(correct, among=accepted),
-            precision_of_vehicles=_share(correct, among=accepted & vehicle),
-            others_accepted=_share(accepted, among=~vehicle),
+            coverage=statistics.share_of(accepted, vehicle),
+            precision=statistics.share_of(correct, accepted),
+            precision_of_vehicles=statistics.share_of(correct, accepted & vehicle),
+            others_accepted=statistics.share_of(accepted, ~vehicle),
         ),
         seconds_per_photo={
             "mean": float(predictions.seconds.mean()),
@@ -179,10 +179,6 @@ def _accepted(predictions: Predictions) -> Bools:
     rows = predictions.probabilities.tolist()
     decisions = (decide(row, predictions.labels, predictions.threshold) for row in rows)
     return np.array([decision["decision"] == "accepted" for decision in decisions])
-
-
-def _share(which: Bools, among: Bools) -> Share | None:
-    return statistics.share(int((which & among).sum()), int(among.sum()))
 
 
 def _for_label(k: int, counts: Integers, truth: Integers, probabilities: Floats) -> ForLabel:
@@ -236,17 +232,10 @@ def _selection(labels: Sequence[str], truth: Integers, probabilities: Floats) ->
 
 
 def _mistakes(predictions: Predictions, accepted: Bools) -> list[Mistake]:
-    confidence = predictions.probabilities.max(axis=1)
-    answers = [predictions.labels[k] for k in predictions.probabilities.argmax(axis=1)]
-    most_confident_first = np.argsort(-confidence, kind="stable").tolist()
-    wrong = [i for i in most_confident_first if answers[i] != predictions.true_labels[i]]
-    return [
-        Mistake(
-            file=predictions.files[i],
-            shown=predictions.true_labels[i],
-            answered=answers[i],
-            confidence=float(confidence[i]),
-            accepted=bool(accepted[i]),
-        )
-        for i in wrong[:MAX_MISTAKES]
-    ]
+    confidence = predictions.probabilities.max(axis=1).tolist()
+    predicted = [predictions.labels[k] for k in predictions.probabilities.argmax(axis=1)]
+    answers = map(
+        Mistake, predictions.files, predictions.true_labels, predicted, confidence, accepted.tolist()
+    )
+    mistakes = [answer for answer in answers if answer.answered != answer.shown]
+    return sorted(mistakes, key=lambda mistake: -mistake.confidence)[:MAX_MISTAKES]

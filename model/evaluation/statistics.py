@@ -46,6 +46,11 @@ def share(count: int, of: int, level: float = 0.95) -> Share | None:
     return Share(*wilson(count, of, level), count, of) if of else None
 
 
+def share_of(which: Bools, among: Bools) -> Share | None:
+    """Return the proportion of photos for which `which` holds, among those for which `among` holds."""
+    return share(int(which[among].sum()), int(among.sum()))
+
+
 def f1(both: int, either: int) -> Share | None:
     """Return F1, the harmonic mean of precision and recall, with an interval; ``None`` if `either` is 0.
 

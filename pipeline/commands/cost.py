@@ -1,7 +1,5 @@
 """``scones cost``: estimate the AWS bill and compare it with the baseline design."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``scones monitor``: report on the data that an endpoint captured."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

@@ -231,9 +231,9 @@ def _slowdown(function: str) -> float:
 def _answer_ms(setting: Setting) -> float:
     """Return the milliseconds of a request to the endpoint; on an instance it can use all cores."""
     endpoint = usage.measured()["endpoint"]
-    if setting.endpoint == "serverless":
-        return OVERHEAD_MS + float(endpoint["cpu_ms"]) * FULL_CORE / setting.serverless_memory
-    return OVERHEAD_MS + float(endpoint["cpu_ms"]) / float(endpoint["cores"])
+    serverless = setting.endpoint == "serverless"
+    cores: float = setting.serverless_memory / FULL_CORE if serverless else endpoint["cores"]
+    return OVERHEAD_MS + float(endpoint["cpu_ms"]) / cores
 
 
 def _workflow(setting: Setting, milliseconds: float) -> float:

@@ -37,8 +37,7 @@ GALLERY = 12
 MAX_SLICES = 24
 MIN_VALUES = 30
 """Minimum number of values in a slice to compare with the baseline; with fewer, chance decides."""
-BATCH = 16
-"""Number of photos that the model embeds at once."""
+EMBEDDING_BATCH = 16
 
 
 class MonitoringError(Exception):
@@ -171,7 +170,7 @@ def _embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
     size = classifier.description.input_size
     pixels = (
         np.stack([read_pixels(answer.photo, size) for answer in batch])
-        for batch in itertools.batched(answers, BATCH, strict=False)
+        for batch in itertools.batched(answers, EMBEDDING_BATCH, strict=False)
     )
     return np.concatenate([classifier.features(batch) for batch in pixels])
 
@@ -282,11 +281,10 @@ def _labelled(window: Window, accepted: Bools, truth: Mapping[str, str]) -> Labe
     )
     if not (accuracy := statistics.share(int(correct.sum()), len(correct))):
         return None
-    accepted = accepted[has_label]
     bins = statistics.equal_width_bins(confidence, correct)
     return Labelled(
         accuracy=accuracy,
-        of_accepted=statistics.share(int(correct[accepted].sum()), int(accepted.sum())),
+        of_accepted=statistics.share_of(correct, accepted[has_label]),
         ece=statistics.calibration_error(bins) or 0.0,
         bins=bins,
     )

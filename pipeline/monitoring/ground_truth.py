@@ -1,7 +1,5 @@
 """Read true labels: SageMaker's ground truth records, or answers from review."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from functions.monitor.capture_analysis.intervals import Interval
+    from model.evaluation.statistics import Share
     from pipeline.monitoring.analysis import MonitoringReport
 
 MAX_SKIPPED = 20
@@ -53,17 +55,18 @@ def summary(report: MonitoringReport) -> list[str]:
             f"{report.accepted.value:.1%} accepted, {report.under_threshold.value:.1%} below the threshold"
         )
     if report.estimated_accuracy:
-        value, low, high = report.estimated_accuracy
-        lines.append(f"estimated accuracy: {value:.1%} ({low:.1%} to {high:.1%}), from the confidence")
+        lines.append(f"estimated accuracy: {_estimate(report.estimated_accuracy)}, from the confidence")
     if report.labelled:
-        share = report.labelled.accuracy
-        lines.append(
-            f"accuracy: {share.value:.1%} ({share.low:.1%} to {share.high:.1%}) on {share.of:,} labels"
-        )
+        accuracy = report.labelled.accuracy
+        lines.append(f"accuracy: {_estimate(accuracy)} on {accuracy.of:,} labels")
     if report.drift:
         drifted = ", ".join(f"{name} {report.drift[name].statistic:.2f}" for name in report.drifted)
         lines.append(f"drifted: {drifted}" if drifted else "no drift")
     return lines
+
+
+def _estimate(share: Share | Interval) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
 def _moment(at: datetime | None) -> str:
