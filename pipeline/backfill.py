@@ -46,10 +46,7 @@ def count_photos(stack: Stack, prefix: str) -> int:
 
 
 def find_running(stack: Stack, prefix: str) -> str | None:
-    """Return the ARN of the running backfill of this prefix, or ``None``.
-
-    Raises `StackError` if a backfill of another prefix is running.
-    """
+    """Return the ARN of the prefix's running backfill, if any; raise `StackError` if another is running."""
     step_functions, state_machine = stack.client("stepfunctions"), stack.output("BackfillStateMachineArn")
     running = step_functions.list_executions(stateMachineArn=state_machine, statusFilter="RUNNING")
     if not running["executions"]:
@@ -76,13 +73,11 @@ def start(stack: Stack, prefix: str, concurrency: int | None, tolerate: float | 
 
 
 def follow(stack: Stack, execution: str, progress: Progress) -> bool:
-    """Show the progress of a backfill until it ends; return whether Ctrl-C has stopped it.
-
-    Photos already started when it is stopped still get their result.
-    """
+    """Show the progress of a backfill until it ends; return whether Ctrl-C has stopped it."""
     try:
         _show_progress(stack, execution, progress)
     except KeyboardInterrupt:
+        # Photos already started still get their result.
         stack.client("stepfunctions").stop_execution(executionArn=execution)
         _show_progress(stack, execution, progress)
         return True
@@ -103,8 +98,8 @@ def item_counts(stack: Stack, execution: str) -> Mapping[str, int]:
     map_run = _find_map_run(stack, execution)
     if map_run is None:
         return {}
-    description = stack.client("stepfunctions").describe_map_run(mapRunArn=map_run)
-    counts: Mapping[str, int] = description["itemCounts"]
+    step_functions = stack.client("stepfunctions")
+    counts: Mapping[str, int] = step_functions.describe_map_run(mapRunArn=map_run)["itemCounts"]
     return counts
 
 

@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from model.sagemaker import endpoint, preflight
 from model.sagemaker.account import AccountError, translate_aws_errors
 from model.sagemaker.endpoint import Hosting
 from model.sagemaker.preflight import Check
+from model.serving.listener import listen
 from pipeline.stack import DESCRIPTION as STACK_FILE
 
 ROOT = Path(__file__).parents[1]
@@ -72,12 +72,10 @@ def _check_ports() -> Iterator[Check]:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+    try:
+        listen("127.0.0.1", port).close()
+    except OSError:
+        return False
     return True
 
 

@@ -23,7 +23,7 @@ from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, is_s3, list_versions
-from pipeline.queue import approximate_in_flight, receive_all
+from pipeline.queue import approximate_count, receive_all
 from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 300
@@ -192,15 +192,15 @@ def find_copies(
     """
     storage, sqs, search = Storage(stack.client("s3")), stack.client("sqs"), Search()
     windows = [TimeWindow()] if all_captures else identity.capture_windows()
-    captured = _read_captures(storage, [*_own_captures(stack, identity), *capture_places], windows)
-    search.copies += _find_lines(storage, "capture", captured, identity.matches_capture)
+    sources = [*_own_captures(stack, identity), *capture_places]
+    search.copies += _find_lines(storage, "capture", sources, windows, identity.matches_capture)
     for place in [*_own_data(stack), *data_places]:
         search.copies += _find_training_copies(storage, identity, place)
-    labelled = _read_captures(storage, [stack.output("GroundTruthUri")], [TimeWindow()])
-    search.copies += _find_lines(storage, "ground truth", labelled, identity.matches_json)
+    sources = [stack.output("GroundTruthUri")]
+    search.copies += _find_lines(storage, "ground truth", sources, [TimeWindow()], identity.matches_json)
     for output, kind in (("ReviewQueueUrl", "review message"), ("FailedQueueUrl", "failed message")):
         url = stack.output(output)
-        if in_flight := approximate_in_flight(sqs, url):
+        if in_flight := approximate_count(sqs, url, in_flight=True):
             search.remaining.append(f"{in_flight} messages in flight to other consumers of {url}")
         search.copies += _find_messages(sqs, url, kind, identity)
     search.copies += _find_photo(stack, storage, identity)
@@ -222,29 +222,25 @@ def _own_data(stack: Stack) -> list[str]:
     return [f"s3://{bucket}/data"] if bucket else []
 
 
-def _read_captures(
-    storage: Storage, sources: Iterable[str], windows: Iterable[TimeWindow]
-) -> Iterator[tuple[str, list[bytes]]]:
-    """Yield the path and lines of each file once, although time windows may overlap."""
-    seen = set()
-    for source, window in itertools.product(sources, windows):
-        for path, lines in captures.read_lines(source, window, ReadCounts(), storage.s3):
-            if path not in seen:
-                seen.add(path)
-                yield path, list(lines)
-
-
 def _find_lines(
     storage: Storage,
     kind: str,
-    files: Iterable[tuple[str, list[bytes]]],
+    sources: Iterable[str],
+    windows: Iterable[TimeWindow],
     matches: Callable[[bytes], bool],
 ) -> Iterator[StoredCopy]:
-    for path, lines in files:
-        others = [line for line in lines if not matches(line)]
-        if count := len(lines) - len(others):
-            where = f"{path}, {count} of {len(lines)} records"
-            yield StoredCopy(kind, where, partial(keep_lines, storage, path, others))
+    """Find the lines about the photo in each file, which several time windows may contain."""
+    visited = set()
+    for source, window in itertools.product(sources, windows):
+        for path, content in captures.read_lines(source, window, ReadCounts(), storage.s3):
+            if path in visited:
+                continue
+            visited.add(path)
+            lines = list(content)
+            others = [line for line in lines if not matches(line)]
+            if count := len(lines) - len(others):
+                where = f"{path}, {count} of {len(lines)} records"
+                yield StoredCopy(kind, where, partial(keep_lines, storage, path, others))
 
 
 def keep_lines(storage: Storage, path: str, lines: Sequence[bytes]) -> None:

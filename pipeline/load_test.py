@@ -47,13 +47,10 @@ class LoadTestError(Exception):
 
 @dataclass(frozen=True)
 class LoadTestReport:
-    """The number of photos by what happened to them; all but ``double`` add up to ``sent``.
-
-    An outcome counts only if it is in the results table and was published on the results bus.
-    """
+    """The number of photos by what happened to them; all but ``double`` add up to ``sent``."""
 
     sent: int
-    accepted: int
+    accepted: int  # an outcome counts only if it is in the results table and was published
     needs_review: int
     rejected: int
     failed: int  # without an outcome, because their execution failed
@@ -156,32 +153,24 @@ def _draw(subject: str, seed: int) -> bytes:
     return sample_images.encoded(sample_images.picture(getattr(sample_images, subject), seed))
 
 
+@dataclass
 class LoadTest:
-    """Send photos through a stack and follow them until each has an outcome.
+    """Send photos through a stack and follow them until each has an outcome."""
 
-    No other photo's key starts with `prefix`. `rate` is in photos per second, ``None`` for as fast as
-    possible. After `patience` seconds without an event, unfinished photos count as missing.
-    """
+    stack: Stack
+    prefix: str  # of these photos' keys, and of no others
+    photos: Sequence[Photo]
+    progress: Progress
+    rate: float | None  # photos per second; None is as fast as possible
+    patience: float  # seconds without an event after which unfinished photos count as missing
 
-    def __init__(
-        self,
-        stack: Stack,
-        prefix: str,
-        photos: Sequence[Photo],
-        progress: Progress,
-        *,
-        rate: float | None,
-        patience: float,
-    ) -> None:
-        self.stack, self.prefix, self.photos = stack, prefix, photos
-        self.progress, self.rate, self.patience = progress, rate, patience
-        self.statuses = {photo.key: PhotoStatus() for photo in photos}
-        self.pending_duplicates = {photo.key for photo in photos if photo.duplicate}
+    def __post_init__(self) -> None:
+        self.statuses = {photo.key: PhotoStatus() for photo in self.photos}
+        self.pending_duplicates = {photo.key for photo in self.photos if photo.duplicate}
         self.running_duplicates: set[str] = set()
         self.inspected: set[str] = set()
-        self.lists_executions = lists_executions(
-            stack.client("stepfunctions"), stack.output("StateMachineArn")
-        )
+        step_functions, machine = self.stack.client("stepfunctions"), self.stack.output("StateMachineArn")
+        self.lists_executions = lists_executions(step_functions, machine)
         self.ended = threading.Event()
         self.began_at = datetime.now(UTC)
         self.last_outcome_at = 0.0
@@ -192,8 +181,7 @@ class LoadTest:
         patterns, probes = self._rules()
         with subscribed(self.stack, name, patterns) as subscription:
             subscription.wait_until_active(probes)
-            started_at = time.monotonic()
-            self.last_outcome_at = started_at
+            started_at = self.last_outcome_at = time.monotonic()
             with ThreadPoolExecutor(SENDERS) as senders:
                 try:
                     interval = 1 / self.rate if self.rate else 0
@@ -221,9 +209,8 @@ class LoadTest:
     def _send(self, photo: Photo, due: float) -> None:
         """Upload a photo when it is due, unless the test has ended by then."""
         if not self.ended.wait(max(0.0, due - time.monotonic())):
-            self.stack.client("s3").put_object(
-                Bucket=self.stack.output("UploadBucketName"), Key=photo.key, Body=photo.read()
-            )
+            bucket = self.stack.output("UploadBucketName")
+            self.stack.client("s3").put_object(Bucket=bucket, Key=photo.key, Body=photo.read())
 
     def _follow(self, subscription: Subscription, uploads: Sequence[Future[None]]) -> None:
         """Receive events until every photo is finished, or none has arrived for too long."""
@@ -243,10 +230,9 @@ class LoadTest:
             quiet = time.monotonic() - last_event_at
             if quiet > QUIET and self.lists_executions:
                 self._find_failures()
+            finished = sum(status.finished for status in self.statuses.values())
             self.progress.update(sent_bar, completed=len(done))
-            self.progress.update(
-                finished_bar, completed=sum(status.finished for status in self.statuses.values())
-            )
+            self.progress.update(finished_bar, completed=finished)
             if settled_at is None and (self._settled() or quiet > self.patience):
                 settled_at = time.monotonic()
 
@@ -312,13 +298,9 @@ def read_outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
     bucket_uri = f"s3://{stack.output('UploadBucketName')}/"
     found: dict[str, str] = {}
     for batch in itertools.batched(keys, BATCH, strict=False):
-        request: dict[str, Any] = {
-            table: {
-                "Keys": [{"photo": {"S": bucket_uri + key}} for key in batch],
-                "ProjectionExpression": "photo, outcome",
-                "ConsistentRead": True,
-            }
-        }
+        keys_of_batch = [{"photo": {"S": bucket_uri + key}} for key in batch]
+        query = {"Keys": keys_of_batch, "ProjectionExpression": "photo, outcome", "ConsistentRead": True}
+        request: dict[str, Any] = {table: query}
         while request:
             answer = dynamodb.batch_get_item(RequestItems=request)
             for item in answer["Responses"][table]:

@@ -9,17 +9,9 @@ EMPTY_AFTER = 2
 """Seconds of long polling, which asks all of SQS's servers, after which a queue counts as empty."""
 
 
-def approximate_waiting(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
-    """Return about how many messages of a queue are visible."""
-    return _attribute(sqs, url, "ApproximateNumberOfMessages")
-
-
-def approximate_in_flight(sqs: Any, url: str) -> int:  # noqa: ANN401  boto3's client
-    """Return about how many messages of a queue are hidden because they were received."""
-    return _attribute(sqs, url, "ApproximateNumberOfMessagesNotVisible")
-
-
-def _attribute(sqs: Any, url: str, name: str) -> int:  # noqa: ANN401  boto3's client
+def approximate_count(sqs: Any, url: str, *, in_flight: bool = False) -> int:  # noqa: ANN401  boto3's client
+    """Return about how many messages are visible, or, in flight, hidden because they were received."""
+    name = f"ApproximateNumberOfMessages{'NotVisible' if in_flight else ''}"
     return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from botocore.exceptions import ClientError
 from rich.progress import Progress
 
-from pipeline.queue import approximate_waiting, receive_all
+from pipeline.queue import approximate_count, receive_all
 from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 900
@@ -48,7 +48,7 @@ def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> Replay
     Raises `ClientError` if an execution cannot be started. Messages that were not retried are released.
     """
     sqs, url, report = stack.client("sqs"), stack.output("FailedQueueUrl"), ReplayReport()
-    bar = progress.add_task("Replaying", total=approximate_waiting(sqs, url))
+    bar = progress.add_task("Replaying", total=approximate_count(sqs, url))
     hidden: list[str] = []
     try:
         for messages in receive_all(sqs, url, VISIBILITY_TIMEOUT):

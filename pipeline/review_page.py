@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from string import ascii_lowercase, digits
 from typing import Any
 
@@ -48,10 +49,7 @@ HANDLED_ERRORS = (ReviewError, PhotoError, BotoCoreError, ClientError, ValueErro
 
 
 def assign_keys(labels: Sequence[str]) -> dict[str, str]:
-    """Assign each label a key: its first free letter, or any free letter or digit.
-
-    Raises `ReviewError` if there are more labels than keys.
-    """
+    """Assign each label its first free letter, or any free key; raise `ReviewError` if there are too few."""
     free = [key for key in (*ascii_lowercase, *digits) if key not in (SKIP_KEY, UNUSABLE_KEY)]
     if len(labels) > len(free):
         raise ReviewError(f"There are more labels ({len(labels)}) than keys ({len(free)}).")
@@ -117,10 +115,7 @@ def _require(item: ReviewItem | None) -> ReviewItem:
 
 
 def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> None:
-    """Serve the page on loopback until Ctrl-C or SIGTERM; then release the photos that are open.
-
-    Port 0 is any free one. `announce` receives the page's address, which contains the token.
-    """
+    """Serve the page on loopback until Ctrl-C or SIGTERM; `announce` receives its address with the token."""
     assign_keys(queue.labels)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     session = ReviewSession(queue)
@@ -143,18 +138,15 @@ def create_app(session: ReviewSession, port: int) -> Starlette:
         content = await run_in_threadpool(session.render_photo, request.path_params["ticket"])
         return Response(content, media_type="image/jpeg")
 
-    def handler(call: Callable[[Body], object]) -> Handler:
-        async def handle(request: Request) -> Response:
-            return JSONResponse(await run_in_threadpool(call, await request.json()))
-
-        return handle
+    async def run(call: Callable[[Body], object], request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(call, await request.json()))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(session.close)
 
-    calls = [Route(f"/{name}", handler(call), methods=["POST"]) for name, call in session.calls.items()]
+    calls = [Route(f"/{name}", partial(run, call), methods=["POST"]) for name, call in session.calls.items()]
     return Starlette(
         routes=[Route("/", page), Route("/photo/{ticket}", photo), *calls],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard(port, session.token))],

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from functions.monitor.capture_analysis.captures import SUFFIX, split_uri
 from model import storage
 from model.labels import split_labels
-from pipeline.queue import approximate_waiting
+from pipeline.queue import approximate_count
 from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 60
@@ -87,7 +87,7 @@ class ReviewQueue:
 
     def approximate_waiting(self) -> int:
         """Return about how many photos are waiting, without those that a reviewer has received."""
-        return approximate_waiting(self.sqs, self.url)
+        return approximate_count(self.sqs, self.url)
 
     def receive(self, patience: float = 0) -> ReviewItem | None:
         """Receive a photo that still needs an answer, waiting up to `patience` seconds for one."""

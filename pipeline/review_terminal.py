@@ -20,7 +20,9 @@ def review(queue: ReviewQueue) -> None:
             try:
                 with queue.hold(item):
                     click.echo(f"\n{_printable(item.uri)}\n{_save_photo(queue, item, Path(folder))}")
-                    click.echo(_format_prediction(item))
+                    click.echo(
+                        "Prediction: {label}, confidence {confidence:.1%} ({reason})".format(**item.detail)
+                    )
                     key = click.prompt(question, type=click.Choice(list(labels)), show_choices=False)
             except BaseException:
                 queue.release(item)
@@ -42,11 +44,6 @@ def _save_photo(queue: ReviewQueue, item: ReviewItem, folder: Path) -> str:
     except ReviewError as error:
         return str(error)
     return str(file)
-
-
-def _format_prediction(item: ReviewItem) -> str:
-    detail = item.detail
-    return f"Prediction: {detail['label']}, confidence {detail['confidence']:.1%} ({detail['reason']})"
 
 
 def _printable(text: str) -> str:

@@ -100,11 +100,8 @@ def _read_local_stack(file: Path) -> Stack:
         session = local_session(stack["region"])
         return Stack(stack["stack_name"], session, stack["outputs"], stack["endpoint_url"])
     except FileNotFoundError:
-        raise StackError(
-            "No local stack is running. Start it with `make up`, or name one in AWS with --stack."
-            if file == DESCRIPTION
-            else f"No such file: {file}"
-        ) from None
+        not_running = "No local stack is running. Start it with `make up`, or name one in AWS with --stack."
+        raise StackError(not_running if file == DESCRIPTION else f"No such file: {file}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StackError(
             f"{file} does not describe a local stack ({error}). Restart it: `make down`, then `make up`."

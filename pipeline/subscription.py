@@ -62,11 +62,8 @@ def subscribed(stack: Stack, name: str, patterns: Mapping[str, Mapping[str, Any]
     """
     sqs, events = stack.client("sqs"), stack.client("events")
     with ExitStack() as cleanup:
-        url = sqs.create_queue(
-            QueueName=name,
-            Attributes={"SqsManagedSseEnabled": "true", "MessageRetentionPeriod": "86400"},
-            tags={"project": PROJECT},
-        )["QueueUrl"]
+        attributes = {"SqsManagedSseEnabled": "true", "MessageRetentionPeriod": "86400"}
+        url = sqs.create_queue(QueueName=name, Attributes=attributes, tags={"project": PROJECT})["QueueUrl"]
         cleanup.callback(ignore_missing, partial(sqs.delete_queue, QueueUrl=url))
         queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         rules = []

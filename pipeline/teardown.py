@@ -60,13 +60,11 @@ class Resource:
 
 
 def list_resources(account: Account, stage: str | None = None) -> list[Resource]:
-    """List all resources, or those of a stage, in the order in which they can be deleted.
-
-    Those that all stages share are included unless another stage has resources.
-    """
+    """List all resources, or those of a stage, in the order in which they can be deleted."""
     resources = list(_all_resources(account))
     if stage is None:
         return resources
+    # Resources that all stages share are deleted with the last stage.
     others = {resource.stage for resource in resources} - {stage, None}
     included = {stage} if others else {stage, None}
     return [resource for resource in resources if resource.stage in included]
@@ -224,7 +222,8 @@ def _delete_stack(account: Account, stack: Mapping[str, Any]) -> None:
     """Empty the buckets of a stack, delete it, and wait until it is gone."""
     outputs = stack_outputs(stack)
     for bucket in (outputs[key] for key in BUCKET_OUTPUTS if key in outputs):
-        ignore_missing(partial(_empty_bucket, account, bucket))
+        versions = list_prefix_versions(account.s3, bucket, "")
+        ignore_missing(partial(delete_objects, account.s3, bucket, versions))
     if "StudioDomainId" in outputs:
         delete_domain(account, outputs["StudioDomainId"])
     stack_id = stack["StackId"]
@@ -240,15 +239,8 @@ def _delete_stack(account: Account, stack: Mapping[str, Any]) -> None:
             time.sleep(STACK_POLL)
 
 
-def _empty_bucket(account: Account, bucket: str) -> None:
-    delete_objects(account.s3, bucket, list_prefix_versions(account.s3, bucket, ""))
-
-
 def delete_domain(account: Account, domain: str) -> None:
-    """Delete a Studio domain with its applications, spaces, users and files.
-
-    CloudFormation does not delete a domain with running applications, and it leaves the files.
-    """
+    """Delete a Studio domain; CloudFormation cannot if applications are running, and leaves the files."""
     sagemaker = account.sagemaker
 
     def apps() -> list[Any]:
