@@ -38,9 +38,6 @@ MAX_BYTES = 160_000_000
 """Fits in /tmp (512 MB: AWS Lambda Developer Guide, "Lambda quotas"), and enough for 24 megapixels of
 incompressible 16-bit PNG."""
 
-CONNECTION_ERRORS = (BotoConnectionError, HTTPClientError, IncompleteReadError)
-"""Raised when there is no answer from S3, or only part of one."""
-
 logger = Logger()
 metrics = Metrics()
 
@@ -58,11 +55,9 @@ class SettingError(ValueError):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Handle ``{"bucket", "key", "version_id"?, "execution"?}``.
 
-    Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``.
-
-    Raises `StorageUnavailableError` on a transient fault of S3; `ClientError`: S3 refuses the object for a
-    reason other than that it no longer exists; `DecodingStoppedError` if the decoding process was killed from
-    outside; `SettingError` if the function's environment is wrong.
+    Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``. Raises `StorageUnavailableError` or
+    `DecodingStoppedError` if a retry may succeed, `ClientError` if S3 refuses an object that exists, and
+    `SettingError` if the environment is unusable.
     """
     box = image_size()
     logger.append_keys(bucket=event["bucket"], key=event["key"], version_id=event.get("version_id"))
@@ -88,18 +83,18 @@ def image_size() -> int:
 
 
 def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> str:
-    """Write an object to a file in chunks and return the SHA-256 of its bytes in hex.
+    """Write an object to a file and return the SHA-256 of its bytes in hex.
 
-    Raises `RejectedError`: ``missing``, ``empty`` or ``too_many_bytes``; nothing is read in these cases;
-    `StorageUnavailableError` if there is no answer, an incomplete answer, throttling, or an S3 error (5XX);
-    `ClientError`: any other refusal (API Reference, "Error Responses").
+    Raises `RejectedError` if the object is ``missing``, ``empty`` or has ``too_many_bytes``,
+    `StorageUnavailableError` if S3 fails, throttles (5XX) or does not answer completely, and `ClientError` if
+    it refuses the request otherwise (API Reference, "Error Responses").
     """
     request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if version_id:
         request["VersionId"] = version_id
     try:
-        return copy(S3.get_object(**request), file)
-    except CONNECTION_ERRORS as error:
+        return _copy(S3.get_object(**request), file)
+    except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise StorageUnavailableError(str(error)) from error
     except ClientError as error:
         if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchVersion", "404"}:
@@ -109,8 +104,7 @@ def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> 
         raise
 
 
-def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
-    """Write an S3 object's body to a file, unless it is empty or too large, and return its SHA-256 in hex."""
+def _copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
     with closing(stored["Body"]) as body:
         logger.append_keys(bytes_in=stored["ContentLength"])
         if stored["ContentLength"] == 0:
