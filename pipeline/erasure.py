@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import PayloadError, TimeWindow
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, is_s3, list_versions
@@ -261,7 +261,7 @@ def _read_captures(
     """Yield the path and lines of each file once, although time windows may overlap."""
     seen = set()
     for source, window in itertools.product(sources, windows):
-        for path, lines in captures.read_lines(source, window, ReadCounts(), storage.s3):
+        for path, lines in captures.read_lines(source, window, storage.s3):
             if path not in seen:
                 seen.add(path)
                 yield path, list(lines)

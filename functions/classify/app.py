@@ -87,10 +87,7 @@ def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
 
 
 def is_transient(error: ClientError) -> bool:
-    """Return whether the container or, without its status, SageMaker failed or throttled the request.
-
-    Source: API Reference, InvokeEndpoint.
-    """
+    """Return whether a retry may succeed, by the container's status or else SageMaker's (InvokeEndpoint)."""
     answer: dict[str, Any] = {**error.response}
     status = answer.get("OriginalStatusCode") or answer["ResponseMetadata"]["HTTPStatusCode"]
     return (

@@ -62,15 +62,20 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     box = image_size()
     logger.append_keys(bucket=event["bucket"], key=event["key"], version_id=event.get("version_id"))
     log_keys: dict[str, Any] = {}
-    answer: dict[str, Any]
-    with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
-        try:
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
             sha256 = download(event["bucket"], event["key"], event.get("version_id"), file)
-            answer = {**serialize_in_subprocess(file, box, log_keys), "sha256": sha256}
-        except RejectedError as rejection:
-            answer = {"rejected": {"reason": rejection.reason, "detail": rejection.detail}}
-    record(answer, log_keys)
-    return answer
+            photo = serialize_in_subprocess(file, box, log_keys)
+    except RejectedError as rejection:
+        rejected = {"reason": rejection.reason, "detail": rejection.detail}
+        metrics.add_metric("PhotosRejected", MetricUnit.Count, 1)
+        # As metadata, because a dimension would split the count that alarms watch.
+        metrics.add_metadata("reason", rejection.reason)
+        logger.info("photo rejected", extra={**log_keys, **rejected})
+        return {"rejected": rejected}
+    metrics.add_metric("PhotosSerialized", MetricUnit.Count, 1)
+    logger.info("photo serialized", extra={**log_keys, "sha256": sha256})
+    return {**photo, "sha256": sha256}
 
 
 @functools.cache
@@ -116,15 +121,3 @@ def _copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
-
-
-def record(answer: dict[str, Any], log_keys: dict[str, Any]) -> None:
-    """Count and log a photo's outcome, without its pixels."""
-    if "rejected" in answer:
-        metrics.add_metric("PhotosRejected", MetricUnit.Count, 1)
-        # As metadata, because a dimension would split the count that alarms watch.
-        metrics.add_metadata("reason", answer["rejected"]["reason"])
-        logger.info("photo rejected", extra={**log_keys, **answer["rejected"]})
-    else:
-        metrics.add_metric("PhotosSerialized", MetricUnit.Count, 1)
-        logger.info("photo serialized", extra={**log_keys, "sha256": answer["sha256"]})

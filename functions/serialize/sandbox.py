@@ -18,8 +18,7 @@ DECODING_SECONDS = 15
 """Time limit for decoding on the third of a processor that comes with 512 MB (AWS Lambda Developer Guide,
 "Configure Lambda function memory"): several times what 50 megapixels take."""
 
-FORK = multiprocessing.get_context("fork")
-"""Forking takes milliseconds; a spawned process would import everything again."""
+FORK = multiprocessing.get_context("fork")  # in milliseconds; a spawned process would import everything
 
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 """The signals of a fault in a process's own code (signal(7))."""
@@ -36,7 +35,7 @@ def serialize_in_subprocess(file: IO[bytes], box: int, log_keys: dict[str, Any])
     DECODING_SECONDS (``too_many_pixels``), and `DecodingStoppedError` if the process ends in any other way.
     """
     if detect_format(file) == "HEIC":
-        # Loaded here, it stays for later photos; loading it takes longer than decoding most photos.
+        # Load it in this process, so that it stays for later photos: loading takes longer than most decoding.
         import pillow_heif  # noqa: F401, PLC0415
     receiver, sender = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_send_serialized, args=(sender, file, box))
@@ -46,7 +45,7 @@ def serialize_in_subprocess(file: IO[bytes], box: int, log_keys: dict[str, Any])
         sender.close()
         try:
             if not receiver.poll(DECODING_SECONDS):
-                raise _time_limit_exceeded()
+                raise _error_for_exit_code(-signal.SIGXCPU, log_keys)
             result: SerializedPhoto | Exception
             result, child_log_keys = receiver.recv()
         except EOFError as error:
@@ -78,12 +77,8 @@ def _send_serialized(sender: Connection, file: IO[bytes], box: int) -> None:
 
 def _error_for_exit_code(exit_code: int | None, log_keys: dict[str, Any]) -> Exception:
     if exit_code == -signal.SIGXCPU:
-        return _time_limit_exceeded()
+        return RejectedError("too_many_pixels", f"The file takes longer than {DECODING_SECONDS} s to decode.")
     if exit_code is not None and -exit_code in CRASH_SIGNALS:
         log_keys["cause"] = signal.Signals(-exit_code).name
         return RejectedError("damaged", "The file is corrupt: its decoder crashes.")
     return DecodingStoppedError(f"the decoding process ended with exit code {exit_code}")
-
-
-def _time_limit_exceeded() -> RejectedError:
-    return RejectedError("too_many_pixels", f"The file takes longer than {DECODING_SECONDS} s to decode.")

@@ -37,6 +37,9 @@ DATED_FOLDER = re.compile(r"/(\d{4})/(\d\d)(?:/(\d\d)(?:/(\d\d))?)?/?$")
 """The end of a path that names a month, day or hour. A year alone does not count: it may be any name."""
 
 
+type FileLines = Iterator[tuple[str, Iterator[bytes]]]  # each file's path and lines
+
+
 class CaptureError(Exception):
     """Captures cannot be read."""
 
@@ -109,10 +112,7 @@ class Record:
         return _content(self.input)
 
     def probabilities(self) -> list[float]:
-        """Return the probability of each label from an output in JSON or CSV, with or without BASE64.
-
-        Raises `PayloadError` if the output is missing or is not a list of at least two probabilities.
-        """
+        """Parse the output, JSON or CSV; raise `PayloadError` unless it has two or more probabilities."""
         if not self.output:
             raise PayloadError("no output was captured")
         text = _content(self.output)
@@ -151,7 +151,7 @@ class Folder:
         folders = [entry.as_posix() for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         return folders, [entry.as_posix() for entry in entries if entry.is_file()]
 
-    def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    def lines(self, files: Iterator[str]) -> FileLines:
         """Yield each file's path and lines; skip files that no longer exist."""
         for path in files:
             with translate_errors(path), suppress(FileNotFoundError), Path(path).open("rb") as file:
@@ -177,7 +177,7 @@ class Bucket:
         keys = [one["Key"] for one in found.get("Contents", [])]
         return [f"s3://{bucket}/{name}" for name in folders], [f"s3://{bucket}/{key}" for key in keys]
 
-    def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    def lines(self, files: Iterator[str]) -> FileLines:
         """Yield each object's path and lines while fetching the next ones; skip deleted objects."""
         with ThreadPoolExecutor(PREFETCH) as threads:
             try:
@@ -241,7 +241,8 @@ def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record
     from the next hour.
     """
     seen: set[str] = set()
-    for path, lines in read_lines(source, window, counts):
+    for path, lines in read_lines(source, window):
+        counts.files += 1
         hour = _interval(path.rpartition("/")[0])
         whole_hour = hour is not None and window.covers(*hour)
         for number, line in enumerate(lines, 1):
@@ -268,10 +269,8 @@ def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record
             yield record
 
 
-def read_lines(
-    source: str, window: TimeWindow, counts: ReadCounts, s3: "S3Client | None" = None
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield the path and lines of every file that may have records of a time window; see `read`."""
+def read_lines(source: str, window: TimeWindow, s3: "S3Client | None" = None) -> FileLines:
+    """Read the lines of every file that may have records of a time window; see `read`."""
     if source.startswith("s3://"):
         store: Folder | Bucket = Bucket(s3)
         source = source.rstrip("/")
@@ -280,9 +279,7 @@ def read_lines(
         source = Path(source).absolute().as_posix()
     is_file = source.endswith(SUFFIX) and (isinstance(store, Bucket) or Path(source).is_file())
     files = iter([source]) if is_file else _find(store, source, window)
-    for path, lines in store.lines(files):
-        counts.files += 1
-        yield path, lines
+    return store.lines(files)
 
 
 def _find(store: Folder | Bucket, folder: str, window: TimeWindow) -> Iterator[str]:
@@ -298,16 +295,14 @@ def _interval(folder: str) -> tuple[datetime, datetime] | None:
     """Return the start and end of the month, day or hour in a folder's path."""
     if not (match := DATED_FOLDER.search(folder)):
         return None
-    year, month, day, hour = (None if part is None else int(part) for part in match.groups())
+    year, month, day, hour = match.groups()
     try:
-        begin = datetime(year or 0, month or 0, day or 1, hour or 0, tzinfo=UTC)
+        begin = datetime(int(year), int(month), int(day or 1), int(hour or 0), tzinfo=UTC)
     except ValueError:  # the digits are not a date
         return None
-    if hour is not None:
-        return begin, begin + timedelta(hours=1)
-    if day is not None:
-        return begin, begin + timedelta(days=1)
-    return begin, (begin + timedelta(days=31)).replace(day=1)
+    if not day:
+        return begin, (begin + timedelta(days=31)).replace(day=1)
+    return begin, begin + (timedelta(hours=1) if hour else timedelta(days=1))
 
 
 def parse(line: bytes, hour: Sequence[datetime] | None) -> Record:
