@@ -185,7 +185,7 @@ def test_from_an_empty_account_to_a_classified_photo_and_back(stack, aws_calls, 
 
 @pytest.mark.verify
 def test_the_notebook_runs_with_an_endpoint_of_sagemaker(stack, aws_calls, aws, monkeypatch, tmp_path):
-    """tests/e2e/test_walkthrough.py runs the same cells on a local stack."""
+    """tests/e2e/test_notebook.py runs the same cells on a local stack."""
     if (ROOT / FILE).exists():
         pytest.skip(f"there is a {FILE}, which the notebook would overwrite and delete")
     make_roles(stack)
@@ -219,7 +219,7 @@ def test_the_notebook_runs_with_an_endpoint_of_sagemaker(stack, aws_calls, aws, 
     assert namespace["parameters"]["EndpointName"].startswith("scones-unlimited-dev-")
     assert namespace["parameters"]["CaptureUri"] == workspace
     assert {one.outcome for one in namespace["outcomes"]} <= {"accepted", "needs_review"}
-    assert namespace["tally"].records == len(namespace["sent"]) + 1
+    assert namespace["counts"].records == len(namespace["sent"]) + 1
     assert "sharpness" in namespace["report"].drifted
     assert len(shown) == 3
     assert remaining_in_moto() == {}

@@ -1,6 +1,8 @@
 """The notebook in the repository: no output of a run, and no logic of its own."""
 
 import ast
+import importlib
+import types
 
 import nbformat
 import pytest
@@ -42,3 +44,26 @@ def test_cells_call_the_project_and_define_nothing(notebook):
     assert not [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     runs = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "run"]
     assert [ast.unparse(one) for one in runs] == ["subprocess.run"]  # make deploy
+
+
+def test_everything_that_cells_import_exists(notebook):
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    nodes = list(ast.walk(ast.parse(source)))
+
+    modules = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                found = getattr(module, name.name, None) or importlib.import_module(
+                    f"{node.module}.{name.name}"
+                )
+                if isinstance(found, types.ModuleType):
+                    modules[name.asname or name.name] = found
+    used = [
+        (node.value.id, node.attr)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    ]
+    assert len(used) > 10
+    assert [f"{name}.{attribute}" for name, attribute in used if not hasattr(modules[name], attribute)] == []
