@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import PayloadError, TimeWindow
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, is_s3, list_versions
@@ -232,7 +232,7 @@ def _find_lines(
     """Find the lines about the photo in each file, which several time windows may contain."""
     visited = set()
     for source, window in itertools.product(sources, windows):
-        for path, content in captures.read_lines(source, window, ReadCounts(), storage.s3):
+        for path, content in captures.read_lines(source, window, storage.s3):
             if path in visited:
                 continue
             visited.add(path)
