@@ -8,7 +8,7 @@ END = "<!-- to here -->"
 
 
 class PageError(Exception):
-    """A page lacks the comments that mark a generated section."""
+    """A page lacks a comment that marks a generated section."""
 
 
 def update_section(page: Path, begin: str, text: str) -> None:

@@ -5,14 +5,14 @@ import json
 import click
 
 from model.sagemaker.account import connect, translate_aws_errors
-from model.terminal.options import check_stage
+from model.terminal.options import check_stage, dry_run_option
 from pipeline import teardown
 
 
 @click.command("destroy")
 @click.option("--stage", callback=check_stage, help="Only resources of this stage.  [default: everything]")
 @click.option("--stack", help="Only the stack with this name, e.g. scones-unlimited-dev.")
-@click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
+@dry_run_option
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --yes: print one JSON object.")
 def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from model.sagemaker.account import translate_aws_errors
+from model.terminal.options import dry_run_option, json_option
 from model.terminal.progress import progress_bar
 from pipeline.load_test import PREFIX, LoadTest, Photo, delete_photos, plan_photos
 from pipeline.options import stack_option
@@ -47,8 +48,8 @@ SHARE: Mapping[str, Any] = {"metavar": "SHARE", "type": click.FloatRange(0, 1), 
     help="After so long without an event, unfinished photos count as missing.",
 )
 @click.option("--clean", is_flag=True, help="Delete the photos and their results afterwards.")
-@click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@dry_run_option
+@json_option
 def command(
     *,
     burst: int,
