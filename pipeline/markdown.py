@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 END = "<!-- to here -->"
-"""The end of every generated section; each begins with a comment of its own."""
+"""Ends a generated section; each section begins with its own comment."""
 
 
 class PageError(Exception):
@@ -21,7 +21,7 @@ def update_section(page: Path, begin: str, text: str) -> None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows of cells into a table; the second row holds the columns' alignment, such as ``--:``."""
+    """Align rows of cells into a table; the second row is the columns' alignment, such as ``--:``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"

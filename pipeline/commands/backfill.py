@@ -69,13 +69,7 @@ def command(
             target, prefix, concurrency, tolerate
         )
         with progress_bar() as progress:
-            try:
-                backfill.follow(target, execution, progress)
-                stopped = False
-            except KeyboardInterrupt:
-                backfill.stop(target, execution)
-                backfill.follow(target, execution, progress)
-                stopped = True
+            stopped = backfill.follow(target, execution, progress)
         report, failure = backfill.summarize(target, execution)
     if as_json:
         click.echo(json.dumps(asdict(report)))

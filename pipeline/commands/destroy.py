@@ -43,8 +43,9 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
     account = connect()
     with translate_aws_errors():
         found = teardown.find_stack(account, stack) if stack else teardown.list_resources(account, stage)
+    missing, scope = f"No such stack: {stack}. " if stack else "", f" for stage {stage}" if stage else ""
     if not as_json:
-        click.echo("\n".join(map(str, found)) if found else _nothing_found(stage, stack))
+        click.echo("\n".join(map(str, found)) if found else f"{missing}Nothing to delete{scope}.")
     if found and not (dry_run or yes):
         place = f"account {account.id}, {account.region}"
         question = f"Delete {'it' if len(found) == 1 else 'all of it'} permanently ({place})?"
@@ -61,9 +62,3 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
         click.echo(json.dumps(result))
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(found)} could not be deleted. Run it again.")
-
-
-def _nothing_found(stage: str | None, stack: str | None) -> str:
-    if stack:
-        return f"No such stack: {stack}. Nothing to delete."
-    return f"Nothing to delete for stage {stage}." if stage else "Nothing to delete."

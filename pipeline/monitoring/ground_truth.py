@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import TimeWindow
 from pipeline.monitoring.analysis import MonitoringError
 
 
@@ -17,7 +17,7 @@ def read_truth(source: str) -> dict[str, str]:
     `MonitoringError` if it has no lines or a line of another format.
     """
     truth: dict[str, str] = {}
-    for path, lines in captures.read_lines(source, TimeWindow(), ReadCounts()):
+    for path, lines in captures.read_lines(source, TimeWindow()):
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
