@@ -10,14 +10,9 @@ from model.terminal.errors import report_errors_in_one_line
 
 
 class Section(NamedTuple):
-    """Commands under one heading of ``--help``.
+    """Commands under one heading of ``--help``, by name, with a one-line summary of each.
 
-    Attributes
-    ----------
-    package
-        Where the modules are: command ``data`` is the object ``command`` of ``{package}.data``.
-    summaries
-        One-line help of each command, by name.
+    Command ``data`` is the object ``command`` in the module ``{package}.data``.
     """
 
     package: str
