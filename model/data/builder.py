@@ -266,11 +266,9 @@ def _count(labels: Sequence[str], photos: Iterable[Photo]) -> dict[str, dict[str
 
 def _check_output_folder(out: Path) -> None:
     """Check that writing a data set would overwrite nothing but an earlier data set."""
-    if not out.exists():
-        return
-    if not out.is_dir():
+    if out.is_file():
         raise DataError(f"{out} is a file, not a folder")
-    found = {path.name for path in out.iterdir()}
+    found = {path.name for path in out.iterdir()} if out.exists() else set()
     ours = {dataset.MANIFEST, *dataset.SPLITS, *map(dataset.index_name, dataset.SPLITS)}
     if found and (dataset.MANIFEST not in found or found - ours):
         others = _format_names(sorted(found - ours or found))
@@ -281,22 +279,20 @@ def _check_output_folder(out: Path) -> None:
 
 def write(folder: Path, found: LabelledPhotos, source: str) -> None:
     """Write a data set of photos without duplicates into an empty folder."""
-    labels = found.labels
+    number = {label: k for k, label in enumerate(found.labels)}
     hashes: dict[str, str] = {}
     rows: dict[str, list[tuple[int, str]]] = {split: [] for split in dataset.SPLITS}
-    for photo in sorted(
-        found.photos, key=lambda one: (one.split, labels.index(one.label), one.name, one.sha256)
-    ):
+    for photo in sorted(found.photos, key=lambda one: (one.split, number[one.label], one.name, one.sha256)):
         path = _path(photo, existing=hashes)
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         content = photo.content.read_bytes() if isinstance(photo.content, Path) else photo.content
         (folder / path).write_bytes(content)
         hashes[path] = photo.sha256
-        rows[photo.split].append((labels.index(photo.label), path))
+        rows[photo.split].append((number[photo.label], path))
     for split in dataset.SPLITS:
         (folder / dataset.index_name(split)).write_text(dataset.format_index(rows[split]), encoding="utf-8")
-    counts = _count(labels, found.photos)
-    manifest = {"labels": labels, "source": source, "counts": counts, "sha256": hashes}
+    counts = _count(found.labels, found.photos)
+    manifest = {"labels": found.labels, "source": source, "counts": counts, "sha256": hashes}
     (folder / dataset.MANIFEST).write_text(dataset.format_manifest(manifest), encoding="utf-8")
 
 

@@ -49,15 +49,16 @@ def read(path: Path) -> Archive:
     """
     members = _read_members(path)
     try:
-        class_names = [name.decode() for name in _unpickle(members["meta"])[b"fine_label_names"]]
-        splits = {split: _images(_unpickle(members[split]), class_names) for split in SPLITS}
+        class_names = [name.decode() for name in _unpickle(members[f"{FOLDER}/meta"])[b"fine_label_names"]]
+        rows = {split: _unpickle(members[f"{FOLDER}/{split}"]) for split in SPLITS}
+        splits = {split: _images(rows[split], class_names) for split in SPLITS}
     except Exception as error:  # a pickle of hostile bytes may raise nearly anything
         raise ArchiveError(f"{path} is not the original CIFAR-100 archive: {error!r}") from error
     return Archive(class_names, splits)
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    wanted = {f"{FOLDER}/{name}": name for name in ("meta", *SPLITS)}
+    wanted = {f"{FOLDER}/{name}" for name in ("meta", *SPLITS)}
     members = {}
     try:
         with tarfile.open(path, "r:gz") as tar:
@@ -65,10 +66,10 @@ def _read_members(path: Path) -> dict[str, bytes]:
                 if member.size > MAX_MEMBER_BYTES:
                     raise ArchiveError(f"{path} is not CIFAR-100: {member.name} has {member.size:,} bytes")
                 if member.name in wanted and member.isreg() and (file := tar.extractfile(member)):
-                    members[wanted[member.name]] = file.read()
+                    members[member.name] = file.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ArchiveError(f"{path} cannot be read and may be truncated: {error}") from error
-    if missing := [name for name in sorted(wanted) if wanted[name] not in members]:
+    if missing := sorted(wanted - members.keys()):
         raise ArchiveError(f"{path} is not CIFAR-100: it lacks {', '.join(missing)}")
     return members
 

@@ -77,11 +77,7 @@ class FeatureSpace:
 
 
 def from_training(
-    model: Description,
-    photos: Sequence[Path],
-    probabilities: Floats,
-    truth: Integers,
-    features: Floats,
+    model: Description, photos: Sequence[Path], probabilities: Floats, truth: Integers, features: Floats
 ) -> Baseline:
     """Make a baseline from N training photos, their label numbers, int [N], and features, float [N, D].
 
@@ -90,6 +86,7 @@ def from_training(
     if a photo cannot be read.
     """
     sample = random.Random(0).sample(photos, min(MAX_PHOTOS, len(photos)))  # noqa: S311  not for security
+    serialized = (serialize_photo(photo.read_bytes(), model.input_size) for photo in sample)
     predicted = probabilities.argmax(axis=1)
     return make(
         model=f"{model.name} {model.version}",
@@ -97,9 +94,7 @@ def from_training(
         threshold=model.threshold,
         confidence=probabilities.max(axis=1),
         predicted=predicted,
-        properties=measure_properties(
-            serialize_photo(photo.read_bytes(), model.input_size) for photo in sample
-        ),
+        properties=measure_properties(serialized),
         correct=predicted == truth,
         features=features,
         graph_sha256=model.graph_sha256,

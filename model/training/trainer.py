@@ -41,8 +41,8 @@ METRICS = "metrics.json"
 PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "scipy")
 """Packages whose versions may affect the result."""
 
-type Outputs = list[npt.NDArray[np.float32]]
-"""The embedding's outputs for one photo."""
+type Row = npt.NDArray[np.float32]
+"""The embedding's outputs for one photo, concatenated."""
 
 
 class TrainingError(Exception):
@@ -98,25 +98,26 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
     """
     graph = embedding.build_graph().SerializeToString()
     version = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
-    cache = _EmbeddingCache(platformdirs.user_cache_path("scones-unlimited") / f"embeddings-{version}")
+    cache = platformdirs.user_cache_path("scones-unlimited") / f"embeddings-{version}"
     # a thread per photo keeps all cores busy; several threads on one photo would wait for each other
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def embed(path: Path) -> Outputs:
+    def embed(path: Path) -> Row:
         try:
             content = path.read_bytes()
-            key = hashlib.sha256(content).hexdigest()
-            if (cached := cache.get(key)) is not None:
+            file = cache / hashlib.sha256(content).hexdigest()
+            if (cached := _read_cached(file)) is not None:
                 return cached
             pixels = read_pixels(content, embedding.SIZE)
         except (OSError, PhotoError) as error:
             raise TrainingError(f"{path} cannot be read as a photo: {error}") from error
         outputs = session.run(list(embedding.OUTPUTS), {"image": pixels[np.newaxis]})
-        rows = [np.asarray(output, np.float32)[0] for output in outputs]
-        cache.put(key, rows)
-        return rows
+        row = np.concatenate([np.asarray(output, np.float32)[0] for output in outputs])
+        with suppress(OSError):  # the cache is optional
+            storage.write_file(file, row.tobytes())
+        return row
 
     rows = []
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
@@ -127,26 +128,18 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Embedding(*(np.stack(column) for column in zip(*rows, strict=True)))
+    ends = np.cumsum(list(embedding.OUTPUTS.values()))[:-1]
+    columns = zip(*(np.split(row, ends) for row in rows), strict=True)
+    return Embedding(*map(np.stack, columns))
 
 
-class _EmbeddingCache:
-    """A folder with one file of float32 numbers per photo; write errors are ignored."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ends = np.cumsum(list(embedding.OUTPUTS.values()))
-
-    def get(self, key: str) -> Outputs | None:
-        try:
-            numbers = np.fromfile(self._folder / key, np.float32)
-        except OSError:
-            return None
-        return np.split(numbers, self._ends[:-1]) if len(numbers) == self._ends[-1] else None
-
-    def put(self, key: str, outputs: Outputs) -> None:
-        with suppress(OSError):
-            storage.write_file(self._folder / key, np.concatenate(outputs).tobytes())
+def _read_cached(file: Path) -> Row | None:
+    """Return a photo's cached outputs, or ``None`` if they are missing or incomplete."""
+    with suppress(OSError):
+        row = np.fromfile(file, np.float32)
+        if len(row) == sum(embedding.OUTPUTS.values()):
+            return row
+    return None
 
 
 def evaluate(name: str, photos: Dataset, fit: Fit, precision: float) -> Result:
