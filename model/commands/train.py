@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from model.network.artifact import ARCHIVE
-from model.terminal.options import stage_option
+from model.terminal.options import json_option, stage_option
 from model.training.paths import HYPERPARAMETERS, TrainingPaths, report_failure_to_sagemaker
 
 
@@ -47,7 +47,7 @@ def _from_job(context: click.Context, parameter: click.Parameter, value: Any) ->
     help="Maximum photos per label: more improve the model little and take memory (0.2 MB each).",
 )
 @click.option("--name", default="scones", show_default=True, callback=_from_job, help="The model's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON object.")
+@json_option
 @click.option(
     "--on",
     type=click.Choice(["here", "docker", "sagemaker"]),

@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import TimeWindow
 from model import storage
 from model.labels import LABEL
 from model.photo import SUFFIXES
@@ -58,7 +58,7 @@ def fetch(uri: str) -> Iterator[tuple[Path, list[str]]]:
 
 def _read_records(uri: str) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Yield each record's photo, as `storage.read_photo_version` expects it, and label."""
-    for path, lines in captures.read_lines(uri, TimeWindow(), ReadCounts()):
+    for path, lines in captures.read_lines(uri, TimeWindow()):
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
