@@ -161,11 +161,11 @@ class Storage:
 
     def erase(self, path: str) -> None:
         """Delete a file, and in S3 all its versions. A missing file is ignored."""
-        if not is_s3(path):
+        if is_s3(path):
+            bucket, key = split_uri(path)
+            self.delete_versions(bucket, list_versions(self.s3, bucket, key))
+        else:
             self.delete(path)
-            return
-        bucket, key = split_uri(path)
-        self.delete_versions(bucket, list_versions(self.s3, bucket, key))
 
     def delete_versions(self, bucket: str, versions: Iterable[Mapping[str, Any]]) -> None:
         """Delete versions of objects, as `list_versions` returns them."""
