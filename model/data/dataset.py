@@ -59,9 +59,7 @@ def read(folder: Path, split: str = "train") -> Dataset:
     """
     if not folder.is_dir():
         raise DatasetError(f"No such folder: {folder}")
-    if (folder / MANIFEST).exists():
-        return _read_split(folder, split)
-    return _read_tree(folder)
+    return _read_split(folder, split) if (folder / MANIFEST).exists() else _read_tree(folder)
 
 
 def index_name(split: str) -> str:
