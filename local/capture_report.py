@@ -6,6 +6,7 @@ from functions.monitor.capture_analysis.captures import TimeWindow
 from functions.monitor.capture_analysis.drift import Baseline
 from functions.monitor.capture_analysis.window import Window
 from local.stack import Stack
+from model import html_page
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
@@ -18,7 +19,7 @@ def write_page(stack: Stack) -> Path:
     known = baseline.read(stack.model) if stack.model and (stack.model / baseline.FILE).exists() else None
     folder = stack.home / "report"
     write(stack, Classifier.load(stack.model).description, folder, known, TimeWindow())
-    return folder / report.REPORT
+    return folder / html_page.REPORT
 
 
 def write(

@@ -17,11 +17,11 @@ from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT
 from local import LocalError, capture_report
 from local.stack import Progress, Stack, parameters
+from model import html_page
 from model.network.artifact import Description
 from model.storage import write_file
 from model.training import baseline
 from pipeline import sample_images
-from pipeline.monitoring import report
 from pipeline.monitoring.analysis import MonitoringReport
 
 YESTERDAY, TODAY = 120, 240
@@ -85,7 +85,7 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     progress(f"Monitoring {WINDOWS} windows of today")
     windows = [monitor(stack, *bounds) for bounds in itertools.pairwise(today)]
     found = capture_report.write(stack, model, home, known, TimeWindow(today[0], today[-1]))
-    return Rehearsal(windows, found, home / report.REPORT)
+    return Rehearsal(windows, found, home / html_page.REPORT)
 
 
 def dirty_lens(picture: Image.Image) -> Image.Image:
