@@ -91,8 +91,8 @@ def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> 
     """Write an object to a file and return the SHA-256 of its bytes in hex.
 
     Raises `RejectedError` if the object is ``missing``, ``empty`` or has ``too_many_bytes``,
-    `StorageUnavailableError` if S3 fails, throttles (5XX) or does not answer completely, and `ClientError` if
-    it refuses the request otherwise (API Reference, "Error Responses").
+    `StorageUnavailableError` if S3 fails, throttles (5XX) or answers incompletely, and `ClientError` if it
+    refuses the request otherwise (API Reference, "Error Responses").
     """
     request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if version_id:
