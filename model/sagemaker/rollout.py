@@ -147,9 +147,12 @@ class Rollout:
         instances = max(2, self.hosting.instances, current.instances)
         self._create_model_and_config(name, package, instances, register_undo, previous=current.config)
         self._try_model(name)
-        alarm_names = alarms.put_alarms(account, current.name, self.stage)
-        serverless = self.hosting.serverless
-        policy = None if serverless else blue_green(instances, alarm_names, self.bake_seconds)
+        alarms.put_alarms(account, current.name, self.stage)
+        policy = None
+        if not self.hosting.serverless:
+            register_undo(f"alarms of {name}", partial(alarms.delete_alarms, account, name))
+            watched = alarms.put_alarms(account, current.name, self.stage, config=name)
+            policy = blue_green(instances, watched, self.bake_seconds)
         with autoscaling.paused(account, current.name, self.hosting.scaling, self.stage):
             endpoint.update(account, current.name, name, policy)
 
@@ -259,28 +262,33 @@ def blue_green(
 ) -> "DeploymentConfigTypeDef":
     """Return an update policy: traffic moves to one new instance first, and to the rest if no alarm goes off.
 
+    Without alarms, nothing rolls the update back.
     A canary is at most half of the new fleet, so a single instance takes all traffic at once
     (https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-blue-green-canary.html).
     """
     routing: Any = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": bake_seconds}
     if canary and instances > 1:
         routing = routing | {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
-    return {
+    policy: DeploymentConfigTypeDef = {
         "BlueGreenUpdatePolicy": {
             "TrafficRoutingConfiguration": routing,
             # The old instances stay this long, so that a rollback takes no time.
             "TerminationWaitInSeconds": bake_seconds,
             "MaximumExecutionTimeoutInSeconds": 3600 + 4 * bake_seconds,
-        },
-        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarm_names]},
+        }
     }
+    if alarm_names:
+        policy["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarm_names]}
+    return policy
 
 
 def _delete_unused(account: Account, stage: str, previous: str) -> None:
-    """Delete the stage's configurations and models except the current and the previous one."""
+    """Delete the alarms of updates, and the configurations and models before the previous one."""
     current = endpoint.find(account, stage)
     used = {previous, current.config if current else ""}
     for name in endpoint.list_configs(account, stage):
+        if current and name != current.name:  # the first configuration has the endpoint's name
+            alarms.delete_alarms(account, name)
         if name not in used:
             endpoint.delete_config(account, name)
             endpoint.delete_model(account, name)
