@@ -66,7 +66,10 @@ class MotoExtension:
 
     quotas: dict[str, float] = field(
         default_factory=lambda: (
-            {f"{kind} for endpoint usage": 20.0 for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.c7g.large")}
+            {
+                f"{kind} for endpoint usage": 20.0
+                for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.c7g.large", "ml.c6g.large")
+            }
             | {"Maximum total concurrency that can be allocated across all serverless endpoints": 200.0}
         )
     )

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from model.labels import split_labels
-from model.sagemaker import alarms, autoscaling, endpoint, image, registry, smoke_test, training_job
+from model.sagemaker import (
+    alarms,
+    autoscaling,
+    endpoint,
+    image,
+    preflight,
+    registry,
+    smoke_test,
+    training_job,
+)
 from model.sagemaker.account import Account, explain
 from model.sagemaker.deployment_file import Deployment
 from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting
@@ -79,9 +88,7 @@ class Rollout:
 
     def plan(self) -> dict[str, str | None]:
         """Describe what `deploy` would do, after checking what can be checked without doing it."""
-        current = endpoint.find(self.account, self.stage)
-        if current:
-            check_updatable(self.account, self.stage, current, self.hosting)
+        current = self._check()
         return {
             "action": "update" if current else "create",
             "endpoint_name": current.name if current else None,
@@ -99,6 +106,7 @@ class Rollout:
         `approved` approves a new model. Raises `RegistryError` if the model needs approval or was rejected,
         `EndpointError` if the endpoint failed; what was created is then deleted, or named if that failed too.
         """
+        current = self._check()
         package, status = registry.register(self.account, self.candidate, self.image, approved=approved)
         registry.require_approved(package, status)
         captured = self.hosting.capture_percent
@@ -106,7 +114,7 @@ class Rollout:
             stage=self.stage,
             region=self.account.region,
             account=self.account.id,
-            endpoint_name=self._create_or_update(package),
+            endpoint_name=self._create_or_update(current, package),
             class_labels=self.candidate.labels,
             confidence_threshold=self.candidate.threshold,
             image_size=self.candidate.input_size,
@@ -117,12 +125,18 @@ class Rollout:
             deployed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         )
 
-    def _create_or_update(self, package: str) -> str:
+    def _check(self) -> Endpoint | None:
+        """Return the stage's endpoint, if it has one; an `EndpointError` if the deployment would fail."""
         current = endpoint.find(self.account, self.stage)
+        if current:
+            check_updatable(self.account, self.stage, current, self.hosting)
+        preflight.require_quotas(self.account, self.hosting, current)
+        return current
+
+    def _create_or_update(self, current: Endpoint | None, package: str) -> str:
         if current is None:
             with undo_on_failure() as register_undo:
                 return self._create(package, register_undo)
-        check_updatable(self.account, self.stage, current, self.hosting)
         with undo_on_failure() as register_undo:
             self._update(current, package, register_undo)
         _delete_unused(self.account, self.stage, previous=current.config)

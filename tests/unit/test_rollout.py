@@ -422,6 +422,32 @@ def test_a_dry_run_fails_where_the_deployment_would_fail(aws_calls, model, monke
     assert "scones image" in fail("deploy", "--model", model, "--dry-run")
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_quota_that_is_too_low_is_reported_before_anything_is_created(aws_calls, aws, model, dry_run):
+    aws.quotas["ml.m5.large for endpoint usage"] = 0
+
+    message = fail("deploy", "--model", model, *(["--dry-run"] if dry_run else []))
+
+    assert "ml.m5.large for endpoint usage is 0; a deployment and its updates need up to 4" in message
+    assert "Request an increase to 4 (Service Quotas" in message
+    assert changes(aws_calls) == set()
+
+
+def test_a_quota_that_only_an_update_exceeds_is_reported_before_it_begins(aws_calls, aws, model, newer):
+    succeed("deploy", "--model", model, "--most-instances", "2")
+    aws.quotas["ml.m5.large for endpoint usage"] = 2
+    aws_calls.requests = []
+
+    assert "need up to 3 instances" in fail("deploy", "--model", newer, "--most-instances", "2")
+    assert changes(aws_calls) == set()
+
+
+def test_quotas_that_may_not_be_read_do_not_stop_a_deployment(aws_calls, aws, model):
+    aws.errors["ListServiceQuotas"] = ("AccessDeniedException", "not authorized")
+
+    succeed("deploy", "--model", model)
+
+
 def test_deploy_prints_the_deployment_as_json(aws_calls, model):
     printed = json.loads(succeed("deploy", "--model", model, "--json"))
 
