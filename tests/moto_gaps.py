@@ -2,9 +2,9 @@
 
 moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint
 with a photo, prices, quotas, the policy simulator, and the content of a Studio domain. Its UpdateModelPackage
-loses the package's metadata; it does not know newer instance types; its training jobs write no model.tar.gz;
-and nothing in it ever fails. The extension handles requests after botocore and `tests.aws_shapes` have
-validated them, and uses moto's own data where possible.
+loses the package's metadata; its PutMetricAlarm resets an alarm's state; it does not know newer instance
+types; its training jobs write no model.tar.gz; and nothing in it ever fails. The extension handles requests
+after botocore and `tests.aws_shapes` have validated them, and uses moto's own data where possible.
 """
 
 import io
@@ -18,6 +18,7 @@ from unittest.mock import patch
 import botocore.handlers
 from botocore.awsrequest import AWSResponse
 from botocore.response import StreamingBody
+from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend, sagemaker_backends
 
@@ -35,7 +36,9 @@ class MotoExtension:
     training_failure
         The reason for which training jobs fail.
     update_rolled_back
-        Whether updates are rolled back.
+        Whether updates are rolled back; they are too if they watch an alarm that has gone off.
+    missing_configs
+        How many calls of CreateEndpoint do not find the endpoint's configuration yet.
     leave_model
         Called with the address at which a training job writes its model.
     classify
@@ -54,6 +57,7 @@ class MotoExtension:
     endpoint_failures: list[str] = field(default_factory=list)
     training_failure: str = ""
     update_rolled_back: bool = False
+    missing_configs: int = 0
     leave_model: Callable[[str], None] = lambda _: None
     classify: Callable[[bytes], list[float]] | None = None
     studio: dict[str, list[dict[str, str]]] = field(
@@ -62,7 +66,10 @@ class MotoExtension:
 
     quotas: dict[str, float] = field(
         default_factory=lambda: (
-            {f"{kind} for endpoint usage": 20.0 for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.c7g.large")}
+            {
+                f"{kind} for endpoint usage": 20.0
+                for kind in ("ml.m5.large", "ml.m5.xlarge", "ml.c7g.large", "ml.c6g.large")
+            }
             | {"Maximum total concurrency that can be allocated across all serverless endpoints": 200.0}
         )
     )
@@ -101,12 +108,17 @@ class MotoExtension:
     def update_endpoint(self, params: dict[str, Any], **_: object) -> object:
         request = json.loads(params["body"])
         endpoint = backend().endpoints[request["EndpointName"]]
-        if self.update_rolled_back:
+        if self.update_rolled_back or gone_off(request.get("DeploymentConfig", {})):
             endpoint.failure_reason = "Alarm(s) breached; traffic returned to the old fleet"
             return response({"EndpointArn": endpoint.arn})
         config = backend().describe_endpoint_config(request["EndpointConfigName"])
+        instances = endpoint.production_variants[0].get("DesiredInstanceCount")
+        endpoint.failure_reason = None
         endpoint.endpoint_config_name = request["EndpointConfigName"]
         endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
+        if request.get("RetainAllVariantProperties"):
+            for count in ("CurrentInstanceCount", "DesiredInstanceCount"):
+                endpoint.production_variants[0][count] = instances
         return response({"EndpointArn": endpoint.arn})
 
     def update_model_package(self, params: dict[str, Any], **_: object) -> object:
@@ -156,6 +168,14 @@ class MotoExtension:
             self.studio[kind].remove(one)
         return response({})
 
+    def find_config(self, params: dict[str, Any], **_: object) -> object:
+        if not self.missing_configs:
+            return None
+        self.missing_configs -= 1
+        config = json.loads(params["body"])["EndpointConfigName"]
+        message = f'Could not find endpoint configuration "{config}".'
+        return response({"Error": {"Code": "ValidationException", "Message": message}}, 400)
+
     def create_endpoint(self, parsed: dict[str, Any], **_: object) -> None:
         if self.endpoint_failures and "EndpointArn" in parsed:
             endpoint = backend().endpoints[parsed["EndpointArn"].rpartition("/")[2]]
@@ -173,6 +193,27 @@ class MotoExtension:
             self.leave_model(job.model_artifacts["S3ModelArtifacts"])
 
 
+def put_metric_alarm(
+    self: CloudWatchBackend, *, real: Any = CloudWatchBackend.put_metric_alarm, **parameters: Any
+) -> object:
+    """Leave the state of an existing alarm unchanged, as CloudWatch does; moto resets it."""
+    before = self.alarms.get(parameters["name"])
+    alarm = real(self, **parameters)
+    if before:
+        alarm.state_value = before.state_value
+    return alarm
+
+
+def gone_off(deployment: dict[str, Any]) -> bool:
+    """Whether an alarm that an update watches is in the state ALARM."""
+    watched = {
+        alarm["AlarmName"] for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])
+    }
+    alarms = cloudwatch_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].alarms
+    assert watched <= alarms.keys(), "SageMaker rejects an update that watches alarms that do not exist"
+    return any(alarms[name].state_value == "ALARM" for name in watched)
+
+
 def backend() -> SageMakerModelBackend:
     return sagemaker_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]
 
@@ -187,6 +228,7 @@ def filled() -> Iterator[MotoExtension]:
     extension = MotoExtension()
     handlers = [
         ("before-call.*.*", extension.fail),
+        ("before-call.sagemaker.CreateEndpoint", extension.find_config),
         ("before-call.sagemaker.UpdateEndpoint", extension.update_endpoint),
         ("before-call.sagemaker.UpdateModelPackage", extension.update_model_package),
         ("before-call.sagemaker.DeleteModelPackage", extension.delete_model_package),
@@ -207,7 +249,10 @@ def filled() -> Iterator[MotoExtension]:
     ]
     botocore.handlers.BUILTIN_HANDLERS.extend(handlers)
     try:
-        with patch.object(FakeEndpointConfig, "validate_instance_type"):
+        with (
+            patch.object(FakeEndpointConfig, "validate_instance_type"),
+            patch.object(CloudWatchBackend, "put_metric_alarm", put_metric_alarm),
+        ):
             yield extension
     finally:
         for handler in handlers:

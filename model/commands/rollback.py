@@ -23,8 +23,9 @@ from model.terminal.options import dry_run_option, json_option, stage_option
 def command(*, stage: str, bake_seconds: int, dry_run: bool, as_json: bool) -> None:
     """Roll an endpoint back to the model that it served before the last update.
 
-    All traffic moves at once, because that model has served before; the alarms still watch the update.
-    deployment.json then has that model's labels and threshold: `make deploy` brings them to the stack.
+    All traffic moves at once, because that model has served before, to as many instances as there are now.
+    Autoscaling keeps its target and bounds, and no alarm stops a rollback. deployment.json then has that
+    model's labels and threshold: `make deploy` brings them to the stack.
 
     \b
     Examples:

@@ -25,7 +25,7 @@ class Scaling:
 
     min_instances: int
     max_instances: int
-    photos_per_minute: int = PHOTOS_PER_MINUTE
+    photos_per_minute: float = PHOTOS_PER_MINUTE
 
 
 def resource_id(endpoint: str) -> str:
@@ -34,11 +34,18 @@ def resource_id(endpoint: str) -> str:
 
 
 def find_scaling(account: Account, endpoint: str) -> Scaling | None:
-    """Return the bounds between which an endpoint scales, or ``None`` if it does not scale."""
+    """Return an endpoint's bounds and target from the service, or ``None`` if it does not scale."""
     targets = account.autoscaling.describe_scalable_targets(
         ServiceNamespace="sagemaker", ResourceIds=[resource_id(endpoint)]
     )["ScalableTargets"]
-    return Scaling(targets[0]["MinCapacity"], targets[0]["MaxCapacity"]) if targets else None
+    if not targets:
+        return None
+    policies = account.autoscaling.describe_scaling_policies(
+        ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), PolicyNames=[POLICY]
+    )["ScalingPolicies"]
+    configs = [policy.get("TargetTrackingScalingPolicyConfiguration", {}) for policy in policies]
+    target = next((config["TargetValue"] for config in configs if "TargetValue" in config), PHOTOS_PER_MINUTE)
+    return Scaling(targets[0]["MinCapacity"], targets[0]["MaxCapacity"], target)
 
 
 def start_scaling(account: Account, endpoint: str, scaling: Scaling, stage: str) -> None:

@@ -20,6 +20,7 @@ from functions.classify.capture import VARIANT
 from model.sagemaker.account import (
     PROJECT,
     Account,
+    Tag,
     explain,
     ignore_missing,
     is_not_found,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 POLL_SECONDS = 10.0
+CONSISTENCY_SECONDS = 60.0
+"""SageMaker reads with eventual consistency, so it may not find a new configuration at once
+(API_CreateEndpoint)."""
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack"}
 """States in which SageMaker accepts no change to an endpoint."""
 GRAVITON = re.compile(r"ml\.[cmrtx]\d+g[a-z]*\.")
@@ -279,23 +283,48 @@ def _variant(model: str, hosting: Hosting, instances: int) -> "ProductionVariant
 
 def create(account: Account, name: str, config: str, stage: str, purpose: str) -> None:
     """Create an endpoint and wait until it is in service; an `EndpointError` has SageMaker's reason."""
-    account.sagemaker.create_endpoint(
-        EndpointName=name, EndpointConfigName=config, Tags=tags(stage, purpose=purpose)
-    )
+    deadline = time.monotonic() + CONSISTENCY_SECONDS
+    while not _request_creation(account, name, config, tags(stage, purpose=purpose), deadline):
+        time.sleep(POLL_SECONDS / 5)
     created = wait(account, name, f"Creating {name}")
     if created.status != "InService":
         raise EndpointError(f"{name} could not be created: {created.failure or created.status}")
 
 
-def update(account: Account, name: str, config: str, deployment: "DeploymentConfigTypeDef | None") -> None:
+def _request_creation(account: Account, name: str, config: str, tags: list[Tag], deadline: float) -> bool:
+    """Call CreateEndpoint; return false if it cannot find the configuration and there is time to retry."""
+    try:
+        account.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config, Tags=tags)
+    except ClientError as error:
+        if is_not_found(error) and time.monotonic() < deadline:
+            return False
+        raise
+    return True
+
+
+def update(
+    account: Account,
+    name: str,
+    config: str,
+    deployment: "DeploymentConfigTypeDef | None",
+    *,
+    keep_instances: bool = False,
+) -> None:
     """Update an endpoint to another configuration and wait until that one has all traffic.
 
+    With `keep_instances` the number of instances stays, instead of the configuration's initial number.
     Raises `EndpointError` if SageMaker rolled the update back, or the endpoint failed.
     """
+    # Captures follow the configuration; the weight of the only variant does not matter.
+    kept: Any = {
+        "RetainAllVariantProperties": True,
+        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DataCaptureConfig"}],
+    }
     account.sagemaker.update_endpoint(
         EndpointName=name,
         EndpointConfigName=config,
         **({"DeploymentConfig": deployment} if deployment else {}),  # type: ignore[arg-type]
+        **(kept if keep_instances else {}),
     )
     updated = wait(account, name, f"Updating {name}")
     if updated.config != config:

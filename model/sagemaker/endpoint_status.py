@@ -7,10 +7,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from functions.classify.capture import VARIANT
 from model.sagemaker import endpoint
 from model.sagemaker.account import Account
-from model.sagemaker.alarms import alarm_names
+from model.sagemaker.alarms import alarm_names, dimensions
 from model.sagemaker.endpoint import EndpointError
 
 PRICE_LIST_REGION = "us-east-1"
@@ -89,7 +88,7 @@ def _last_hour(account: Account, name: str, metric: str, statistic: str) -> floa
     points = account.cloudwatch.get_metric_statistics(
         Namespace="AWS/SageMaker",
         MetricName=metric,
-        Dimensions=[{"Name": "EndpointName", "Value": name}, {"Name": "VariantName", "Value": VARIANT}],
+        Dimensions=dimensions(name),
         StartTime=now - timedelta(hours=1),
         EndTime=now,
         Period=3600,

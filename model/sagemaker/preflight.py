@@ -79,14 +79,17 @@ def needed_instances(hosting: Hosting, serving: Endpoint | None) -> int:
 
 
 def check_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> Iterator[Check]:
-    """Compare what a deployment and its updates need with the account's quotas."""
+    """Compare what a deployment, its updates and the pipeline need with the account's quotas."""
+    yield _check_endpoint_quota(account, hosting, serving)
+    yield _check_lambda(account)
+
+
+def _check_endpoint_quota(account: Account, hosting: Hosting, serving: Endpoint | None) -> Check:
     if hosting.instance_type:
         name = f"{hosting.instance_type} for endpoint usage"
-        yield _check_quota(account, name, needed_instances(hosting, serving), "instances")
-    else:
-        # The configurations of the endpoint and of the smoke test count at the same time.
-        yield _check_quota(account, SERVERLESS_QUOTA, 2 * hosting.concurrency, "concurrent requests")
-    yield _check_lambda(account)
+        return _check_quota(account, name, needed_instances(hosting, serving), "instances")
+    # The configurations of the endpoint and of the smoke test count at the same time.
+    return _check_quota(account, SERVERLESS_QUOTA, 2 * hosting.concurrency, "concurrent requests")
 
 
 def _check_quota(account: Account, name: str, needed: int, unit: str) -> Check:
@@ -157,7 +160,7 @@ def _denied_actions(account: Account) -> set[str]:
 
 
 def require_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> None:
-    """Raise `EndpointError` if a quota is known to be too low for a deployment and its updates."""
-    for check in check_quotas(account, hosting, serving):
-        if check.status == "failed":
-            raise EndpointError(f"{check.finding}. {check.advice}")
+    """Raise `EndpointError` if SageMaker's quota is known to be too low for a deployment and its updates."""
+    check = _check_endpoint_quota(account, hosting, serving)
+    if check.status == "failed":
+        raise EndpointError(f"{check.finding}. {check.advice}")

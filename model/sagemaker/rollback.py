@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from model.sagemaker import alarms, autoscaling, endpoint
+from model.sagemaker import autoscaling, endpoint
 from model.sagemaker.account import Account
 from model.sagemaker.deployment_file import Deployment, DeploymentError
 from model.sagemaker.endpoint import Endpoint, EndpointError, ServedModel
@@ -39,18 +39,16 @@ def find_rollback_target(account: Account, stage: str) -> RollbackTarget:
 
 
 def roll_back(account: Account, stage: str, target: RollbackTarget, bake_seconds: int) -> None:
-    """Return a stage's endpoint to its previous configuration, all at once.
+    """Return a stage's endpoint to its previous configuration, all at once, with as many instances as now.
 
-    Raises `EndpointError` if SageMaker rejected the update, or rolled it back.
+    No alarm can stop a rollback: it is for emergencies, in which the alarms have gone off already.
+    Raises `EndpointError` if SageMaker rejected the update, or it failed.
     """
     name, config = target.endpoint.name, target.config
-    alarm_names = alarms.put_alarms(account, name, stage)
-    instances = config["ProductionVariants"][0].get("InitialInstanceCount", 1)
-    policy = blue_green(instances, alarm_names, bake_seconds, canary=False)
+    instances = not is_serverless(config)
+    policy = blue_green(target.endpoint.instances, [], bake_seconds, canary=False) if instances else None
     with autoscaling.paused(account, name, autoscaling.find_scaling(account, name), stage):
-        endpoint.update(
-            account, name, config["EndpointConfigName"], None if is_serverless(config) else policy
-        )
+        endpoint.update(account, name, config["EndpointConfigName"], policy, keep_instances=instances)
 
 
 def update_deployment_file(stage: str, target: RollbackTarget) -> None:

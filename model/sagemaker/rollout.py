@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model.sagemaker import alarms, autoscaling, endpoint, image, registry, smoke_test, training_job
+from model.sagemaker import (
+    alarms,
+    autoscaling,
+    endpoint,
+    image,
+    preflight,
+    registry,
+    smoke_test,
+    training_job,
+)
 from model.sagemaker.account import Account, explain
 from model.sagemaker.deployment_file import Deployment
 from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting
@@ -80,9 +89,7 @@ class Rollout:
 
     def plan(self) -> dict[str, str | None]:
         """Describe what `deploy` would do, after checking what can be checked without doing it."""
-        current = endpoint.find(self.account, self.stage)
-        if current:
-            check_updatable(self.account, self.stage, current, self.hosting)
+        current = self._check()
         return {
             "action": "update" if current else "create",
             "endpoint_name": current.name if current else None,
@@ -100,6 +107,7 @@ class Rollout:
         `approved` approves a new model. Raises `RegistryError` if the model needs approval or was rejected,
         `EndpointError` if the endpoint failed; what was created is then deleted, or named if that failed too.
         """
+        current = self._check()
         package, status = registry.register(self.account, self.candidate, self.image, approved=approved)
         registry.require_approved(package, status)
         captured = self.hosting.capture_percent
@@ -107,7 +115,7 @@ class Rollout:
             stage=self.stage,
             region=self.account.region,
             account=self.account.id,
-            endpoint_name=self._create_or_update(package),
+            endpoint_name=self._create_or_update(current, package),
             class_labels=self.candidate.labels,
             confidence_threshold=self.candidate.threshold,
             image_size=self.candidate.input_size,
@@ -118,12 +126,18 @@ class Rollout:
             deployed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         )
 
-    def _create_or_update(self, package: str) -> str:
+    def _check(self) -> Endpoint | None:
+        """Return the stage's endpoint, if it has one; an `EndpointError` if the deployment would fail."""
         current = endpoint.find(self.account, self.stage)
+        if current:
+            check_updatable(self.account, self.stage, current, self.hosting)
+        preflight.require_quotas(self.account, self.hosting, current)
+        return current
+
+    def _create_or_update(self, current: Endpoint | None, package: str) -> str:
         if current is None:
             with undo_on_failure() as register_undo:
                 return self._create(package, register_undo)
-        check_updatable(self.account, self.stage, current, self.hosting)
         with undo_on_failure() as register_undo:
             self._update(current, package, register_undo)
         _delete_unused(self.account, self.stage, previous=current.config)
@@ -148,9 +162,12 @@ class Rollout:
         instances = max(2, self.hosting.instances, current.instances)
         self._create_model_and_config(name, package, instances, register_undo, previous=current.config)
         self._try_model(name)
-        alarm_names = alarms.put_alarms(account, current.name, self.stage)
-        serverless = self.hosting.serverless
-        policy = None if serverless else blue_green(instances, alarm_names, self.bake_seconds)
+        alarms.put_alarms(account, current.name, self.stage)
+        policy = None
+        if not self.hosting.serverless:
+            register_undo(f"alarms of {name}", partial(alarms.delete_alarms, account, name))
+            watched = alarms.put_alarms(account, current.name, self.stage, config=name)
+            policy = blue_green(instances, watched, self.bake_seconds)
         with autoscaling.paused(account, current.name, self.hosting.scaling, self.stage):
             endpoint.update(account, current.name, name, policy)
 
@@ -260,28 +277,33 @@ def blue_green(
 ) -> "DeploymentConfigTypeDef":
     """Return an update policy: traffic moves to one new instance first, and to the rest if no alarm goes off.
 
+    Without alarms, nothing rolls the update back.
     A canary is at most half of the new fleet, so a single instance takes all traffic at once
     (https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-blue-green-canary.html).
     """
     routing: Any = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": bake_seconds}
     if canary and instances > 1:
         routing = routing | {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
-    return {
+    policy: DeploymentConfigTypeDef = {
         "BlueGreenUpdatePolicy": {
             "TrafficRoutingConfiguration": routing,
             # The old instances stay this long, so that a rollback takes no time.
             "TerminationWaitInSeconds": bake_seconds,
             "MaximumExecutionTimeoutInSeconds": 3600 + 4 * bake_seconds,
-        },
-        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarm_names]},
+        }
     }
+    if alarm_names:
+        policy["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarm_names]}
+    return policy
 
 
 def _delete_unused(account: Account, stage: str, previous: str) -> None:
-    """Delete the stage's configurations and models except the current and the previous one."""
+    """Delete the alarms of updates, and the configurations and models before the previous one."""
     current = endpoint.find(account, stage)
     used = {previous, current.config if current else ""}
     for name in endpoint.list_configs(account, stage):
+        if current and name != current.name:  # the first configuration has the endpoint's name
+            alarms.delete_alarms(account, name)
         if name not in used:
             endpoint.delete_config(account, name)
             endpoint.delete_model(account, name)

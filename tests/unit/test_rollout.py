@@ -226,8 +226,8 @@ def test_an_update_runs_a_smoke_test_and_then_shifts_traffic_by_a_canary(aws_cal
     assert [
         alarm["AlarmName"] for alarm in update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
     ] == [
-        f"{first.endpoint_name}-errors",
-        f"{first.endpoint_name}-latency",
+        f"{update['EndpointConfigName']}-errors",
+        f"{update['EndpointConfigName']}-latency",
     ]
     live, smoke = aws_calls.of("CreateEndpointConfig")
     assert live["ProductionVariants"][0]["InitialInstanceCount"] == 2
@@ -285,6 +285,112 @@ def test_rollback_returns_to_the_previous_model_and_only_that_one_is_kept(
     update = aws_calls.of("UpdateEndpoint")[-1]
     routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert routing["Type"] == "ALL_AT_ONCE"
+    assert "AutoRollbackConfiguration" not in update["DeploymentConfig"]
+
+
+def test_an_update_watches_the_new_fleet_and_only_until_it_is_done(aws_calls, aws, model, newer):
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer)
+
+    endpoint_name = Deployment.read().endpoint_name
+    config = aws_calls.of("UpdateEndpoint")[0]["EndpointConfigName"]
+    errors, latency = [alarm for alarm in aws_calls.of("PutMetricAlarm") if config in alarm["AlarmName"]]
+    new_fleet = [
+        {"Name": "EndpointName", "Value": endpoint_name},
+        {"Name": "VariantName", "Value": "AllTraffic"},
+        {"Name": "EndpointConfigName", "Value": config},
+    ]
+    metrics = [metric["MetricStat"]["Metric"] for metric in errors["Metrics"] if "MetricStat" in metric]
+    assert [metric["Dimensions"] for metric in metrics] == [new_fleet, new_fleet]
+    assert latency["Dimensions"] == new_fleet
+    assert set(alarm_states()) == {f"{endpoint_name}-errors", f"{endpoint_name}-latency"}
+
+
+def alarm_states() -> dict[str, str]:
+    alarms = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    return {alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms}
+
+
+def start_emergency(endpoint_name: str, instances: int) -> None:
+    """Let the alarms go off, as those of a fleet that fails under load, to which autoscaling has added."""
+    for name in alarm_states():
+        boto3.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="failing")
+    boto3.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=endpoint_name,
+        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": instances}],
+    )
+
+
+def scaling_of(endpoint_name: str) -> tuple[int, int, float]:
+    """The bounds and the target that autoscaling has for an endpoint."""
+    client, name = boto3.client("application-autoscaling"), f"endpoint/{endpoint_name}/variant/AllTraffic"
+    (bounds,) = client.describe_scalable_targets(ServiceNamespace="sagemaker", ResourceIds=[name])[
+        "ScalableTargets"
+    ]
+    (policy,) = client.describe_scaling_policies(ServiceNamespace="sagemaker", ResourceId=name)[
+        "ScalingPolicies"
+    ]
+    target = policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
+    return bounds["MinCapacity"], bounds["MaxCapacity"], target
+
+
+def test_a_failing_fleet_is_rolled_back_to_a_fleet_of_the_same_size_and_scaling(aws_calls, aws, model, newer):
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer, "--most-instances", "7", "--photos-a-minute", "333")
+    name = Deployment.read().endpoint_name
+    start_emergency(name, instances=5)
+
+    assert "serves by-colour 1 (1) again" in succeed("rollback")
+
+    assert endpoint.describe(connect(), name).instances == 5
+    assert scaling_of(name) == (1, 7, 333)
+    serve(aws, model)
+    assert json.loads(succeed("status", "--json"))["model"] == "by-colour 1"
+
+
+def test_a_failing_fleet_can_be_updated_to_a_better_model(aws_calls, aws, model, newer):
+    succeed("deploy", "--model", model)
+    name = Deployment.read().endpoint_name
+    start_emergency(name, instances=3)
+    serve(aws, newer)
+
+    succeed("deploy", "--model", newer)
+
+    assert Deployment.read().model == "by-colour 2"
+    assert endpoint.describe(connect(), name).instances == 3
+
+
+def test_an_update_whose_own_alarm_goes_off_is_rolled_back(aws_calls, aws, model, newer, monkeypatch):
+    succeed("deploy", "--model", model)
+    before = everything()
+    serve(aws, newer)
+    update = endpoint.update
+
+    def fail_under_traffic(*arguments: Any, **options: Any) -> None:
+        start_emergency(Deployment.read().endpoint_name, instances=1)
+        update(*arguments, **options)
+
+    monkeypatch.setattr(endpoint, "update", fail_under_traffic)
+
+    assert "update rolled back; " in fail("deploy", "--model", newer)
+    assert everything() == before
+
+
+def test_creating_an_endpoint_is_retried_until_sagemaker_finds_its_configuration(aws_calls, aws, model):
+    aws.missing_configs = 3
+
+    succeed("deploy", "--model", model)
+
+    assert len(aws_calls.of("CreateEndpoint")) == 4
+
+
+def test_a_configuration_that_does_not_appear_is_an_error(aws_calls, aws, model, monkeypatch):
+    monkeypatch.setattr(endpoint, "CONSISTENCY_SECONDS", 0.0)
+    aws.missing_configs = 3
+
+    assert "Could not find endpoint configuration" in fail("deploy", "--model", model)
 
 
 def changes(aws_calls: AwsCalls) -> set[str]:
@@ -315,6 +421,32 @@ def test_a_dry_run_fails_where_the_deployment_would_fail(aws_calls, model, monke
     assert "an update cannot change that" in fail("deploy", "--model", model, "--serverless", "--dry-run")
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
     assert "scones image" in fail("deploy", "--model", model, "--dry-run")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_quota_that_is_too_low_is_reported_before_anything_is_created(aws_calls, aws, model, dry_run):
+    aws.quotas["ml.m5.large for endpoint usage"] = 0
+
+    message = fail("deploy", "--model", model, *(["--dry-run"] if dry_run else []))
+
+    assert "ml.m5.large for endpoint usage is 0; a deployment and its updates need up to 4" in message
+    assert "Request an increase to 4 (Service Quotas" in message
+    assert changes(aws_calls) == set()
+
+
+def test_a_quota_that_only_an_update_exceeds_is_reported_before_it_begins(aws_calls, aws, model, newer):
+    succeed("deploy", "--model", model, "--most-instances", "2")
+    aws.quotas["ml.m5.large for endpoint usage"] = 2
+    aws_calls.requests = []
+
+    assert "need up to 3 instances" in fail("deploy", "--model", newer, "--most-instances", "2")
+    assert changes(aws_calls) == set()
+
+
+def test_quotas_that_may_not_be_read_do_not_stop_a_deployment(aws_calls, aws, model):
+    aws.errors["ListServiceQuotas"] = ("AccessDeniedException", "not authorized")
+
+    succeed("deploy", "--model", model)
 
 
 def test_deploy_prints_the_deployment_as_json(aws_calls, model):
