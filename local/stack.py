@@ -226,14 +226,8 @@ class Stack:
         captures = (f"--capture={self.captures}", f"--capture={CAPTURE_URI}")
         model = [f"--model={self.model}"] if self.model else []
         serve = [sys.executable, "-m", "model", "serve", *model, f"--port={self.ports.endpoint}", *captures]
-        return processes.Server(
-            name=ENDPOINT,
-            command=serve,
-            port=self.ports.endpoint,
-            health="/ping",
-            env=self._environment(),
-            log=self._logs / "endpoint.log",
-        )
+        log = self._logs / "endpoint.log"
+        return processes.Server(ENDPOINT, serve, self.ports.endpoint, "/ping", self._environment(), log)
 
     def _emulator(self) -> processes.Server:
         on_bridge = self.for_containers and host.ON_LINUX
@@ -251,14 +245,9 @@ class Stack:
         if self.for_containers:
             # Run functions only in Lambda's images, each with its own memory size.
             settings |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
-        return processes.Server(
-            name="the emulator",
-            command=[*hypercorn, "local.emulator:app"],
-            port=self.ports.emulator,
-            health="/_ministack/health",
-            env=self._environment() | settings,
-            log=self._logs / "emulator.log",
-        )
+        command, env = [*hypercorn, "local.emulator:app"], self._environment() | settings
+        health, log = "/_ministack/health", self._logs / "emulator.log"
+        return processes.Server("the emulator", command, self.ports.emulator, health, env, log)
 
     def _environment(self) -> dict[str, str]:
         """Return this process's environment with the local AWS settings, and none of a real account."""
