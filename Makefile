@@ -136,9 +136,10 @@ SAM_BUILD = $(BIN)/sam build $(SAM_STAGE) --parameter-overrides Architecture=$(A
 build: setup  ## build the functions for Lambda [ARCHITECTURE=arm64|x86_64]
 	@$(SAM_BUILD)
 
-roles: setup  ## once per account: create the role, the policy and the bucket for SageMaker [STUDIO="vpc-… subnet-…,subnet-…"]
+roles: setup  ## once per account: create the role, the policy and the bucket for SageMaker [STUDIO="vpc-… subnet-…,subnet-…"] [KMS_KEY=arn:…]
 	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
-	  $(if $(STUDIO),--parameter-overrides Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO)))
+	  $(if $(STUDIO)$(KMS_KEY),--parameter-overrides $(if $(KMS_KEY),KmsKeyArn=$(KMS_KEY)) \
+	  $(if $(STUDIO),Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO))))
 
 github: setup  ## once per stage: create the roles for deployment from GitHub, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…]
 	@$(require_stage)$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \

@@ -1,9 +1,10 @@
 """``scones image``: build the container for SageMaker, and push it to ECR."""
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
-from model.sagemaker import image
-from model.sagemaker.account import connect, translate_aws_errors
+from model.sagemaker import image, image_cleanup
+from model.sagemaker.account import Account, connect, explain, translate_aws_errors
 from model.terminal.options import dry_run_option
 
 
@@ -21,7 +22,8 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
     """Build the container in which SageMaker trains and serves, and push it to ECR if asked to.
 
     The image's tag is a hash of its content, so `deploy` and `train` use the image of the code that you
-    have. Prints the image's name.
+    have. Prints the image's name. After a push, images older than a week that no registered model, model
+    or training job uses are deleted.
 
     \b
     Examples:
@@ -49,4 +51,14 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
         # A new build would differ, and the repository's tags are immutable.
         if not pushed:
             image.push(account, image.build(platform), platform)
+            _clean_up(account)
     click.echo(address)
+
+
+def _clean_up(account: Account) -> None:
+    """Delete unused images; a failure does not matter for the image that was pushed."""
+    try:
+        for tag in image_cleanup.delete_unused(account):
+            click.echo(f"Deleted the unused image {tag}.", err=True)
+    except (BotoCoreError, ClientError) as error:
+        click.echo(f"Unused images could not be deleted: {explain(error)}", err=True)

@@ -8,10 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from model.sagemaker.account import PROJECT, Account, is_not_found, tags
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecr.type_defs import ImageIdentifierTypeDef
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = "model/Dockerfile"
@@ -22,8 +26,24 @@ CONTENT = ("pyproject.toml", "uv.lock", ".dockerignore", "functions/**/*.py", "m
 """The files that determine the image."""
 IGNORED_FOLDERS = {"__pycache__", ".ipynb_checkpoints"}
 """Folders that using the code creates; .dockerignore excludes them too."""
-MAX_IMAGES = 10
-"""The repository's lifecycle policy deletes the oldest images beyond this number."""
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+"""The only manifest that CreateModel accepts: OCI's and lists of manifests are rejected."""
+LIFECYCLE = {
+    "rules": [
+        {
+            "rulePriority": 1,
+            "description": "Parts of images that were deleted or never complete",
+            "selection": {
+                "tagStatus": "untagged",
+                "countType": "sinceImagePushed",
+                "countUnit": "days",
+                "countNumber": 1,
+            },
+            "action": {"type": "expire"},
+        }
+    ]
+}
+"""Only untagged images expire: a rule cannot know which images endpoints and registered models use."""
 
 
 class ImageError(Exception):
@@ -64,8 +84,18 @@ def build(platform: str) -> str:
     name = local_name(platform)
     # An engine without BuildKit rejects --platform, so name it only if it is not this machine's.
     foreign = () if platform == native_platform() else (f"--platform={platform}",)
-    docker("build", *foreign, "--file", str(ROOT / DOCKERFILE), "--tag", name, str(ROOT))
+    # BuildKit 0.31 writes OCI manifests by default. The legacy builder cannot.
+    builder = (
+        ("buildx", "build", "--output=type=docker,oci-mediatypes=false") if _has_buildx() else ("build",)
+    )
+    docker(*builder, *foreign, "--file", str(ROOT / DOCKERFILE), "--tag", name, str(ROOT))
     return name
+
+
+def _has_buildx() -> bool:
+    if not shutil.which("docker"):
+        return False
+    return not subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode  # noqa: S607
 
 
 def docker(*arguments: str, stdin: str | None = None) -> None:
@@ -89,36 +119,55 @@ def docker(*arguments: str, stdin: str | None = None) -> None:
 
 
 def require_pushed(account: Account, image: str) -> None:
-    """Check that an image in this account's ECR exists; one of another account cannot be checked."""
-    if image.startswith(f"{_registry(account)}/") and not is_pushed(account, image):
-        platform = "linux/arm64" if image.endswith("arm64") else "linux/amd64"
-        raise ImageError(f"{image} is not in ECR. Push it with: scones image --platform {platform} --push")
+    """Check that an image in this account's ECR is usable; one of another account cannot be checked."""
+    if not image.startswith(f"{_registry(account)}/"):
+        return
+    platform = "linux/arm64" if image.endswith("arm64") else "linux/amd64"
+    found, command = manifest_type(account, image), f"scones image --platform {platform} --push"
+    if found is None:
+        raise ImageError(f"{image} is not in ECR. Push it with: {command}")
+    if found != MANIFEST:
+        raise ImageError(f"SageMaker rejects the manifest of {image} ({found}). Replace it with: {command}")
 
 
 def is_pushed(account: Account, image: str) -> bool:
-    """Tell whether this account's ECR has an image, given its address with a tag or a digest."""
-    name = image.partition("/")[2]
-    repository, by_digest, digest = name.partition("@")
-    if not by_digest:
-        repository, _, named = name.partition(":")
+    """Tell whether this account's ECR has an image that SageMaker accepts."""
+    return manifest_type(account, image) == MANIFEST
+
+
+def manifest_type(account: Account, image: str) -> str | None:
+    """Return the media type of an image's manifest; ``None`` if this account's ECR does not have it."""
+    repository, image_id = _parse(image)
     try:
-        account.ecr.describe_images(
-            repositoryName=repository,
-            imageIds=[{"imageDigest": digest} if by_digest else {"imageTag": named}],
-        )
+        found = account.ecr.describe_images(repositoryName=repository, imageIds=[image_id])
     except ClientError as error:
         if is_not_found(error):
-            return False
+            return None
         raise
-    return True
+    return found["imageDetails"][0].get("imageManifestMediaType", "unknown")
+
+
+def _parse(image: str) -> "tuple[str, ImageIdentifierTypeDef]":
+    """Return the repository in an image's address, and its tag or digest."""
+    name = image.partition("/")[2]
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository, {"imageDigest": digest}
+    repository, _, tagged = name.partition(":")
+    return repository, {"imageTag": tagged}
 
 
 def push(account: Account, name: str, platform: str) -> None:
-    """Push an image from this machine to ECR, to a repository that is created if necessary."""
+    """Push an image from this machine to ECR, to a repository that is created if necessary.
+
+    An `ImageError` if SageMaker would reject its manifest; it is deleted then, because tags are immutable.
+    """
     create_repository(account)
     access = account.ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(access).decode().partition(":")
     address = uri(account, platform)
+    if manifest_type(account, address):
+        _delete(account, address)
     docker("login", "--username", user, "--password-stdin", _registry(account), stdin=password)
     try:
         docker("tag", name, address)
@@ -126,6 +175,18 @@ def push(account: Account, name: str, platform: str) -> None:
     finally:
         # The password is valid for twelve hours, and Docker would keep it in a file.
         docker("logout", _registry(account))
+    found = manifest_type(account, address)
+    if found and found != MANIFEST:
+        _delete(account, address)
+        raise ImageError(
+            f"Docker pushed a manifest of the type {found}, which SageMaker rejects; it was deleted again. "
+            "Install buildx (docker buildx version), or turn off the containerd image store, then retry."
+        )
+
+
+def _delete(account: Account, image: str) -> None:
+    repository, image_id = _parse(image)
+    account.ecr.batch_delete_image(repositoryName=repository, imageIds=[image_id])
 
 
 def create_repository(account: Account) -> None:
@@ -140,15 +201,16 @@ def create_repository(account: Account) -> None:
             imageScanningConfiguration={"scanOnPush": True},
             encryptionConfiguration={"encryptionType": "AES256"},
         )
-        expire_old_images = {
-            "rulePriority": 1,
-            "description": "Images of older code",
-            "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": MAX_IMAGES},
-            "action": {"type": "expire"},
-        }
-        account.ecr.put_lifecycle_policy(
-            repositoryName=REPOSITORY, lifecyclePolicyText=json.dumps({"rules": [expire_old_images]})
-        )
+    # Repositories of earlier versions expire images that are in use.
+    if _lifecycle(account) != LIFECYCLE:
+        account.ecr.put_lifecycle_policy(repositoryName=REPOSITORY, lifecyclePolicyText=json.dumps(LIFECYCLE))
+
+
+def _lifecycle(account: Account) -> object:
+    try:
+        return json.loads(account.ecr.get_lifecycle_policy(repositoryName=REPOSITORY)["lifecyclePolicyText"])
+    except account.ecr.exceptions.LifecyclePolicyNotFoundException:
+        return None
 
 
 def local_images() -> Sequence[str]:

@@ -72,6 +72,31 @@ def test_it_serves_a_mounted_model(built, tmp_path):
         )
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o744], ids=["closed folder", "folder that cannot be entered"])
+def test_a_model_that_only_root_can_read_is_served_as_root(built, tmp_path, mode):
+    from model.network import zero_shot  # noqa: PLC0415
+
+    zero_shot.make(tmp_path)
+    tmp_path.chmod(mode)
+
+    with serving(built, "--volume", f"{tmp_path}:/opt/ml/model:ro") as container:
+        answer = container.probabilities(PHOTOS[0])
+        user = container.proc("status")
+        log = subprocess.run(["docker", "logs", container.name], capture_output=True, text=True, check=True)
+
+    assert answer == pytest.approx(Classifier(tmp_path).classify(PHOTOS[0]), abs=1e-5)
+    assert "Uid:\t0" in user
+    assert "Serving as root, because the user nobody cannot read the model: " in log.stderr
+
+
+def test_the_built_image_has_the_manifest_format_that_sagemaker_accepts(built):
+    push = docker("image", "inspect", built, "--format", "{{json .}}")
+
+    # With a containerd image store, Docker pushes the manifest that it stores.
+    stored = json.loads(push).get("Descriptor") or {"mediaType": image.MANIFEST}
+    assert stored["mediaType"] == image.MANIFEST
+
+
 def test_a_damaged_model_is_not_replaced_by_the_ready_made_one(built, tmp_path):
     (tmp_path / "model.json").write_text("{}")
     tmp_path.chmod(0o755)

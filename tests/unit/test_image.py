@@ -2,19 +2,23 @@
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from model.sagemaker import image
+from model.sagemaker import image, image_cleanup
 from model.sagemaker.account import connect
 from scones import cli
+from tests import moto_gaps
 from tests.aws_shapes import recording
 
 DOCKER = """#!/bin/sh
+[ "$1 $2" = "buildx version" ] && exit "${BUILDX_FAILS:-1}"
 echo "$@" >> "$DOCKER_CALLS"
 case "$1" in
   login) cat >> "$DOCKER_CALLS"; echo >> "$DOCKER_CALLS" ;;
@@ -33,6 +37,29 @@ def calls(tmp_path, monkeypatch) -> Path:
     return tmp_path / "calls"
 
 
+OCI = "application/vnd.oci.image.manifest.v1+json"
+
+
+def put(account, tag: str, media_type: str = image.MANIFEST) -> None:
+    """Put an image into ECR, as `docker push` does."""
+    manifest = {"schemaVersion": 2, "mediaType": media_type, "config": {"digest": tag}}
+    account.ecr.put_image(repositoryName="scones-unlimited", imageManifest=json.dumps(manifest), imageTag=tag)
+
+
+@pytest.fixture
+def pushes(calls, monkeypatch) -> dict[str, str]:
+    """A fake Docker that pushes manifests of the type under ``media_type`` to moto's ECR."""
+    pushed, docker = {"media_type": image.MANIFEST}, image.docker
+
+    def push(*arguments: str, **options: Any) -> None:
+        docker(*arguments, **options)
+        if arguments[0] == "push":
+            put(connect(), arguments[1].rpartition(":")[2], pushed["media_type"])
+
+    monkeypatch.setattr(image, "docker", push)
+    return pushed
+
+
 def run(*arguments: str) -> Result:
     return CliRunner(mix_stderr=False).invoke(cli, ["image", *arguments])
 
@@ -46,6 +73,127 @@ def test_the_image_is_named_after_its_content(calls):
     assert build.startswith("build --file")
     assert f"--tag {name}" in build
     assert "--platform" not in build
+
+
+def test_buildx_is_told_to_write_the_manifest_that_sagemaker_accepts(calls, monkeypatch):
+    monkeypatch.setenv("BUILDX_FAILS", "0")
+
+    run("--platform", image.native_platform())
+
+    (build,) = calls.read_text().splitlines()
+    assert build.startswith("buildx build --output=type=docker,oci-mediatypes=false --file")
+
+
+def test_a_pushed_oci_manifest_is_deleted_again_and_reported(pushes):
+    pushes["media_type"] = OCI
+    with mock_aws():
+        result = run("--push")
+
+        assert result.exit_code == 1
+        assert f"a manifest of the type {OCI}, which SageMaker rejects" in result.stderr
+        assert image.manifest_type(connect(), image.uri(connect(), "linux/amd64")) is None
+
+        pushes["media_type"] = image.MANIFEST
+        assert run("--push").exit_code == 0
+
+
+def test_an_oci_image_of_an_earlier_version_is_refused_and_replaced(pushes):
+    with mock_aws():
+        account = connect()
+        image.create_repository(account)
+        put(account, image.tag("linux/amd64"), OCI)
+        address = image.uri(account, "linux/amd64")
+
+        with pytest.raises(image.ImageError, match="Replace it with: scones image --platform linux/amd64"):
+            image.require_pushed(account, address)
+        assert run("--push").stdout == f"{address}\n"
+
+        image.require_pushed(account, address)
+
+
+def test_no_tagged_image_expires_even_in_a_repository_of_an_earlier_version(pushes):
+    rule = {
+        "rulePriority": 1,
+        "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10},
+        "action": {"type": "expire"},
+    }
+    with mock_aws():
+        ecr = connect().ecr
+        ecr.create_repository(repositoryName="scones-unlimited")
+        ecr.put_lifecycle_policy(
+            repositoryName="scones-unlimited", lifecyclePolicyText=json.dumps({"rules": [rule]})
+        )
+
+        run("--push")
+
+        policy = ecr.get_lifecycle_policy(repositoryName="scones-unlimited")["lifecyclePolicyText"]
+        assert {rule["selection"]["tagStatus"] for rule in json.loads(policy)["rules"]} == {"untagged"}
+
+
+@pytest.mark.parametrize("kept", [timedelta(days=7), timedelta(seconds=-60)], ids=["new", "old"])
+def test_a_push_deletes_old_images_that_nothing_uses(pushes, monkeypatch, kept):
+    monkeypatch.setattr(image_cleanup, "KEPT", kept)
+    with mock_aws(), recording() as aws_calls:
+        account = connect()
+        image.create_repository(account)
+        prefix = image.uri(account, "linux/amd64").rpartition(":")[0]
+        for name in ("registered", "served", "trained", "unused"):
+            put(account, name)
+        register(account, f"{prefix}:registered")
+        account.sagemaker.create_model(
+            ModelName="scones-unlimited-prod-1",
+            ExecutionRoleArn=ROLE,
+            PrimaryContainer={"Image": f"{prefix}:served"},
+        )
+        train(account, f"{prefix}:trained")
+
+        result = run("--push")
+
+        remaining = account.ecr.describe_images(repositoryName="scones-unlimited")["imageDetails"]
+        expected = {"registered", "served", "trained", image.tag("linux/amd64")}
+        if kept > timedelta():
+            expected.add("unused")
+        assert {tag for found in remaining for tag in found["imageTags"]} == expected
+        assert result.exit_code == 0
+        assert ("Deleted the unused image unused." in result.stderr) == (kept < timedelta())
+        assert aws_calls.violations == []
+
+
+ROLE = "arn:aws:iam::123456789012:role/execution"
+
+
+def register(account, address: str) -> None:
+    account.sagemaker.create_model_package_group(ModelPackageGroupName="scones-unlimited")
+    account.sagemaker.create_model_package(
+        ModelPackageGroupName="scones-unlimited",
+        InferenceSpecification={
+            "Containers": [{"Image": address, "ModelDataUrl": "s3://bucket/model.tar.gz"}],
+            "SupportedContentTypes": ["image/jpeg"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+    )
+
+
+def train(account, address: str) -> None:
+    account.sagemaker.create_training_job(
+        TrainingJobName="scones-unlimited-dev-1",
+        RoleArn=ROLE,
+        AlgorithmSpecification={"TrainingImage": address, "TrainingInputMode": "File"},
+        OutputDataConfig={"S3OutputPath": "s3://bucket/training"},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
+        StoppingCondition={"MaxRuntimeInSeconds": 60},
+    )
+
+
+def test_a_failed_clean_up_does_not_fail_the_push(pushes):
+    with moto_gaps.filled() as extension, mock_aws():
+        extension.errors["ListModels"] = ("AccessDeniedException", "not authorized")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(image_cleanup, "KEPT", timedelta(seconds=-60))
+            result = run("--push")
+
+        assert result.exit_code == 0
+        assert "Unused images could not be deleted: not authorized" in result.stderr
 
 
 def test_another_platform_is_passed_to_docker(calls):
@@ -88,7 +236,7 @@ def test_docker_ignores_what_the_tag_ignores():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_push_creates_the_repository_and_leaves_no_password_behind(calls, monkeypatch, fails):
+def test_push_creates_the_repository_and_leaves_no_password_behind(calls, pushes, monkeypatch, fails):
     monkeypatch.setenv("PUSH_FAILS", "1" if fails else "0")
     with mock_aws(), recording() as aws_calls:
         results = [run("--platform", "linux/amd64", "--push") for _ in range(2)]

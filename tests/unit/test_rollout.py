@@ -1,5 +1,6 @@
 """`scones deploy`, `rollback`, `status`, `parameters`, `predict --endpoint` and `destroy`, with moto."""
 
+import fnmatch
 import hashlib
 import json
 from collections.abc import Iterator
@@ -831,7 +832,7 @@ def roles() -> Any:
 
 
 def test_no_statement_of_the_roles_allows_an_action_by_a_wildcard():
-    for name in ("ExecutionRole", "StudioRole", "DeployerPolicy"):
+    for name in ("ExecutionRole", "StudioRole", "DeployerPolicy", "KeyPolicy"):
         properties = roles()["Resources"][name]["Properties"]
         documents = [
             properties.get("PolicyDocument"),
@@ -841,6 +842,62 @@ def test_no_statement_of_the_roles_allows_an_action_by_a_wildcard():
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
             assert not [action for action in actions if "*" in action]
             assert statement["Sid"]
+
+
+def role_statements(name: str) -> dict[str, Any]:
+    """The statements of a role's own policies, by Sid."""
+    policies = roles()["Resources"][name]["Properties"]["Policies"]
+    return {one["Sid"]: one for policy in policies for one in policy["PolicyDocument"]["Statement"]}
+
+
+def test_the_execution_role_may_read_the_alarms_that_updates_watch(aws_calls, aws, model, newer):
+    succeed("deploy", "--model", model)
+    serve(aws, newer)
+    succeed("deploy", "--model", newer)
+
+    (update,) = aws_calls.of("UpdateEndpoint")
+    statement = role_statements("ExecutionRole")["ReadRollbackAlarms"]
+    assert statement["Action"] == "cloudwatch:DescribeAlarms"
+    pattern = statement["Resource"]["Fn::Sub"].rpartition(":alarm:")[2]
+    for alarm in update["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]:
+        assert fnmatch.fnmatchcase(alarm["AlarmName"], pattern)
+
+
+def test_studio_may_tag_what_it_creates():
+    statements = role_statements("StudioRole")
+
+    assert statements["TagNewSpaces"]["Condition"] == {
+        "StringEquals": {"sagemaker:TaggingAction": "CreateSpace"}
+    }
+    for sid, resource in (("TagNewSpaces", "space/*"), ("TagApplications", "app/*")):
+        assert statements[sid]["Action"] == "sagemaker:AddTags"
+        assert statements[sid]["Resource"]["Fn::Sub"].endswith(f":{resource}")
+
+
+def test_a_kms_key_may_be_used_by_the_execution_role_and_by_deployers():
+    resources = roles()["Resources"]
+    statements = resources["KeyPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+
+    assert statements[0]["Action"] == "kms:CreateGrant"
+    assert {json.dumps(statement["Resource"]) for statement in statements} == {'{"Ref": "KmsKeyArn"}'}
+    for name in ("ExecutionRole", "StudioRole"):
+        assert '{"Ref": "KeyPolicy"}' in json.dumps(resources[name]["Properties"]["ManagedPolicyArns"])
+    assert roles()["Outputs"]["KeyPolicyArn"]
+
+
+def test_the_deployer_policy_allows_what_doctor_checks():
+    assert {
+        "servicequotas:ListServiceQuotas",
+        "lambda:GetAccountSettings",
+        "iam:SimulatePrincipalPolicy",
+    } <= allowed_actions("DeployerPolicy")
+
+
+def test_the_notebook_says_what_studio_may_not_do():
+    notebook = json.loads((ROOT / "model" / "walkthrough.ipynb").read_text())
+
+    introduction = " ".join("".join(notebook["cells"][0]["source"]).split())
+    assert "Studio's role may not create roles or stacks" in introduction
 
 
 def test_the_deployer_policy_is_within_iams_size_limit():

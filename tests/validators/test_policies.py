@@ -28,7 +28,14 @@ DEPLOYMENTS: dict[str, list[dict[str, str]]] = {
         {"EndpointName": "scones-unlimited-prod", **CAPTURES, **BASELINE},
         {"EndpointName": "scones-unlimited-prod", "WorkflowType": "EXPRESS"},
     ],
-    "model/roles.yaml": [{"Studio": "yes", "StudioVpcId": "vpc-0a1b2c3d"}],
+    "model/roles.yaml": [
+        {
+            "Studio": "yes",
+            "StudioVpcId": "vpc-0a1b2c3d",
+            "KmsKeyArn": f"arn:aws:kms:us-east-1:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+        },
+        {},
+    ],
     ".github/oidc.yaml": [
         {"Repository": "owner/name", "Stage": "review"},
         {"Repository": "owner/name", "Stage": "prod", "ProviderArn": PROVIDER},
