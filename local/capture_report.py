@@ -6,6 +6,7 @@ from functions.monitor.capture_analysis.captures import TimeWindow
 from functions.monitor.capture_analysis.drift import Baseline
 from functions.monitor.capture_analysis.window import Window
 from local.stack import Stack
+from model import html_page
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
@@ -19,7 +20,7 @@ def write_page(stack: Stack) -> Path:
     folder = stack.home / "report"
     found = analyse(stack, Classifier.load(stack.model).description, TimeWindow(), known)
     report.write(folder, found)
-    return folder / report.REPORT
+    return folder / html_page.REPORT
 
 
 def analyse(

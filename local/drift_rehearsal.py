@@ -17,6 +17,7 @@ from functions.monitor.capture_analysis.drift import LIMIT
 from local import LocalError, capture_report
 from local.demo import empty_table
 from local.stack import Progress, Stack, parameters
+from model import html_page
 from model.network.artifact import Description
 from model.storage import write_file
 from model.training import baseline
@@ -87,7 +88,7 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     windows = [_monitor(stack, *bounds) for bounds in itertools.pairwise(today)]
     found = capture_report.analyse(stack, model, TimeWindow(today[0], today[-1]), known)
     report.write(home, found)
-    return Rehearsal(windows, found, home / report.REPORT)
+    return Rehearsal(windows, found, home / html_page.REPORT)
 
 
 def _repeated(photos: Sequence[bytes], count: int) -> list[bytes]:

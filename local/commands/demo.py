@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from local import Ports, host
-from local.options import json_option, stack_options
+from local.options import stack_options
 from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 from model.terminal.progress import track
 
 

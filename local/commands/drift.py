@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from local import HOME, LocalError, host
-from local.options import json_option, model_option
+from local.options import model_option
 from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 
 
 @click.command("drift")

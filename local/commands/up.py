@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from local import Ports, host
-from local.options import json_option, stack_options
+from local.options import stack_options
 from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 
 
 @click.command("up")

@@ -4,6 +4,7 @@ import click
 
 from model.sagemaker import image
 from model.sagemaker.account import connect, translate_aws_errors
+from model.terminal.options import dry_run_option
 
 
 @click.command("image")
@@ -15,7 +16,7 @@ from model.sagemaker.account import connect, translate_aws_errors
     help="The processor; linux/arm64 is Graviton.",
 )
 @click.option("--push", is_flag=True, help="Push it to ECR; the repository is created if necessary.")
-@click.option("--dry-run", is_flag=True, help="Print what would be built and pushed, and do neither.")
+@dry_run_option
 def command(*, platform: str, push: bool, dry_run: bool) -> None:
     """Build the container in which SageMaker trains and serves, and push it to ECR if asked to.
 

@@ -6,16 +6,17 @@ import click
 
 from model import storage
 from model.sagemaker.deployment_file import FILE, parameters
+from model.terminal.options import json_option, stage_option
 
 VALUES_WITH_SPACES = FILE.with_suffix(".yaml")
 
 
 @click.command("parameters")
-@click.option("--stage", default="dev", show_default=True, help="The stage of the stack.")
+@stage_option
 @click.option(
     "--endpoint", help=f"An endpoint other than the one in {FILE}; the template's defaults apply to it."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
     """Print the stack parameters for the latest deployment, in the form of sam deploy.
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from model.network.artifact import ARCHIVE
-from model.terminal.options import STAGE
+from model.terminal.options import STAGE, json_option
 from model.training.paths import HYPERPARAMETERS, TrainingPaths, report_failure_to_sagemaker
 
 
@@ -93,7 +93,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Maximum photos per label: more improve the model little and take memory (0.2 MB each).",
 )
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON object.")
+@json_option
 @launch_options
 def command(
     *,

@@ -74,12 +74,9 @@ def parameters(stage: str, endpoint: str | None = None, path: Path = FILE) -> di
     An `endpoint` other than the deployed one gets the template's defaults. Otherwise a missing deployment, or
     one of another stage, is a `DeploymentError`.
     """
-    try:
-        deployment = Deployment.read(path)
-    except DeploymentError:
-        if endpoint and not path.exists():
-            return {"EndpointName": endpoint}
-        raise
+    if endpoint and not path.exists():
+        return {"EndpointName": endpoint}
+    deployment = Deployment.read(path)
     if endpoint and endpoint != deployment.endpoint_name:
         return {"EndpointName": endpoint}
     if stage != deployment.stage:

@@ -7,7 +7,7 @@ configurations wrongly (aws/sagemaker-core#225).
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -118,6 +118,10 @@ class ServedModel:
     input_size: int
 
 
+def _no_such_endpoint(region: str, name: str) -> EndpointError:
+    return EndpointError(f"No such endpoint in {region}: {name}. List them with: scones status.")
+
+
 def unique_name(stage: str, purpose: str = "") -> str:
     """Make a unique resource name from the stage, the time and a random suffix."""
     middle = f"{stage}-{purpose}" if purpose else stage
@@ -146,19 +150,30 @@ def describe(account: Account, name: str) -> Endpoint | None:
 
 def find(account: Account, stage: str) -> Endpoint | None:
     """Find the endpoint of a stage by its tags, whatever its status; the newest if there are several."""
-    expected = tag_values(tags(stage, purpose="serving"))
-    prefix, order = f"{PROJECT}-{stage}-", {"SortBy": "CreationTime", "SortOrder": "Descending"}
-    for found in paginate(account.sagemaker, "list_endpoints", "Endpoints", NameContains=prefix, **order):
-        if expected.items() <= tags_of(account, found["EndpointArn"]).items():
-            return describe(account, found["EndpointName"])
-    return None
+    name = next(_list_tagged(account, "Endpoint", stage, purpose="serving"), None)
+    return describe(account, name) if name else None
+
+
+def list_configs(account: Account, stage: str) -> list[str]:
+    """List the names of a stage's endpoint configurations."""
+    return list(_list_tagged(account, "EndpointConfig", stage))
+
+
+def _list_tagged(account: Account, kind: str, stage: str, **more: str) -> Iterator[str]:
+    """Yield the names of a stage's endpoints or configurations that have these tags, newest first."""
+    expected, prefix = tag_values(tags(stage, **more)), f"{PROJECT}-{stage}-"
+    operation = {"Endpoint": "list_endpoints", "EndpointConfig": "list_endpoint_configs"}[kind]
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    for found in paginate(account.sagemaker, operation, f"{kind}s", NameContains=prefix, **order):
+        if expected.items() <= tags_of(account, found[f"{kind}Arn"]).items():
+            yield found[f"{kind}Name"]
 
 
 def served_model(account: Account, name: str) -> ServedModel:
     """Look up the model that an endpoint serves; an `EndpointError` if this project did not deploy it."""
     found = describe(account, name)
     if found is None:
-        raise EndpointError(f"No such endpoint in {account.region}: {name}. List them with: scones status.")
+        raise _no_such_endpoint(account.region, name)
     config = account.sagemaker.describe_endpoint_config(EndpointConfigName=found.config)
     return describe_model(account, config["ProductionVariants"][0]["ModelName"])
 
@@ -262,17 +277,6 @@ def _variant(model: str, hosting: Hosting, instances: int) -> "ProductionVariant
     }
 
 
-def list_configs(account: Account, stage: str) -> list[str]:
-    """List the names of a stage's endpoint configurations."""
-    expected, prefix = tag_values(tags(stage)), f"{PROJECT}-{stage}-"
-    configs = paginate(account.sagemaker, "list_endpoint_configs", "EndpointConfigs", NameContains=prefix)
-    return [
-        found["EndpointConfigName"]
-        for found in configs
-        if expected.items() <= tags_of(account, found["EndpointConfigArn"]).items()
-    ]
-
-
 def create(account: Account, name: str, config: str, stage: str, purpose: str) -> None:
     """Create an endpoint and wait until it is in service; an `EndpointError` has SageMaker's reason."""
     account.sagemaker.create_endpoint(
@@ -353,8 +357,5 @@ def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_
         raise EndpointError(f"{endpoint} did not answer with a list of probabilities: {error}") from error
     except (BotoCoreError, ClientError) as error:
         if isinstance(error, ClientError) and is_not_found(error):
-            region = runtime.meta.region_name
-            raise EndpointError(
-                f"No such endpoint in {region}: {endpoint}. List them with: scones status."
-            ) from error
+            raise _no_such_endpoint(runtime.meta.region_name, endpoint) from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error

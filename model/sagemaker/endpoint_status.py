@@ -14,25 +14,15 @@ from model.sagemaker.alarms import alarm_names
 from model.sagemaker.endpoint import EndpointError
 
 PRICE_LIST_REGION = "us-east-1"
-"""A region that has the Price List API, which knows the prices of all regions."""
+"""A region that has the Price List API, which lists the prices of all regions."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of an endpoint.
+    """The state of an endpoint, its load (p99 latency) in the last hour, and the price of its instances.
 
-    Attributes
-    ----------
-    since, deployed_at
-        When the endpoint was created and when it was last updated; ISO 8601, UTC.
-    on
-        The instances, or the size of a serverless endpoint.
-    previous
-        The endpoint configuration to which ``scones rollback`` returns.
-    photos, failed, latency_ms
-        In the last hour: requests, failures, and the 99th percentile of ModelLatency.
-    dollars_an_hour
-        The list price of the instances alone, without captures, logs and traffic.
+    `since` and `deployed_at` are the times of its creation and its last update, in ISO 8601, UTC; `on` is
+    its hardware, and `previous` the endpoint configuration to which ``scones rollback`` returns.
     """
 
     endpoint: str
@@ -114,18 +104,11 @@ def _price(account: Account, variant: Any, instances: int) -> float | None:  # n
     """Return the list price of the instances in dollars an hour, ``None`` if it is not known."""
     if "ServerlessConfig" in variant:
         return 0.0
-    attributes = {
-        "instanceName": variant["InstanceType"],
-        "regionCode": account.region,
-        "component": "Hosting",
-    }
+    wanted = {"instanceName": variant["InstanceType"], "regionCode": account.region, "component": "Hosting"}
+    filters: Any = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()]
+    pricing = account.session.client("pricing", region_name=PRICE_LIST_REGION)
     try:
-        products = account.session.client("pricing", region_name=PRICE_LIST_REGION).get_products(
-            ServiceCode="AmazonSageMaker",
-            Filters=[
-                {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in attributes.items()
-            ],
-        )["PriceList"]
+        products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
         (price,) = {
             float(dimension["pricePerUnit"]["USD"])
             for product in map(json.loads, products)

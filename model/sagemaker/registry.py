@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,6 @@ from botocore.exceptions import ClientError
 
 from model.labels import LABEL
 from model.network import artifact
-from model.network.artifact import Description
 from model.sagemaker.account import PROJECT, Account, is_not_found, paginate, tags
 from model.storage import Storage
 
@@ -31,24 +30,10 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to deploy.
+    """A model to deploy; `name` includes the version, and `sha256` identifies the model.
 
-    Attributes
-    ----------
-    name
-        Name and version.
-    labels, threshold, input_size
-        As in the model's `Description`.
-    sha256
-        The graph's hash, or another value that identifies the model.
-    archive
-        The content of ``model.tar.gz``; ``None`` if it is in S3 already.
-    url
-        Its address in S3; ``None`` if it has to be uploaded.
-    metrics
-        The content of ``metrics.json``, if training wrote one.
-    folder
-        The unpacked model, to predict with; ``None`` for a model of the built-in algorithm.
+    It has either an `archive`, the content of ``model.tar.gz``, or its `url` in S3. `metrics` is the content
+    of ``metrics.json``, and `folder` the unpacked model, which the built-in algorithm's models do not have.
     """
 
     name: str
@@ -63,43 +48,31 @@ class Candidate:
 
 
 @contextmanager
-def candidate_from_disk(path: Path | None) -> Iterator[Candidate]:
-    """Read a model from a folder or a ``model.tar.gz``; ``None`` is the zero-shot model."""
+def read_candidate(account: Account, model: str | None) -> Iterator[Candidate]:
+    """Read a model from a folder, a ``model.tar.gz``, or one in S3; ``None`` is the zero-shot model."""
     with tempfile.TemporaryDirectory() as created:
-        if path is None:
+        path, url = Path(model or created), None
+        if model is None:
             from model.network import zero_shot  # noqa: PLC0415  onnx takes half a second to import
 
-            path = Path(created)
             zero_shot.make(path)
+        elif model.startswith("s3://"):
+            path, url = Path(created, artifact.ARCHIVE), model
+            path.write_bytes(Storage(account.s3).read(url))
         with artifact.unpacked(path) as folder:
             description = artifact.check(folder)
             metrics = (path if path.is_dir() else path.parent) / METRICS_FILE
-            yield replace(
-                _candidate(description),
-                archive=pack_folder(folder),
+            yield Candidate(
+                name=f"{description.name} {description.version}",
+                labels=description.labels,
+                threshold=description.threshold,
+                input_size=description.input_size,
+                sha256=description.graph_sha256,
+                archive=None if url else pack_folder(folder),
+                url=url,
                 metrics=metrics.read_bytes() if metrics.is_file() else None,
                 folder=folder,
             )
-
-
-@contextmanager
-def candidate_from_s3(account: Account, url: str) -> Iterator[Candidate]:
-    """Read a ``model.tar.gz`` from S3."""
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder, artifact.ARCHIVE)
-        archive.write_bytes(Storage(account.s3).read(url))
-        with artifact.unpacked(archive) as unpacked:
-            yield replace(_candidate(artifact.check(unpacked)), url=url, folder=unpacked)
-
-
-def _candidate(description: Description) -> Candidate:
-    return Candidate(
-        name=f"{description.name} {description.version}",
-        labels=description.labels,
-        threshold=description.threshold,
-        input_size=description.input_size,
-        sha256=description.graph_sha256,
-    )
 
 
 def pack_folder(folder: Path) -> bytes:
@@ -110,7 +83,7 @@ def pack_folder(folder: Path) -> bytes:
     )
 
 
-def upload(account: Account, candidate: Candidate) -> tuple[str, str | None]:
+def _upload(account: Account, candidate: Candidate) -> tuple[str, str | None]:
     """Upload a model and its metrics unless they are in S3; return the address of each."""
     folder = f"s3://{account.workspace.bucket}/models/{candidate.sha256[:16]}"
     url, metrics_url = candidate.url, None
@@ -125,19 +98,15 @@ def upload(account: Account, candidate: Candidate) -> tuple[str, str | None]:
 
 
 def register(account: Account, candidate: Candidate, image: str, *, approved: bool) -> tuple[str, str]:
-    """Register a model with its image, unless that was done before.
+    """Register a model with its image, unless that was done before; return the version's ARN and status.
 
-    Returns
-    -------
-    tuple of str
-        The version's ARN, and ``Approved``, ``PendingManualApproval`` or ``Rejected``. An existing version
-        keeps its status.
+    The status is ``Approved``, ``PendingManualApproval`` or ``Rejected``; an existing version keeps its own.
     """
     check_labels(candidate.labels)
     _create_group(account)
-    if existing := find(account, candidate, image):
+    if existing := _find(account, candidate, image):
         return existing
-    url, metrics_url = upload(account, candidate)
+    url, metrics_url = _upload(account, candidate)
     quality = {"ContentType": "application/json", "S3Uri": metrics_url}
     status: Literal["Approved", "PendingManualApproval"] = "Approved" if approved else "PendingManualApproval"
     package = account.sagemaker.create_model_package(
@@ -149,13 +118,13 @@ def register(account: Account, candidate: Candidate, image: str, *, approved: bo
             "SupportedResponseMIMETypes": ["application/json"],
         },
         ModelApprovalStatus=status,
-        CustomerMetadataProperties=metadata(candidate, image),
+        CustomerMetadataProperties=_metadata(candidate, image),
         **({"ModelMetrics": {"ModelQuality": {"Statistics": quality}}} if metrics_url else {}),  # type: ignore[arg-type]
     )
     return package["ModelPackageArn"], status
 
 
-def metadata(candidate: Candidate, image: str) -> dict[str, str]:
+def _metadata(candidate: Candidate, image: str) -> dict[str, str]:
     """Return the properties by which the registry identifies a model."""
     return {
         # Values allow few punctuation marks, and no comma.
@@ -179,9 +148,8 @@ def check_labels(labels: Sequence[str]) -> None:
         raise RegistryError(f"the labels together are longer than {MAX_VALUE_LENGTH} characters")
 
 
-def find(account: Account, candidate: Candidate, image: str) -> tuple[str, str] | None:
-    """Return the ARN and the status of the version with this model and this image, if registered."""
-    expected = metadata(candidate, image)
+def _find(account: Account, candidate: Candidate, image: str) -> tuple[str, str] | None:
+    expected = _metadata(candidate, image)
     for arn in list_packages(account):
         package = account.sagemaker.describe_model_package(ModelPackageName=arn)
         if package.get("CustomerMetadataProperties") == expected:
@@ -204,13 +172,8 @@ def require_approved(package: str, status: str) -> None:
 def list_packages(account: Account) -> list[str]:
     """List the ARNs of the group's versions, newest first."""
     order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
-    packages = paginate(
-        account.sagemaker,
-        "list_model_packages",
-        "ModelPackageSummaryList",
-        ModelPackageGroupName=GROUP,
-        **order,
-    )
+    client, key = account.sagemaker, "ModelPackageSummaryList"
+    packages = paginate(client, "list_model_packages", key, ModelPackageGroupName=GROUP, **order)
     return [package["ModelPackageArn"] for package in packages]
 
 

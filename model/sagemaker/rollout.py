@@ -1,16 +1,14 @@
 """Roll a model out to a stage: create its endpoint, or update it without downtime."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model.labels import split_labels
 from model.sagemaker import alarms, autoscaling, endpoint, image, registry, smoke_test, training_job
 from model.sagemaker.account import Account, explain
 from model.sagemaker.deployment_file import Deployment
@@ -44,24 +42,22 @@ def select_candidate(
             raise RegistryError(
                 "SageMaker's built-in algorithm has no container for Graviton: use another --instance-type"
             )
-        if trained.built_in:
-            yield training_job.built_in_candidate(trained), image_uri or trained.image
-            return
         if not graviton:
             own_image = image_uri or trained.image
+        if trained.built_in:
+            yield training_job.built_in_candidate(trained), own_image
+            return
         model = trained.model_url
-    if model and model.startswith("s3://"):
-        with registry.candidate_from_s3(account, model) as candidate:
-            yield candidate, own_image
-    else:
-        with registry.candidate_from_disk(Path(model) if model else None) as candidate:
-            yield candidate, own_image
+    with registry.read_candidate(account, model) as candidate:
+        yield candidate, own_image
 
 
-def with_overrides(candidate: Candidate, labels: str | None, threshold: float | None) -> Candidate:
-    """Replace a candidate's labels (separated by commas) and threshold by those that the user gave."""
+def with_overrides(
+    candidate: Candidate, labels: tuple[str, ...] | None, threshold: float | None
+) -> Candidate:
+    """Replace a candidate's labels and threshold by those that the user gave."""
     if labels:
-        candidate = replace(candidate, labels=split_labels(labels))
+        candidate = replace(candidate, labels=labels)
     if threshold is not None:
         candidate = replace(candidate, threshold=threshold)
     if len(candidate.labels) < 2 or not 0 <= candidate.threshold <= 1:  # noqa: PLR2004  one label is no choice
@@ -101,9 +97,8 @@ class Rollout:
     def deploy(self, *, approved: bool) -> Deployment:
         """Register the model, create or update the stage's endpoint, and return what it serves.
 
-        Raises `RegistryError` if the model still needs approval, or was rejected; `approved` approves a new
-        one; `EndpointError` if the endpoint failed. What this call created is deleted, or named if that
-        failed.
+        `approved` approves a new model. Raises `RegistryError` if the model needs approval or was rejected,
+        `EndpointError` if the endpoint failed; what was created is then deleted, or named if that failed too.
         """
         package, status = registry.register(self.account, self.candidate, self.image, approved=approved)
         registry.require_approved(package, status)
@@ -206,43 +201,38 @@ def format_plan(plan: dict[str, str | None]) -> str:
 
 @contextmanager
 def undo_on_failure() -> Iterator[RegisterUndo]:
-    """Delete what a block has created, last first, if the block fails.
+    """Delete what a block has created, last first, if the block fails, and raise `EndpointError`.
 
-    An interruption deletes nothing, because SageMaker would have to finish first; it prints what exists.
-
-    Raises `EndpointError` if the block failed; the message names what could not be deleted.
+    The message names what could not be deleted. An interruption deletes nothing, because SageMaker would have
+    to finish first; it prints what exists.
     """
-    undo, existing = ExitStack(), list[str]()
-
-    def register(name: str, delete: Callable[[], None]) -> None:
-        existing.append(name)
-        undo.callback(try_to_delete, name, delete)
-
-    def try_to_delete(name: str, delete: Callable[[], None]) -> None:
-        try:
-            delete()
-        except (BotoCoreError, ClientError, EndpointError):
-            return
-        existing.remove(name)
-
+    created: dict[str, Callable[[], None]] = {}
     try:
-        yield register
+        yield created.__setitem__
     except KeyboardInterrupt:
         endpoint.console.print(
-            f"Interrupted. Left in AWS: {', '.join(existing) or 'nothing new'}. "
+            f"Interrupted. Left in AWS: {', '.join(created) or 'nothing new'}. "
             "Delete everything with: scones destroy.",
             soft_wrap=True,
             highlight=False,
         )
         raise
     except Exception as error:
-        undo.close()
-        remaining = (
-            f"could not delete: {', '.join(reversed(existing))}; retry with: scones destroy"
-            if existing
+        remaining = ", ".join(name for name, delete in reversed(created.items()) if not _succeeds(delete))
+        outcome = (
+            f"could not delete: {remaining}; retry with: scones destroy"
+            if remaining
             else "nothing is left behind"
         )
-        raise EndpointError(f"{explain(error)} ({remaining})") from error
+        raise EndpointError(f"{explain(error)} ({outcome})") from error
+
+
+def _succeeds(delete: Callable[[], None]) -> bool:
+    try:
+        delete()
+    except (BotoCoreError, ClientError, EndpointError):
+        return False
+    return True
 
 
 def check_updatable(account: Account, stage: str, current: Endpoint, hosting: Hosting) -> None:

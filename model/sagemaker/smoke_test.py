@@ -17,16 +17,10 @@ SAMPLE = Path(__file__).parents[2] / "events" / "classify.json"
 def smoke_test(
     account: Account, endpoint: str, labels: int, classify: Callable[[bytes], list[float]] | None
 ) -> None:
-    """Check that an endpoint answers a photo with a probability per label, the same as the model here.
+    """Check that an endpoint answers a photo with one probability for each of its `labels`.
 
-    Parameters
-    ----------
-    account, endpoint, labels
-        The endpoint, and the number of its labels.
-    classify
-        The model on this machine; ``None`` if it can only run in its container.
-
-    Raises `EndpointError` if the endpoint does not answer, or answers differently.
+    They have to equal those of `classify`, the model on this machine, which is ``None`` if the model can only
+    run in its container. Raises `EndpointError` if the endpoint does not answer, or answers differently.
     """
     sample = json.loads(SAMPLE.read_bytes())
     photo = base64.b64decode(sample["image_data"])

@@ -158,12 +158,14 @@ def train_on_sagemaker(
 
     `data` is a data set in S3, or a folder, which is staged in the workspace bucket first. `hyperparameters`
     are the options of ``scones train``; the built-in algorithm has its own, and writes no ``metrics.json``.
-
-    Raises `TrainingJobError` if the SDK is missing, or the job was rejected or failed; `ImageError` if the
-    project's image is not in ECR.
+    Raises `TrainingJobError` if the SDK is missing or the job failed, `ImageError` if ECR lacks the image.
     """
     with sdk() as (train, core), translate_aws_errors():
-        url, manifest = stage_data(account, data)
+        url, manifest = _locate_data(account, data)
+        if not data.startswith("s3://"):
+            from model.data import staging  # noqa: PLC0415
+
+            staging.stage(Path(data), url)
         container = (
             core.image_uris.retrieve(BUILT_IN, account.region)
             if job.built_in
@@ -182,16 +184,15 @@ def train_on_sagemaker(
                 instance_count=1,
                 volume_size_in_gb=30,
                 enable_managed_spot_training=job.spot or None,
-                **({"volume_kms_key_id": job.kms_key} if job.kms_key else {}),
+                volume_kms_key_id=job.kms_key,
             ),
             stopping_condition=train.configs.StoppingCondition(
                 max_runtime_in_seconds=round(job.hours * 3600),
                 # The wait for spot capacity counts too; allow as long again for it.
-                **({"max_wait_time_in_seconds": round(job.hours * 7200)} if job.spot else {}),
+                max_wait_time_in_seconds=round(job.hours * 7200) if job.spot else None,
             ),
             output_data_config=train.configs.OutputDataConfig(
-                s3_output_path=f"s3://{bucket}/training",
-                **({"kms_key_id": job.kms_key} if job.kms_key else {}),
+                s3_output_path=f"s3://{bucket}/training", kms_key_id=job.kms_key
             ),
             hyperparameters=built_in_hyperparameters(manifest) if job.built_in else dict(hyperparameters),
             tags=[train.configs.Tag(key=key, value=value) for key, value in job_tags.items()],
@@ -200,7 +201,7 @@ def train_on_sagemaker(
             trainer = trainer.with_metric_definitions(
                 [train.configs.MetricDefinition(name=name, regex=f"{name}=([0-9.eE+-]+)") for name in METRICS]
             )
-        trainer.train(input_data_config=channels(train, url, built_in=job.built_in), wait=False, logs=False)
+        trainer.train(input_data_config=_channels(train, url, built_in=job.built_in), wait=False, logs=False)
         started = trainer._latest_training_job  # noqa: SLF001  AWS's examples use it too
         name = started.training_job_name
         try:
@@ -251,7 +252,7 @@ def sdk() -> Iterator[tuple[Any, Any]]:
 def plan(account: Account, job: Job, data: str) -> dict[str, Any]:
     """Describe what `train_on_sagemaker` would start, after checking what can be checked without it."""
     with translate_aws_errors():
-        url, manifest = locate_data(account, data)
+        url, manifest = _locate_data(account, data)
         container = f"SageMaker's {BUILT_IN}" if job.built_in else image.uri(account, "linux/amd64")
         if not job.built_in:
             image.require_pushed(account, container)
@@ -268,17 +269,7 @@ def plan(account: Account, job: Job, data: str) -> dict[str, Any]:
     }
 
 
-def stage_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
-    """Copy a data set to S3 unless it is there; return its address and its manifest."""
-    url, manifest = locate_data(account, data)
-    if not data.startswith("s3://"):
-        from model.data import staging  # noqa: PLC0415
-
-        staging.stage(Path(data), url)
-    return url, manifest
-
-
-def locate_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
+def _locate_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
     """Return the address in S3 of a data set, or of a folder once it is staged, and its manifest."""
     if not data.startswith("s3://"):
         folder = Path(data)
@@ -300,8 +291,7 @@ def locate_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
         ) from error
 
 
-def channels(train: Any, url: str, *, built_in: bool) -> list[Any]:  # noqa: ANN401  the SDK's modules
-    """Return the job's input channels."""
+def _channels(train: Any, url: str, *, built_in: bool) -> list[Any]:  # noqa: ANN401  the SDK's modules
     if not built_in:
         return [train.configs.InputData(channel_name=CHANNEL, data_source=url)]
     sources = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from pipeline.monitoring.analysis import MonitoringReport
 
-REPORT = "report.html"
 MAX_SKIPPED = 20
 """Maximum number of skipped lines on the page; metrics.json lists more."""
 
@@ -32,17 +30,14 @@ def write(out: Path, report: MonitoringReport) -> None:
         figures=figures,
         svg=charts.svg,
         spelled=plots.spelled,
-        moment=moment,
-        thumbnail=thumbnail,
+        moment=_moment,
+        thumbnail=_thumbnail,
         limit=LIMIT,
         moderate=MODERATE,
         max_skipped=MAX_SKIPPED,
     )
-    files = {
-        "metrics.json": (json.dumps(metrics(report), indent=2) + "\n").encode(),
-        REPORT: page.encode(),
-        **{f"{name}.png": charts.png(figure) for name, figure in figures.items()},
-    }
+    files = html_page.report_files(page, metrics(report))
+    files |= {f"{name}.png": charts.png(figure) for name, figure in figures.items()}
     storage.write_files(out, files, stale=[f"{name}.png" for name in plots.NAMES])
 
 
@@ -71,13 +66,11 @@ def summary(report: MonitoringReport) -> list[str]:
     return lines
 
 
-def moment(at: datetime | None) -> str:
-    """Format a time: ``2026-11-25 14:00:05``."""
+def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else "–"
 
 
-def thumbnail(photo: bytes) -> str | None:
-    """Return a photo's thumbnail as a data URI; ``None`` if the photo cannot be read."""
+def _thumbnail(photo: bytes) -> str | None:
     try:
         return html_page.thumbnail(photo)
     except PhotoError:
