@@ -15,7 +15,7 @@ from unittest.mock import patch
 import click
 import numpy as np
 from rich.progress import track
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
 from model.data import dataset
 from model.data.dataset import Dataset
@@ -38,6 +38,8 @@ REPEATS = 5
 RESAMPLES = 2000
 """Bootstrap samples of the photos."""
 PRECISION = 0.99
+FEW_EACH, FEW_REPEATS = 20, 10
+"""Pictures of each label to train on, and how many such trainings."""
 SOURCE_GROUPS = 4
 """Groups of sources, each of which is left out of training in turn."""
 
@@ -52,6 +54,7 @@ METRICS = {
 LABELS = ("bicycle", "motorcycle", OTHER)
 FULL = "full model"
 CIFAR = "CIFAR, cross-validated"
+FEW = "CIFAR, trained on 20 pictures of each label"
 PHOTOS = "photos, trained on CIFAR"
 SOURCES = "photos, other sources trained on too"
 
@@ -169,7 +172,7 @@ class Evaluation(NamedTuple):
     labels, truth
         The labels of the probabilities, and the index of each photo's, int [N].
     predictions
-        Probabilities, one array for each repeat, float [N, labels].
+        Probabilities, one array for each repeat, float [N, labels]; NaN for photos that were trained on.
     """
 
     labels: tuple[str, ...]
@@ -184,7 +187,7 @@ def evaluate(ablation: Ablation, sets: Sequence[Dataset]) -> dict[str, Evaluatio
     kept = [*ablation.fit, (embedding, "POOLED", ablation.pooled)]
     with patched(kept):
         cifar, *rest = zip(sets, parts, strict=True)
-        evaluations = {CIFAR: cross_validated(*cifar)}
+        evaluations = {CIFAR: cross_validated(*cifar), FEW: trained_on_few(*cifar)}
         for photos, embeddings in rest:
             labels, truth = LABELS, np.array([LABELS.index(one) for one in photos.labels])[photos.targets]
             head = fitting.fit(cifar[1], cifar[0].targets, cifar[0].labels).head
@@ -230,6 +233,18 @@ def cross_validated(photos: Dataset, embeddings: Embedding) -> Evaluation:
     return Evaluation(fit.head.labels, photos.targets, predictions)
 
 
+def trained_on_few(photos: Dataset, embeddings: Embedding) -> Evaluation:
+    """Train on a few photos, and predict all others; those trained on have no prediction, NaN."""
+    predictions = []
+    draws = StratifiedShuffleSplit(FEW_REPEATS, train_size=FEW_EACH * len(photos.labels), random_state=0)
+    for shown, others in draws.split(photos.targets, photos.targets):
+        head = fitting.fit(embeddings[shown], photos.targets[shown], photos.labels).head
+        probabilities = np.full((len(photos.targets), len(head.labels)), np.nan)
+        probabilities[others] = head.predict_proba(embeddings[others])
+        predictions.append(probabilities)
+    return Evaluation(head.labels, photos.targets, predictions)
+
+
 def by_source(cifar: Dataset, small: Embedding, photos: Dataset, large: Embedding) -> np.ndarray:
     """Predict the photos of each group of sources by training on CIFAR and all other sources."""
     sources = [path.name.partition("-")[0] for path in photos.paths]
@@ -269,9 +284,11 @@ def compare(full: Evaluation, without: Evaluation) -> dict[str, Any]:
 
 def metrics(evaluation: Evaluation, photos: np.ndarray) -> np.ndarray:
     """Return `METRICS` on some photos, by their indices, averaged over the repeats."""
-    truth, vehicles = evaluation.truth[photos], np.array(evaluation.labels) != OTHER
+    vehicles = np.array(evaluation.labels) != OTHER
     found = []
-    for probabilities in (one[photos] for one in evaluation.predictions):
+    for predictions in evaluation.predictions:
+        predicted = photos[~np.isnan(predictions[photos, 0])]
+        probabilities, truth = predictions[predicted], evaluation.truth[predicted]
         answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         right, vehicle = answers == truth, vehicles[answers]
         likelihood = probabilities[np.arange(len(truth)), truth]
@@ -288,7 +305,7 @@ def metrics(evaluation: Evaluation, photos: np.ndarray) -> np.ndarray:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Lay the results out in Markdown; differences whose interval excludes 0 are bold."""
+    """Lay the results out in Markdown; differences whose interval, as rounded, excludes 0 are bold."""
     lines = []
     for where in dict.fromkeys(row["data"] for row in found):
         rows = [row for row in found if row["data"] == where]
@@ -306,9 +323,12 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def cell(row: Mapping[str, Any], metric: str) -> str:
     _, factor, digits = METRICS[metric]
-    value, difference, (low, high) = (row[metric][name] for name in ("value", "difference", "interval"))
     if row["component"] == FULL:
-        return f"{factor * value:.{digits}f}"
-    text = f"{factor * difference:+.{digits}f}"
-    sure = low > 0 or high < 0
-    return f"{f'**{text}**' if sure else text} ({factor * low:+.{digits}f} to {factor * high:+.{digits}f})"
+        return f"{factor * row[metric]['value']:.{digits}f}"
+    # adding 0 makes -0 positive
+    rounded = [
+        round(factor * one, digits) + 0.0 for one in (row[metric]["difference"], *row[metric]["interval"])
+    ]
+    difference, low, high = (f"{one:+.{digits}f}" for one in rounded)
+    excludes_zero = rounded[1] > 0 or rounded[2] < 0
+    return f"{f'**{difference}**' if excludes_zero else difference} ({low} to {high})"
