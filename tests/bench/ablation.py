@@ -22,7 +22,7 @@ from model.data.dataset import Dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network import embedding, fusion, zero_shot
-from model.network.backbone import LITE0
+from model.network.backbone import LITE0, LITE2
 from model.network.embedding import Embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting, trainer
@@ -73,14 +73,13 @@ class Ablation:
         What to patch while the photos are embedded.
     fit
         What to patch while the head is fitted and used.
-    pooled, bilinear
-        How many numbers of each part of the descriptor remain.
+    kept
+        Which numbers of the descriptor remain.
     """
 
     graph: Sequence[Patch] = ()
     fit: Sequence[Patch] = ()
-    pooled: int = embedding.POOLED
-    bilinear: int = embedding.BILINEAR
+    kept: slice | np.ndarray = slice(None)
 
 
 def one_view(add: Callable[[Graph, str], None]) -> Callable[[Graph, str], None]:
@@ -105,11 +104,16 @@ def matrix_itself(graph: Graph, matrix: str) -> str:
     return graph.add("MatMul", matrix, graph.add("Transpose", matrix, perm=[0, 2, 1]))
 
 
-_LITE0_CHANNELS = LITE0.feature_maps["stage6"]
+def of_single_channels() -> np.ndarray:
+    """Index the numbers of the descriptor that concern one channel, not a pair of two."""
+    pairs = [np.triu_indices(network.feature_maps["stage6"]) for network in (LITE0, LITE2)]
+    return np.flatnonzero(np.concatenate([rows == columns for rows, columns in pairs]))
+
+
 ABLATIONS: Mapping[str, Ablation] = {
     FULL: Ablation(),
     "second network (EfficientNet-Lite2)": Ablation(
-        pooled=embedding.POOLED_FIRST, bilinear=_LITE0_CHANNELS * (_LITE0_CHANNELS + 1) // 2
+        kept=slice(len(np.triu_indices(LITE0.feature_maps["stage6"])[0]))
     ),
     "low-resolution branch": Ablation(graph=[(embedding, "reduce_detail", keep_resolution)]),
     "its mirrored center crop": Ablation(
@@ -118,18 +122,15 @@ ABLATIONS: Mapping[str, Ablation] = {
     "views of the full-resolution branch": Ablation(
         graph=[(embedding, "add_full_resolution", one_view(embedding.add_full_resolution))]
     ),
-    "global pooling (in the classifier)": Ablation(fit=[(fusion, "POOLED_SHARE", 1e-9)]),
-    "bilinear pooling": Ablation(fit=[(fusion, "POOLED_SHARE", 1.0)], bilinear=0),
+    "bilinear pooling (single channels remain)": Ablation(kept=of_single_channels()),
     "matrix square root": Ablation(graph=[(embedding, "_matrix_square_root", matrix_itself)]),
     "detail gate": Ablation(graph=[(embedding, "NO_DETAIL", -2.0), (embedding, "FULL_DETAIL", -1.0)]),
     "detail discount": Ablation(fit=[(fitting, "DEFAULT_DETAIL_DISCOUNT", 0.0)]),
     "detail offset": Ablation(fit=[(fitting, "DEFAULT_DETAIL_OFFSET", 0.0)]),
     "ImageNet classes": Ablation(fit=[(zero_shot, "knows", lambda _: False)]),
-    "novelty": Ablation(
-        fit=[(fusion.RidgeClassifier, "novelty", lambda _, descriptor: np.zeros(len(descriptor)))]
-    ),
+    "novelty": Ablation(fit=[(fusion.NoveltyDetector, "novelty", lambda _, pooled: np.zeros(len(pooled)))]),
 }
-"""Components by name. A descriptor's first numbers are `LITE0`'s; detail beyond the bounds is always 1."""
+"""By component. A descriptor's first numbers are `LITE0`'s. With these bounds the detail is always 1."""
 
 
 @click.command()
@@ -184,8 +185,7 @@ def evaluate(ablation: Ablation, sets: Sequence[Dataset]) -> dict[str, Evaluatio
     """Train without a component, and predict the photos held out, by data set."""
     with patched(ablation.graph):
         parts = rotated([trainer.embed_photos(photos) for photos in sets], ablation)
-    kept = [*ablation.fit, (embedding, "POOLED", ablation.pooled)]
-    with patched(kept):
+    with patched(ablation.fit):
         cifar, *rest = zip(sets, parts, strict=True)
         evaluations = {CIFAR: cross_validated(*cifar), FEW: trained_on_few(*cifar)}
         for photos, embeddings in rest:
@@ -206,17 +206,14 @@ def patched(patches: Iterable[Patch]) -> Iterator[None]:
 
 
 def rotated(parts: Sequence[Embedding], ablation: Ablation) -> list[Embedding]:
-    """Take out what is ablated of the descriptors, and rotate the rest of the bilinear numbers.
+    """Take out what is ablated of the descriptors, and rotate the rest.
 
-    There are more of them than photos: in the basis of the photos' own subspace they are fewer, and all their
-    products, which is what a ridge regression depends on, are the same.
+    Descriptors are longer than there are photos. In a basis of the photos' own subspace they are shorter, and
+    their products, all that a ridge regression depends on, are the same.
     """
-    descriptor = np.concatenate([one.descriptor for one in parts])
-    pooled, bilinear = np.split(descriptor, [embedding.POOLED], axis=1)
-    bilinear = bilinear[:, : ablation.bilinear].astype(np.float64)
-    variances, directions = np.linalg.eigh(bilinear @ bilinear.T)
-    coordinates = directions * np.sqrt(np.maximum(variances, 0))
-    descriptor = np.concatenate([pooled[:, : ablation.pooled], coordinates], axis=1).astype(np.float32)
+    descriptor = np.concatenate([one.descriptor[:, ablation.kept] for one in parts]).astype(np.float64)
+    variances, directions = np.linalg.eigh(descriptor @ descriptor.T)
+    descriptor = (directions * np.sqrt(np.maximum(variances, 0))).astype(np.float32)
     ends = np.cumsum([len(one) for one in parts])[:-1]
     return [
         replace(one, descriptor=rows) for one, rows in zip(parts, np.split(descriptor, ends), strict=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.network import embedding
+from model.network.backbone import LITE0, LITE2
 from model.network.embedding import Embedding
 from pipeline.costs.table import END
 from tests.bench import ablation
@@ -62,14 +63,26 @@ def test_a_model_compared_with_itself_does_not_differ():
 
 
 def test_rotated_descriptors_have_the_same_products_of_what_is_kept():
-    chance = np.random.default_rng(3)
-    descriptor = chance.normal(size=(6, embedding.OUTPUTS["descriptor"])).astype(np.float32)
-    whole = Embedding(descriptor, descriptor, descriptor, descriptor)
-    kept = Ablation(pooled=10, bilinear=20)
+    descriptor = np.random.default_rng(3).normal(size=(6, 100)).astype(np.float32)
+    whole = Embedding(descriptor, descriptor, descriptor, descriptor, descriptor)
 
-    first, second = ablation.rotated([whole[np.arange(4)], whole[np.arange(4, 6)]], kept)
+    first, second = ablation.rotated([whole[np.arange(4)], whole[[4, 5]]], Ablation(kept=slice(20)))
 
-    pooled, bilinear = descriptor[:, :10], descriptor[:, embedding.POOLED :][:, :20]
     rotated = np.concatenate([first.descriptor, second.descriptor])
-    assert np.array_equal(rotated[:, :10], pooled)
-    assert np.allclose(rotated[:, 10:] @ rotated[:, 10:].T, bilinear @ bilinear.T, atol=1e-3)
+    assert np.allclose(rotated @ rotated.T, descriptor[:, :20] @ descriptor[:, :20].T, atol=1e-4)
+
+
+def test_single_channels_are_the_diagonals_of_both_matrices():
+    kept = ablation.of_single_channels()
+
+    rows, columns = np.triu_indices(LITE0.feature_maps["stage6"])
+    assert len(kept) == LITE0.feature_maps["stage6"] + LITE2.feature_maps["stage6"]
+    assert (rows[kept[:100]] == columns[kept[:100]]).all()
+    assert kept.max() == embedding.OUTPUTS["descriptor"] - 1
+
+
+def test_photos_trained_on_are_not_evaluated():
+    probabilities = np.array([[1.0, 0, 0], [np.nan] * 3])
+    evaluation = Evaluation(LABELS, np.array([0, 1]), [probabilities])
+
+    assert ablation.metrics(evaluation, np.arange(2))[0] == 1
