@@ -1,4 +1,4 @@
-"""``scones COMMAND``: the one command line, over the model, a deployed stack, and this machine."""
+"""``scones COMMAND``: the command line for the model, a deployed stack, and the local stack."""
 
 import click
 
@@ -22,7 +22,7 @@ SECTIONS = {
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
 def cli(*, debug: bool) -> None:
-    """Which vehicle is at the door: bicycle, motorcycle, or other.
+    """Tell which vehicle is at the door: bicycle, motorcycle, or other.
 
     \b
     Examples:
@@ -33,15 +33,15 @@ def cli(*, debug: bool) -> None:
 
     \b
     Exit codes:
-      0    done
-      1    something failed; one line on stderr says what
+      0    success
+      1    failure; one line on stderr says what went wrong
       2    usage error
-      130  stopped by Ctrl-C
+      130  interrupted by Ctrl-C
     """  # noqa: D301  click reads \b as a character
 
 
 def main() -> None:
-    """Run the command line; `make setup` installs it as ``scones``."""
+    """Run the command line: the entry point that `make setup` installs as ``scones``."""
     cli(prog_name="scones")
 
 

@@ -1,8 +1,7 @@
-"""`make pictures`: what docs/ shows, by running everything for real and looking at it in a browser.
+"""Make the pictures in docs/: run everything and take screenshots of it in Chromium (`make pictures`).
 
-The demo's table is of a demo, on a stack of its own; the monitoring report is of the rehearsal of a bad
-day, and the review page of a photo in a review queue, on another. The evaluation is of drawings, in which it
-says nothing about photos; of a folder of photos with `python -m docs.pictures --photos folder`.
+The evaluation is on drawings by default and says nothing about photos; evaluate photos with
+`python -m docs.pictures --photos folder`.
 """
 
 import io
@@ -21,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, DIMMED_MONOKAI, TerminalTheme
 
-from local import Ports, demo, watch
+from local import Ports, demo, drift_rehearsal
 from local.stack import Stack
 from model.network.classifier import Classifier
 from pipeline import sample_images
@@ -32,33 +31,35 @@ DOCS = Path(__file__).parent
 SCHEMES = ("light", "dark")
 THEMES: dict[str, TerminalTheme] = {"light": DEFAULT_TERMINAL_THEME, "dark": DIMMED_MONOKAI}
 WIDE, NARROW = 1240, 400
-"""Pixels of a page on a desk and on a phone."""
+"""Width in pixels of a page on a desktop and on a phone."""
 SEEDS = 40
-"""Drawings of each kind in the evaluation without photos."""
+"""Drawings of each label in the evaluation without photos."""
 
 
 @click.command()
-@click.option("--photos", type=click.Path(exists=True, path_type=Path), help="folder/<label>/* to evaluate.")
+@click.option(
+    "--photos", type=click.Path(exists=True, path_type=Path), help="folder/<label>/* to evaluate on."
+)
 def main(photos: Path | None) -> None:
-    """Make every picture in docs/ that is of something running."""
+    """Make every picture in docs/ that shows something running."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
         demo_table()
         with Browser.running(home / "profile") as browser:
             evaluation(browser.tab(), home, photos)
             stack = Stack(home=home / "stack", ports=Ports(free_port(), free_port()))
-            with stack.running(report=print):
+            with stack.running(progress=print):
                 review(browser.tab(), stack)
-                rehearsed = watch.rehearse(stack, Classifier.load(None).description, print)
+                rehearsal = drift_rehearsal.rehearse(stack, Classifier.load(None).description, print)
                 tab = browser.tab()
-                tab.go(rehearsed.page.as_uri())
+                tab.go(rehearsal.page.as_uri())
                 tab.until("document.readyState === 'complete'")
                 shoot(tab, "monitor", WIDE, 1130)
                 shoot(tab, "monitor-narrow", NARROW, 1500, schemes=("light",))
 
 
 def demo_table() -> None:
-    """Run the demo, and keep its table as it stands on a light and on a dark terminal."""
+    """Run the demo, and save its table as a light and as a dark terminal shows it."""
     ports = ("--emulator-port", str(free_port()), "--endpoint-port", str(free_port()))
     command = [sys.executable, "-m", "scones", "demo", "--json", *ports]
     ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=DOCS.parent)  # noqa: S603
@@ -71,12 +72,12 @@ def demo_table() -> None:
         console = Console(record=True, width=88, file=io.StringIO())
         console.print(demo.table(outcomes))
         svg = console.export_svg(title="make demo", theme=theme, unique_id=f"demo-{scheme}")
-        # the fonts it would fetch from elsewhere: what the reader has will do
+        # Without the web fonts, which a viewer would have to download.
         (DOCS / f"demo-{scheme}.svg").write_text(re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL))
 
 
 def evaluation(tab: Tab, home: Path, photos: Path | None) -> None:
-    """Evaluate the ready-made model, and keep the top of the report."""
+    """Evaluate the ready-made model, and save the top of the report."""
     out = home / "evaluation"
     evaluate = ["evaluate", "--data", str(photos or drawings(home / "drawings")), "--out", str(out)]
     subprocess.run([sys.executable, "-m", "scones", *evaluate], check=True, cwd=DOCS.parent)  # noqa: S603
@@ -86,7 +87,7 @@ def evaluation(tab: Tab, home: Path, photos: Path | None) -> None:
 
 
 def drawings(folder: Path) -> Path:
-    """Draw labelled pictures, every other one of them in fog, and return their folder."""
+    """Draw labelled pictures, every second one in fog, and return their folder."""
     subjects = {
         "bicycle": sample_images.bicycle,
         "motorcycle": sample_images.motorcycle,
@@ -96,16 +97,16 @@ def drawings(folder: Path) -> Path:
         (folder / label).mkdir(parents=True)
         for seed in range(SEEDS):
             clear = sample_images.picture(subject, 1000 + seed)
-            seen = Image.blend(clear, sample_images.FOG, 0.74) if seed % 2 else clear
-            (folder / label / f"{seed}.jpg").write_bytes(sample_images.encoded(seen))
+            picture = Image.blend(clear, sample_images.FOG, 0.74) if seed % 2 else clear
+            (folder / label / f"{seed}.jpg").write_bytes(sample_images.encoded(picture))
     return folder
 
 
 def review(tab: Tab, stack: Stack) -> None:
-    """Have a photo wait for review, and keep the page that shows it."""
+    """Send a photo that needs review, and save the review page that shows it."""
     in_fog = {name: content for name, content in sample_images.demo_pictures() if "fog" in name}
     list(demo.classify(stack, in_fog))
-    with served(stack) as address:
+    with review_page(stack) as address:
         tab.go(address)
         tab.until("document.querySelector('#frame img')?.naturalWidth")
         shoot(tab, "review", WIDE, 760)
@@ -113,21 +114,21 @@ def review(tab: Tab, stack: Stack) -> None:
 
 
 @contextmanager
-def served(stack: Stack) -> Iterator[str]:
-    """Serve the review page of a stack, and give its address."""
+def review_page(stack: Stack) -> Iterator[str]:
+    """Serve the review page of a stack, and yield its address."""
     command = ["review", "--no-browser", "--reviewer", "ada", "--stack", str(stack.description)]
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "scones", *command], stderr=subprocess.PIPE, text=True, cwd=DOCS.parent
     ) as process:
         try:
-            said = process.stderr.readline() if process.stderr else ""
-            yield said[said.index("http://") :].split()[0]
+            line = process.stderr.readline() if process.stderr else ""
+            yield line[line.index("http://") :].split()[0]
         finally:
             process.terminate()
 
 
 def shoot(tab: Tab, name: str, width: int, height: int, schemes: tuple[str, ...] = SCHEMES) -> None:
-    """Keep what a tab shows, in a light and in a dark window."""
+    """Save a screenshot of a tab in each colour scheme."""
     tab("Emulation.setScrollbarsHidden", hidden=True)
     tab("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
     for scheme in schemes:

@@ -1,32 +1,26 @@
-"""AWS on this machine: the emulator, the model's endpoint, the stack on both, and a demonstration."""
+"""AWS on this machine: the emulator, the model's endpoint, the stack deployed to both, and a demo."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 COMMANDS = {
-    "demo": "Send photos through the whole stack, and show what became of them.",
-    "up": "Start everything, deploy the stack, and leave it running.",
-    "down": "End what `up` left running; fine to call when nothing is.",
-    "drift": "Rehearse: send the running stack a day in a minute that goes wrong half-way, and see it found.",
+    "demo": "Send photos through the whole stack on this machine and show their outcomes.",
+    "up": "Start the emulator and the endpoint, deploy the stack, and leave it running.",
+    "down": "Stop the stack that `up` left running, if there is one.",
+    "drift": "Rehearse drift detection on the running stack: a day in a minute that goes wrong half-way.",
 }
 """Name and summary of each command."""
 HOME = Path(__file__).parents[1] / ".local"
-"""Where `make demo` and `make up` keep what they write."""
+"""Where `make demo` and `make up` write their files."""
 
 
 class LocalError(Exception):
-    """Something that the user can put right; its text says how."""
+    """An error that the user can fix; the message says how."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the servers listen, on 127.0.0.1 alone.
-
-    Raises
-    ------
-    LocalError
-        It is the same port twice.
-    """
+    """The ports of the two servers, both on 127.0.0.1."""
 
     emulator: int = 4566
     endpoint: int = 4567
@@ -34,6 +28,6 @@ class Ports:
     def __post_init__(self) -> None:
         if self.emulator == self.endpoint:
             raise LocalError(
-                f"port {self.emulator} cannot be the emulator's and the endpoint's at once: "
-                "choose another with EMULATOR_PORT or ENDPOINT_PORT"
+                f"Port {self.emulator} is set for both the emulator and the endpoint. "
+                "Choose another with EMULATOR_PORT or ENDPOINT_PORT."
             )

@@ -1,4 +1,4 @@
-"""``python -m local COMMAND``: the commands for this machine alone. People call ``scones``."""
+"""``python -m local COMMAND``: the local part of ``scones``."""
 
 import click
 
@@ -13,7 +13,7 @@ from model.terminal.commands import LazyGroup, Section
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
 def cli(*, debug: bool) -> None:
-    """AWS on this machine: the whole stack, without an account and without Docker."""
+    """Run the whole stack on this machine, without an AWS account and without Docker."""
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""The demonstration: photos go into a local stack's bucket, and their outcomes are shown as they arrive."""
+"""The demo: upload photos to a local stack's bucket, and show their outcomes as they arrive."""
 
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
@@ -14,15 +16,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from local import LocalError
+from local import HOME, LocalError
 from local.stack import Stack
 from pipeline import sample_images
 from pipeline.stack import lists_executions
 
 AT_ONCE = os.process_cpu_count() or 1
-"""Photos on their way at a time: as many workers of each function are started, each a second of work."""
+"""Photos in flight. Each needs its own worker of each function, which takes a second of CPU to start."""
 SILENCE = 120.0
-"""Seconds without any news after which the photos still out are given up."""
+"""Seconds without any outcome after which the photos in flight count as missing."""
 STYLES = {
     "accepted": "green",
     "needs_review": "yellow",
@@ -34,7 +36,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo on its way: its name here, its key in the bucket, and when it was put there."""
+    """A photo in flight: its name on this machine, its key in the bucket, and when it was uploaded."""
 
     name: str
     key: str
@@ -43,7 +45,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a photo: a result of the pipeline's, or ``failed`` or ``missing`` and why."""
+    """The pipeline's result for a photo, or ``failed`` or ``missing`` with the reason."""
 
     photo: Photo
     outcome: str
@@ -54,17 +56,11 @@ class Outcome:
 
 
 def photos(folder: Path | None) -> dict[str, bytes | Path]:
-    """Return what to upload, by name: every file of a folder but hidden ones, or the project's own pictures.
-
-    Raises
-    ------
-    LocalError
-        The folder does not exist or holds no file.
-    """
+    """Return the photos to upload, by name: every file in a folder that is not hidden, or drawn pictures."""
     if folder is None:
         return dict(sample_images.demo_pictures())
     if not folder.is_dir():
-        raise LocalError(f"{folder} is no folder: give one with photos in it")
+        raise LocalError(f"Not a folder: {folder}. Give one that contains photos.")
     names = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
     files = {
         name.as_posix(): file
@@ -72,54 +68,58 @@ def photos(folder: Path | None) -> dict[str, bytes | Path]:
         if not any(part.startswith(".") for part in name.parts)
     }
     if not files:
-        raise LocalError(f"{folder} holds no files: give a folder with photos in it")
+        raise LocalError(f"No files in {folder}. Give a folder that contains photos.")
     return dict(files)
 
 
 def classify(
     stack: Stack, content: Mapping[str, bytes | Path], at_once: int = AT_ONCE, silence: float = SILENCE
 ) -> Iterator[Outcome]:
-    """Put photos under ``uploads/``, which starts the workflow, and yield each outcome once it is known.
+    """Upload photos under ``uploads/``, which starts the workflow, and yield each outcome when it is known.
 
-    Never more than ``at_once`` photos are out. One that cannot be uploaded, or whose execution failed, is
-    ``failed``; one that is still out after ``silence`` seconds in which nothing was heard of any is
-    ``missing``.
+    At most ``at_once`` photos are in flight. A photo that cannot be uploaded, or whose execution failed, is
+    ``failed``. After ``silence`` seconds without any outcome, the photos in flight are ``missing``.
     """
     s3 = stack.client("s3")
-    files = iter(content.items())
-    out: dict[str, Photo] = {}
-    heard_at = time.monotonic()
+    bucket, files = stack.outputs["UploadBucketName"], iter(content.items())
+    in_flight: dict[str, Photo] = {}
+    last_outcome_at = time.monotonic()
     while True:
-        while len(out) < at_once and (file := next(files, None)):
-            name, photo = file
-            sent = Photo(name, f"uploads/{name}", datetime.now(UTC))
-            try:
-                body = photo.read_bytes() if isinstance(photo, Path) else photo
-                s3.put_object(Bucket=stack.outputs["UploadBucketName"], Key=sent.key, Body=body)
-            except OSError as error:
-                yield Outcome(sent, "failed", f"cannot be read: {error.strerror}")
-            except (UnicodeError, ClientError) as error:
-                yield Outcome(sent, "failed", f"cannot be a key in S3: {error}")
+        while len(in_flight) < at_once and (file := next(files, None)):
+            photo = Photo(file[0], f"uploads/{file[0]}", datetime.now(UTC))
+            if reason := upload(s3, bucket, photo, file[1]):
+                yield Outcome(photo, "failed", reason)
             else:
-                out[sent.key] = sent
-        if not out:
+                in_flight[photo.key] = photo
+        if not in_flight:
             return
-        if time.monotonic() - heard_at > silence:
-            yield from (
-                Outcome(lost, "missing", f"not heard of for {silence:.0f} s") for lost in out.values()
-            )
+        if time.monotonic() - last_outcome_at > silence:
+            for photo in in_flight.values():
+                yield Outcome(photo, "missing", f"no outcome for {silence:.0f} s")
             return
-        for outcome in [*results(stack, out.values()), *failures(stack, out)]:
-            if out.pop(outcome.photo.key, None):
-                heard_at = time.monotonic()
+        for outcome in [*results(stack, in_flight.values()), *failures(stack, in_flight)]:
+            if in_flight.pop(outcome.photo.key, None):
+                last_outcome_at = time.monotonic()
                 yield outcome
         time.sleep(0.1)
 
 
-def results(stack: Stack, out: Iterable[Photo]) -> Iterator[Outcome]:
-    """Yield what the results table holds of these photos, written since they were uploaded."""
+def upload(s3: Any, bucket: str, photo: Photo, source: bytes | Path) -> str | None:  # noqa: ANN401  boto3's client
+    """Upload a photo; return the reason if that is not possible."""
+    try:
+        body = source.read_bytes() if isinstance(source, Path) else source
+        s3.put_object(Bucket=bucket, Key=photo.key, Body=body)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except (UnicodeError, ClientError) as error:
+        return f"cannot be a key in S3: {error}"
+    return None
+
+
+def results(stack: Stack, in_flight: Iterable[Photo]) -> Iterator[Outcome]:
+    """Yield the outcomes in the results table that were written after these photos were uploaded."""
     dynamodb = stack.client("dynamodb")
-    for photo in out:
+    for photo in in_flight:
         key = {"photo": {"S": f"s3://{stack.outputs['UploadBucketName']}/{photo.key}"}}
         item = dynamodb.get_item(TableName=stack.outputs["ResultsTableName"], Key=key).get("Item", {})
         result = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
@@ -129,12 +129,12 @@ def results(stack: Stack, out: Iterable[Photo]) -> Iterator[Outcome]:
 
 
 def seconds_between(uploaded_at: datetime, classified_at: str) -> float:
-    """Return how long a photo took, to the millisecond that Step Functions tells."""
+    """Return the duration of a classification; Step Functions' timestamps have milliseconds."""
     return (datetime.fromisoformat(classified_at) - uploaded_at).total_seconds()
 
 
-def failures(stack: Stack, out: Mapping[str, Photo]) -> Iterator[Outcome]:
-    """Yield the photos out whose executions failed, with the cause."""
+def failures(stack: Stack, in_flight: Mapping[str, Photo]) -> Iterator[Outcome]:
+    """Yield the photos whose executions failed, with the cause."""
     step_functions = stack.client("stepfunctions")
     if not lists_executions(step_functions, stack.outputs["StateMachineArn"]):
         return
@@ -143,22 +143,22 @@ def failures(stack: Stack, out: Mapping[str, Photo]) -> Iterator[Outcome]:
     )
     for execution in (execution for page in pages for execution in page["executions"]):
         failed = step_functions.describe_execution(executionArn=execution["executionArn"])
-        photo = out.get(json.loads(failed["input"])["detail"]["object"]["key"])
+        photo = in_flight.get(json.loads(failed["input"])["detail"]["object"]["key"])
         if photo and failed["startDate"] >= photo.uploaded_at:
             yield Outcome(photo, "failed", f"{failed.get('error')}: {failed.get('cause', '')}"[:200])
 
 
-def table(shown: list[Outcome]) -> Table:
-    """Lay the outcomes out for the terminal."""
-    laid_out = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    laid_out.add_column("photo", overflow="fold")
-    laid_out.add_column("outcome", no_wrap=True)
-    laid_out.add_column("label", no_wrap=True)
-    laid_out.add_column("confidence", justify="right")
-    laid_out.add_column("reason", overflow="fold")
-    laid_out.add_column("seconds", justify="right")
-    for outcome in shown:
-        laid_out.add_row(
+def table(outcomes: Iterable[Outcome]) -> Table:
+    """Lay outcomes out for the terminal."""
+    layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    layout.add_column("photo", overflow="fold")
+    layout.add_column("outcome", no_wrap=True)
+    layout.add_column("label", no_wrap=True)
+    layout.add_column("confidence", justify="right")
+    layout.add_column("reason", overflow="fold")
+    layout.add_column("seconds", justify="right")
+    for outcome in outcomes:
+        layout.add_row(
             Text(outcome.photo.name.encode(errors="replace").decode()),
             Text(outcome.outcome, STYLES[outcome.outcome]),
             outcome.label or "",
@@ -166,4 +166,17 @@ def table(shown: list[Outcome]) -> Table:
             Text(outcome.reason),
             "" if outcome.seconds is None else f"{outcome.seconds:.1f}",
         )
-    return laid_out
+    return layout
+
+
+def summary(outcomes: Iterable[Outcome]) -> str:
+    """Count the outcomes in one line, the most frequent first."""
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+
+
+def require_results(outcomes: Iterable[Outcome]) -> None:
+    """Raise :class:`LocalError` if any photo failed or is missing."""
+    without = [outcome.outcome in {"failed", "missing"} for outcome in outcomes]
+    if any(without):
+        raise LocalError(f"{sum(without)} of {len(without)} photos got no result. Logs: {HOME / 'logs'}")

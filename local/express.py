@@ -1,4 +1,6 @@
-"""What an Express state machine cannot do: the emulator treats it as a Standard one."""
+"""The limits of Express workflows, which the emulator treats as Standard ones."""
+
+# ruff: noqa: SLF001  ministack has no hooks, so its private functions are replaced
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,59 +12,59 @@ type Action = Callable[[dict[str, Any]], Any]
 
 
 def is_express(state_machine_arn: str) -> bool:
-    """Tell whether a state machine's type is Express."""
-    machine: Mapping[str, str] = stepfunctions._state_machines.get(state_machine_arn, {})  # noqa: SLF001
+    """Return whether a state machine is of type EXPRESS."""
+    machine: Mapping[str, str] = stepfunctions._state_machines.get(state_machine_arn, {})
     return machine.get("type") == "EXPRESS"
 
 
-def for_standard_alone(answer: Action) -> Action:
-    """Refuse what Step Functions has of Standard executions alone: an Express one is in its log.
+def reject_for_express(action: Action) -> Action:
+    """Make an API action reject Express workflows; their executions are only in their log.
 
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
     """
 
-    def answer_standard(data: dict[str, Any]) -> Any:  # noqa: ANN401  the emulator's
-        execution = stepfunctions._executions.get(data.get("executionArn"), {})  # noqa: SLF001
+    def standard_action(data: dict[str, Any]) -> Any:  # noqa: ANN401  the emulator's
+        execution = stepfunctions._executions.get(data.get("executionArn"), {})
         machine = data.get("stateMachineArn") or execution.get("stateMachineArn", "")
         if is_express(machine):
             message = "This operation is not supported by this type of state machine"
             return error_response_json("StateMachineTypeNotSupported", message, 400)
-        return answer(data)
+        return action(data)
 
-    return answer_standard
+    return standard_action
 
 
-def waiting_for_standard_alone(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Let no ``startExecution.sync`` wait for an Express workflow.
+def reject_sync_start_of_express(start_sync: Callable[..., Any]) -> Callable[..., Any]:
+    """Make ``startExecution.sync`` reject Express workflows.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/connect-stepfunctions.html
     """
 
-    def run_standard(resource: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401  the emulator's
-        if is_express(given["StateMachineArn"]):
-            raise stepfunctions._ExecutionError(  # noqa: SLF001
+    def start_standard(resource: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401  the emulator's
+        if is_express(arguments["StateMachineArn"]):
+            raise stepfunctions._ExecutionError(
                 "StepFunctions.StateMachineTypeNotSupportedException", f"{resource} of an Express workflow"
             )
-        return run(resource, given)
+        return start_sync(resource, arguments)
 
-    return run_standard
+    return start_standard
 
 
-def telling_of_standard_alone(tell: Callable[[Mapping[str, Any]], None]) -> Callable[..., None]:
-    """Send no event of an Express execution's end.
+def omit_status_events_of_express(emit: Callable[[Mapping[str, Any]], None]) -> Callable[..., None]:
+    """Send no status-change events for Express executions.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html
     """
-    return lambda execution: None if is_express(execution["stateMachineArn"]) else tell(execution)
+    return lambda execution: None if is_express(execution["stateMachineArn"]) else emit(execution)
 
 
 def install() -> None:
-    """Put all of it in the emulator's place; there are no hooks for it."""
+    """Patch the emulator."""
     for name in ("_describe_execution", "_list_executions", "_get_execution_history", "_stop_execution"):
-        setattr(stepfunctions, name, for_standard_alone(getattr(stepfunctions, name)))
-    stepfunctions._invoke_nested_start_execution_sync = waiting_for_standard_alone(  # noqa: SLF001
-        stepfunctions._invoke_nested_start_execution_sync  # noqa: SLF001
+        setattr(stepfunctions, name, reject_for_express(getattr(stepfunctions, name)))
+    stepfunctions._invoke_nested_start_execution_sync = reject_sync_start_of_express(
+        stepfunctions._invoke_nested_start_execution_sync
     )
-    stepfunctions._emit_execution_status_event = telling_of_standard_alone(  # noqa: SLF001
-        stepfunctions._emit_execution_status_event  # noqa: SLF001
+    stepfunctions._emit_execution_status_event = omit_status_events_of_express(
+        stepfunctions._emit_execution_status_event
     )

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several local commands share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,19 +8,21 @@ import click
 from local import HOME, Ports
 
 TRAINED = HOME / "model"
-"""Where `make train` leaves its model."""
-WIDE = 110
-"""Columns where no terminal says how many it has."""
+"""Where `make train` writes its model."""
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print it as JSON; all else goes to stderr."
+model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=TRAINED if TRAINED.exists() else None,
+    help="The model to serve: a folder that `scones train` wrote.  "
+    "[default: the one from `make train`, or else the ready-made one]",
 )
 
 
-def with_stack(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a stack: its model, and where its servers listen, on 127.0.0.1 alone."""
-    named = {"endpoint": "the model's endpoint", "emulator": "the AWS emulator"}
-    for name, what in named.items():
+def stack_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a local stack: its model and the ports of its two servers."""
+    servers = {"endpoint": "the model's endpoint", "emulator": "the AWS emulator"}
+    for name, server in servers.items():
         option = click.option(
             f"--{name}-port",
             type=click.IntRange(1, 65535),
@@ -28,13 +30,7 @@ def with_stack(command: Callable[..., None]) -> Callable[..., None]:
             envvar=f"{name.upper()}_PORT",
             show_default=True,
             show_envvar=True,
-            help=f"The port of {what}.",
+            help=f"Port of {server} on 127.0.0.1.",
         )
         command = option(command)
-    return click.option(
-        "--model",
-        type=click.Path(path_type=Path),
-        default=TRAINED if TRAINED.exists() else None,
-        help="The model to ask: a folder that `scones train` wrote. By default what `make train` "
-        "made, or the ready-made model.",
-    )(command)
+    return model_option(command)

@@ -1,4 +1,4 @@
-"""Servers that outlive the command that starts them, and are found and ended again by their process ids."""
+"""Servers that outlive the command that starts them; a registry file lists their process ids."""
 
 import contextlib
 import json
@@ -16,18 +16,18 @@ import psutil
 
 from local import LocalError
 
-STARTED_WITHIN = 60.0
-"""Seconds that a server is given to answer; the first start also reads everything from a cold disk."""
-STOPPED_WITHIN = 10.0
-"""Seconds that a process is given to end by itself before it is killed."""
+START_TIMEOUT = 60.0
+"""Seconds for a server to become ready; the first start reads all libraries from a cold disk."""
+STOP_TIMEOUT = 10.0
+"""Seconds for a process to end after SIGTERM before it is killed."""
 
 _children: list[subprocess.Popen[bytes]] = []
-"""The servers that this very process started: Python wants to know of each child's end."""
+"""The servers that this process started, kept until they end so that they do not become zombies."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A program that listens on a port of 127.0.0.1 and answers 200 at ``health`` when it is ready."""
+    """A program that listens on a port of 127.0.0.1, and returns 200 at ``health`` when it is ready."""
 
     name: str
     command: Sequence[str]
@@ -38,48 +38,41 @@ class Server:
 
 
 def start(servers: Sequence[Server], registry: Path) -> None:
-    """Start servers side by side, write them down in the registry, and return when all are ready.
-
-    Raises
-    ------
-    LocalError
-        Another process has one's port, or one ends at once or does not answer in time.
-    """
+    """Start servers in parallel, register them, and return when all are ready."""
     for server in servers:
-        require_free(server)
+        require_free_port(server)
     processes = [launch(server, registry) for server in servers]
     for server, process in zip(servers, processes, strict=True):
         wait_until_ready(server, process)
 
 
 def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
-    """Start a server and write it down in the registry."""
+    """Start a server and register it."""
     server.log.parent.mkdir(parents=True, exist_ok=True)
-    with uninterrupted(), server.log.open("wb") as log:
+    with defer_signals(), server.log.open("wb") as log:
         process = subprocess.Popen(
             server.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=dict(server.env),
-            # A Ctrl-C in the terminal is for the command in front, which then ends these in order.
+            # Ctrl-C in the terminal must reach only the command, which then stops its servers in order.
             start_new_session=True,
         )
         _children.append(process)
         created = psutil.Process(process.pid).create_time()
         entry = {"name": server.name, "pid": process.pid, "created": created}
-        # one that ended by itself is nobody's to end any more
-        running = [one for one in registered(registry) if alive(one)]
-        registry.write_text(json.dumps([*running, entry], indent=2))
+        still_running = [other for other in registered(registry) if find_process(other)]
+        registry.write_text(json.dumps([*still_running, entry], indent=2))
     return process
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and requests to end until the ``with`` block is done."""
-    asked: list[int] = []
+def defer_signals() -> Iterator[None]:
+    """Deliver SIGINT, SIGTERM and SIGHUP only when the ``with`` block is done."""
+    received: list[int] = []
     handlers = {
-        number: signal.signal(number, lambda number, _frame: asked.append(number))
+        number: signal.signal(number, lambda number, _frame: received.append(number))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
@@ -87,64 +80,64 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        if asked:
-            signal.raise_signal(asked[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
-    """Return once the server answers; raise :class:`LocalError` where it ends or stays silent."""
+    """Wait for a server's health check; raise :class:`LocalError` if the server exits or takes too long."""
     url = f"http://127.0.0.1:{server.port}{server.health}"
-    give_up_at = time.monotonic() + STARTED_WITHIN
-    while time.monotonic() < give_up_at:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise LocalError(f"{server.name} ended at once: {last_line(server.log)} (more: {server.log})")
+            raise LocalError(f"Could not start {server.name}: {last_line(server.log)} (log: {server.log})")
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url, timeout=2).is_success:
                 return
         time.sleep(0.1)
     raise LocalError(
-        f"{server.name} does not answer at {url} after {STARTED_WITHIN:.0f} s (more: {server.log})"
+        f"Could not start {server.name}: no answer at {url} after {START_TIMEOUT:.0f} s. Log: {server.log}"
     )
 
 
 def stop_all(registry: Path) -> list[str]:
-    """End every registered server and all that it started; return the names of those that still ran."""
+    """Stop every registered server with its child processes; return the names of those that were running."""
     stopped = stop([entry["name"] for entry in registered(registry)], registry)
     registry.unlink(missing_ok=True)
     return stopped
 
 
 def stop(names: Collection[str], registry: Path) -> list[str]:
-    """End the registered servers of these names, as `stop_all` does."""
+    """Stop the registered servers of these names, as `stop_all` does."""
     entries = registered(registry)
-    ending = [entry for entry in entries if entry["name"] in names]
-    found = {entry["name"]: process for entry in ending if (process := alive(entry))}
+    stopping = [entry for entry in entries if entry["name"] in names]
+    found = {entry["name"]: process for entry in stopping if (process := find_process(entry))}
     family = [member for process in found.values() for member in [process, *process.children(recursive=True)]]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    for member in outlasting(family):
+    for member in wait_for_end(family):
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
-    outlasting(family)
+    wait_for_end(family)
     _children[:] = [child for child in _children if child.poll() is None]
     if entries:
-        registry.write_text(json.dumps([entry for entry in entries if entry not in ending], indent=2))
+        registry.write_text(json.dumps([entry for entry in entries if entry not in stopping], indent=2))
     return list(found)
 
 
-def outlasting(family: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Wait for processes to end; return those that have not after `STOPPED_WITHIN`."""
-    give_up_at = time.monotonic() + STOPPED_WITHIN
-    left = [member for member in family if lives(member)]
-    while left and time.monotonic() < give_up_at:
-        psutil.wait_procs(left, timeout=0.1)
-        left = [member for member in left if lives(member)]
-    return left
+def wait_for_end(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Wait for processes to end; return those that are still running after `STOP_TIMEOUT`."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    remaining = [process for process in processes if is_running(process)]
+    while remaining and time.monotonic() < deadline:
+        psutil.wait_procs(remaining, timeout=0.1)
+        remaining = [process for process in remaining if is_running(process)]
+    return remaining
 
 
-def lives(process: psutil.Process) -> bool:
-    """Tell whether a process has not ended; one that its parent has not asked about yet has."""
+def is_running(process: psutil.Process) -> bool:
+    """Return whether a process is running; a zombie, whose parent has not yet waited for it, is not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -152,8 +145,8 @@ def lives(process: psutil.Process) -> bool:
 
 
 def running(registry: Path) -> list[str]:
-    """Return the names of the registered servers that run."""
-    return [entry["name"] for entry in registered(registry) if alive(entry)]
+    """Return the names of the registered servers that are running."""
+    return [entry["name"] for entry in registered(registry) if find_process(entry)]
 
 
 def registered(registry: Path) -> list[dict[str, Any]]:
@@ -161,30 +154,30 @@ def registered(registry: Path) -> list[dict[str, Any]]:
     return json.loads(registry.read_text()) if registry.exists() else []
 
 
-def alive(entry: Mapping[str, Any]) -> psutil.Process | None:
-    """Return an entry's process, unless it has ended and its id may be another's by now."""
+def find_process(entry: Mapping[str, Any]) -> psutil.Process | None:
+    """Return a registered server's process, or ``None`` if it ended, even if its id has been reused since."""
     try:
         process = psutil.Process(entry["pid"])
         same = process.create_time() == entry["created"]
     except psutil.NoSuchProcess:
         return None
-    return process if same and lives(process) else None
+    return process if same and is_running(process) else None
 
 
-def require_free(server: Server) -> None:
-    """Raise :class:`LocalError`, naming who has it, unless the server's port can be listened on."""
+def require_free_port(server: Server) -> None:
+    """Raise :class:`LocalError`, naming the process that uses the port, unless the port is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", server.port))
         except OSError:
             raise LocalError(
-                f"port {server.port}, which {server.name} needs, is taken by {owner(server.port)}: "
-                "end that, or choose another with EMULATOR_PORT or ENDPOINT_PORT"
+                f"Port {server.port}, which {server.name} needs, is in use by {port_user(server.port)}. "
+                "Stop it, or choose another port with EMULATOR_PORT or ENDPOINT_PORT."
             ) from None
 
 
-def owner(port: int) -> str:
+def port_user(port: int) -> str:
     """Describe the process that listens on a port, as far as this user may see it."""
     try:
         listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
@@ -195,6 +188,6 @@ def owner(port: int) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says something."""
+    """Return the last line of a log that is not blank."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "it said nothing")
+    return next((line for line in reversed(lines) if line), "it wrote no output")

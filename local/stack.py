@@ -1,4 +1,4 @@
-"""The whole stack on this machine: start, deploy, and take it all down again."""
+"""The whole stack on this machine: start the servers, deploy the template, and take everything down."""
 
 import fcntl
 import json
@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from local import HOME, LocalError, Ports, processes
+from local import HOME, LocalError, Ports, host, processes
+from local.built_template import pin_architecture
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from pipeline import sample_images
@@ -25,24 +26,25 @@ from pipeline.stack import CREDENTIALS, NO_HOST_PREFIX, local_session
 ROOT = Path(__file__).parents[1]
 
 ENDPOINT = "the endpoint"
-"""What the model's server is called where processes are."""
+"""Name of the model's server in the registry of processes."""
 ENDPOINT_NAME = "vehicle-classifier"
 CAPTURE_BUCKET = "scones-unlimited-captures"
 CAPTURE_URI = f"s3://{CAPTURE_BUCKET}/captures"
 BASELINE = "baseline.json"
 DOCKER_BRIDGE = "docker0"
 
-Report = Callable[[str], None]
-"""Is told each step as it begins."""
+type Progress = Callable[[str], None]
+"""Called with the description of each step when it starts."""
 
 
 @dataclass
 class Stack:
-    """The emulator, the model's endpoint, and the template's stack on them.
+    """The emulator, the model's endpoint, and the template's stack deployed to them.
 
-    Everything it writes is in ``home``: ``stack.json``, which describes it to whoever wants to use it, logs,
-    the endpoint's captures, and the build. ``model`` is what `scones train` wrote, or ``None`` for the
-    ready-made one. ``for_containers``, functions run in Lambda's own images, and others' containers reach it.
+    ``home`` holds all files: ``stack.json``, which describes the running stack to other programs, logs, the
+    endpoint's captures, and the build. ``model`` is a folder that `scones train` wrote, or ``None`` for the
+    ready-made model. With ``for_containers``, functions run in Lambda's images, and other containers can
+    reach the emulator.
     """
 
     home: Path = HOME
@@ -53,210 +55,180 @@ class Stack:
     name: str = "scones-unlimited"
     outputs: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._registry, self._logs = self.home / "processes.json", self.home / "logs"
+        self._built, self._scratch = self.home / "build", self.home / "tmp"
+
     @classmethod
     def find(cls, home: Path = HOME, model: Path | None = None) -> Self:
-        """Return the stack that `up` left running.
-
-        Raises
-        ------
-        LocalError
-            None is.
-        """
+        """Return the stack that `up` left running."""
         stack = cls(home=home, model=model)
         if not stack.description.exists() or not processes.running(stack._registry):
-            raise LocalError("no local stack is up: `make up` first")
-        described = json.loads(stack.description.read_text())
+            raise LocalError("No local stack is up. Start one with: make up")
+        description = json.loads(stack.description.read_text())
         emulator, endpoint = (
-            urlsplit(described[url]).port for url in ("endpoint_url", "sagemaker_runtime_url")
+            urlsplit(description[url]).port for url in ("endpoint_url", "sagemaker_runtime_url")
         )
         stack.ports = Ports(emulator or Ports.emulator, endpoint or Ports.endpoint)
-        stack.outputs = described["outputs"]
+        stack.outputs = description["outputs"]
         return stack
 
     @property
     def endpoint_url(self) -> str:
-        """Where the emulator answers for every AWS service."""
+        """The emulator's address, for every AWS service."""
         return f"http://127.0.0.1:{self.ports.emulator}"
 
     @property
     def container_url(self) -> str:
-        """Where the emulator answers a container on Docker's default network.
-
-        Raises
-        ------
-        LocalError
-            There is no such network on this machine.
-        """
+        """The emulator's address for containers on Docker's default network."""
+        if not host.ON_LINUX:  # Docker Desktop, whose containers reach this machine's 127.0.0.1 by name
+            return f"http://host.docker.internal:{self.ports.emulator}"
         for address in psutil.net_if_addrs().get(DOCKER_BRIDGE, []):
             if address.family == socket.AF_INET:
                 return f"http://{address.address}:{self.ports.emulator}"
-        raise LocalError(f"no network {DOCKER_BRIDGE}: start Docker first, or leave --for-containers out")
+        raise LocalError(f"No such network: {DOCKER_BRIDGE}. Start Docker, or omit --for-containers.")
 
     @property
     def sagemaker_runtime_url(self) -> str:
-        """Where the model's endpoint itself answers, past IAM."""
+        """The address of the model's endpoint itself, which does not check IAM."""
         return f"http://127.0.0.1:{self.ports.endpoint}"
 
     @property
     def description(self) -> Path:
-        """The file that says where everything is, while the stack is up."""
+        """The file with every name and address, which exists while the stack is up."""
         return self.home / "stack.json"
 
     @property
     def captures(self) -> Path:
-        """Where the endpoint's data capture goes, in SageMaker's layout."""
+        """The folder of the endpoint's captures, in SageMaker's layout."""
         return self.home / "captures"
 
-    def client(self, service: str) -> Any:  # noqa: ANN401  boto3 names its clients' types at run time
-        """Return boto3's client of an AWS service, on this stack."""
+    def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
+        """Return a boto3 client for this stack."""
         session = local_session(self.region)
         return session.client(service, endpoint_url=self.endpoint_url, config=NO_HOST_PREFIX)  # type: ignore[call-overload]
 
     @contextmanager
-    def running(self, report: Report) -> Iterator[None]:
-        """Have the stack up for a ``with`` block, and nothing of it afterwards, come what may."""
-        self.up(report)
+    def running(self, progress: Progress) -> Iterator[None]:
+        """Start the stack for a ``with`` block, and always take it down afterwards."""
+        self.up(progress)
         try:
             yield
         finally:
-            # Saying so fails where whoever listened is gone: a closed terminal, a pipe into head.
+            # The callback fails if its output is gone: a closed terminal, or a pipe into head.
             try:
-                report("Taking it all down")
+                progress("Taking everything down")
             finally:
                 self.down()
 
-    def up(self, report: Report) -> None:
-        """Start the emulator and the endpoint, deploy the template to them, and describe it all in a file.
+    def up(self, progress: Progress) -> None:
+        """Start the emulator and the endpoint, deploy the template, and write the description.
 
-        Raises
-        ------
-        LocalError
-            It is up already, a port is taken, a server does not start, or the deployment fails. Nothing is
-            left running then.
+        If it fails, nothing is left running.
         """
         if names := processes.running(self._registry):
             raise LocalError(
-                f"a local stack is up already ({', '.join(names)}): use it, or `make down` first"
+                f"A local stack is up already ({', '.join(names)}). Use it, or stop it with: make down"
             )
         shutil.rmtree(self.captures, ignore_errors=True)
         self.home.mkdir(parents=True, exist_ok=True)
         try:
-            report("Preparing the model")
-            described = Classifier.load(self.model).description
-            report("Starting the emulator and the endpoint")
+            progress("Preparing the model")
+            model = Classifier.load(self.model).description
+            progress("Starting the emulator and the endpoint")
             processes.start([self._endpoint(), self._emulator()], self._registry)
-            report("Building the functions")
+            progress("Building the functions")
             self.build()
-            report("Deploying the stack")
+            progress("Deploying the stack")
             self.client("s3").create_bucket(Bucket=CAPTURE_BUCKET)
-            self.deploy(parameters(described) | self.place_baseline(self.model))
-            self._place_sample()
+            self.deploy(parameters(model) | self.place_baseline(self.model))
+            self._place_sample_photo()
         except BaseException:
             self.down()
             raise
 
     def down(self) -> list[str]:
-        """End every process of the stack; return the names of the servers that ran."""
-        # A second Ctrl-C must not leave half of it behind.
-        with processes.uninterrupted():
+        """Stop every process of the stack; return the names of the servers that were running."""
+        # A second Ctrl-C must not leave half of it running.
+        with processes.defer_signals():
             self.description.unlink(missing_ok=True)
             stopped = processes.stop_all(self._registry)
             shutil.rmtree(self._scratch, ignore_errors=True)
         return stopped
 
-    def build(self, template: Path = ROOT / "template.yaml") -> None:
-        """Build the functions as Lambda gets them."""
+    def build(self) -> None:
+        """Build the functions with `sam build`, for the processor and the system that they will run on."""
         cache = HOME / "build-cache"
-        # sam uses what it has built before only where its notes of that are, beside what it builds.
-        notes, kept = self._built.with_name("build.toml"), cache / "build.toml"
-        with alone(cache):
-            if kept.exists():
-                shutil.copy(kept, notes)
+        # sam reuses a cached build only if build.toml, its index, lies next to the build folder.
+        index, cached_index = self._built.with_name("build.toml"), cache / "build.toml"
+        with exclusive_lock(cache):
+            if cached_index.exists():
+                shutil.copy(cached_index, index)
             self._sam(
                 "build",
-                f"--template={template}",
+                f"--template={ROOT / 'template.yaml'}",
                 f"--build-dir={self._built}",
                 f"--cache-dir={cache}",
+                f"--parameter-overrides=Architecture={host.architecture()}",
                 cwd=cache,
             )
-            shutil.copy(notes, kept)
+            shutil.copy(index, cached_index)
+        pin_architecture(self._built / "template.yaml", host.architecture())
+        if not host.ON_LINUX and not self.for_containers:
+            host.install_libraries(self._built)
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
-        """Deploy what was built, or bring what is deployed up to it."""
+        """Deploy the build, or update the deployed stack to it, and write the description."""
         overrides = [f"{name}={value}" for name, value in parameters.items()]
         self._sam(
             "deploy", f"--template={self._built / 'template.yaml'}", "--parameter-overrides", *overrides
         )
         (deployed,) = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in deployed["Outputs"]}
-        described = {
+        self.description.write_text(json.dumps(self.describe(), indent=2) + "\n")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the content of the description."""
+        return {
             "endpoint_url": self.endpoint_url,
             "region": self.region,
             "stack_name": self.name,
             "sagemaker_runtime_url": self.sagemaker_runtime_url,
             "outputs": self.outputs,
         }
-        self.description.write_text(json.dumps(described, indent=2) + "\n")
 
     def serve(self, model: Path | None) -> None:
-        """Have the endpoint serve another model, and the stack know its labels, threshold and baseline.
-
-        Raises
-        ------
-        ArtifactError
-            There is no such model; the endpoint serves what it did.
-        LocalError
-            It does not start, or the deployment fails.
-        """
-        described = Classifier.load(model).description
+        """Serve another model from the endpoint, and deploy its labels, threshold and baseline."""
+        description = Classifier.load(model).description
         self.model = model.resolve() if model else None
         processes.stop([ENDPOINT], self._registry)
         processes.start([self._endpoint()], self._registry)
-        # said even when there is none: a stack that is updated keeps what it was told before
-        self.deploy(parameters(described) | {"BaselineUri": '""'} | self.place_baseline(self.model))
+        # An update keeps parameters that it does not set, so a model without a baseline must clear this one.
+        self.deploy(parameters(description) | {"BaselineUri": '""'} | self.place_baseline(self.model))
 
     def place_baseline(self, source: Path | None) -> dict[str, object]:
-        """Put a baseline, a file or in a model's folder, where monitoring finds it; return its parameter."""
+        """Upload a baseline file, or the one in a model's folder; return its template parameter."""
         file = source / BASELINE if source and source.is_dir() else source
         if not file or file.suffix != ".json" or not file.exists():
             return {}
         self.client("s3").upload_file(str(file), CAPTURE_BUCKET, BASELINE)
         return {"BaselineUri": f"s3://{CAPTURE_BUCKET}/{BASELINE}"}
 
-    def _place_sample(self) -> None:
-        """Put a photo where the sample event says that one is, so that the event can be used as it is."""
+    def _place_sample_photo(self) -> None:
+        """Upload the photo that events/serialize.json refers to, so that the event works unchanged."""
         sample = json.loads((ROOT / "events" / "serialize.json").read_text())
         s3 = self.client("s3")
         s3.create_bucket(Bucket=sample["bucket"])
         photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "PNG")
         s3.put_object(Bucket=sample["bucket"], Key=sample["key"], Body=photo)
 
-    @property
-    def _registry(self) -> Path:
-        return self.home / "processes.json"
-
-    @property
-    def _logs(self) -> Path:
-        return self.home / "logs"
-
-    @property
-    def _built(self) -> Path:
-        return self.home / "build"
-
-    @property
-    def _scratch(self) -> Path:
-        return self.home / "tmp"
-
     def _endpoint(self) -> processes.Server:
-        serve = [sys.executable, "-m", "model", "serve", *([f"--model={self.model}"] if self.model else [])]
+        captures = (f"--capture={self.captures}", f"--capture={CAPTURE_URI}")
+        model = [f"--model={self.model}"] if self.model else []
+        serve = [sys.executable, "-m", "model", "serve", *model, f"--port={self.ports.endpoint}", *captures]
         return processes.Server(
             name=ENDPOINT,
-            command=[
-                *serve,
-                f"--port={self.ports.endpoint}",
-                f"--capture={self.captures}",
-                f"--capture={CAPTURE_URI}",
-            ],
+            command=serve,
             port=self.ports.endpoint,
             health="/ping",
             env=self._environment(),
@@ -264,47 +236,41 @@ class Stack:
         )
 
     def _emulator(self) -> processes.Server:
-        urls = [self.endpoint_url, self.container_url] if self.for_containers else [self.endpoint_url]
+        on_bridge = self.for_containers and host.ON_LINUX
+        urls = [self.endpoint_url, self.container_url] if on_bridge else [self.endpoint_url]
         binds = [f"--bind={urlsplit(url).netloc}" for url in urls]
-        emulation = {
+        hypercorn = [sys.executable, "-m", "hypercorn", "--workers=0", "--keep-alive=75", *binds]
+        settings = {
             "AUTH": "true",
-            # A broker that would listen on every network, port 8883.
+            # Off, because the MQTT broker would listen on every network interface (port 8883).
             "IOT_MTLS_ENABLED": "0",
             "GATEWAY_PORT": str(self.ports.emulator),
             "MINISTACK_REGION": self.region,
             "MODEL_URL": self.sagemaker_runtime_url,
         }
         if self.for_containers:
-            # Functions run in Lambda's images or not at all, each with the memory that it has.
-            emulation |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
+            # Run functions only in Lambda's images, each with its own memory size.
+            settings |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
         return processes.Server(
             name="the emulator",
-            command=[
-                sys.executable,
-                "-m",
-                "hypercorn",
-                "--workers=0",
-                "--keep-alive=75",
-                *binds,
-                "local.emulator:app",
-            ],
+            command=[*hypercorn, "local.emulator:app"],
             port=self.ports.emulator,
             health="/_ministack/health",
-            env=self._environment() | emulation,
+            env=self._environment() | settings,
             log=self._logs / "emulator.log",
         )
 
     def _environment(self) -> dict[str, str]:
-        """Return this process's environment with the local AWS in it, and no trace of a real account."""
+        """Return this process's environment with the local AWS settings, and none of a real account."""
         self._scratch.mkdir(parents=True, exist_ok=True)
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        return mine | {
-            # sam build and the emulator look for the functions' runtime, python3.13, on the path.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return inherited | {
+            # sam build and the emulator look for the functions' runtime, python3.13, on PATH.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(self._scratch),
             "SAM_CLI_TELEMETRY": "0",
-            # Seconds; its 5 are for CloudFormation.
+            # Seconds; the default of 5 is meant for CloudFormation in AWS.
             "SAM_CLI_POLL_DELAY": "0.5",
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_DEFAULT_REGION": self.region,
@@ -315,10 +281,10 @@ class Stack:
         }
 
     def _sam(self, command: str, *arguments: str, cwd: Path = ROOT) -> None:
-        """Run a command of the SAM CLI under samconfig.toml's ``local``; its failure is a LocalError."""
+        """Run the SAM CLI with the ``local`` environment of samconfig.toml; raise LocalError if it fails."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"sam-{command}.log"
-        # sam looks for its configuration beside the template, and what it built lies elsewhere.
+        # By default, sam looks for its configuration next to the template, which is elsewhere after a build.
         config = [f"--config-file={ROOT / 'samconfig.toml'}", "--config-env=local"]
         with log.open("wb") as output:
             done = subprocess.run(
@@ -331,12 +297,12 @@ class Stack:
                 check=False,
             )
         if done.returncode:
-            raise LocalError(f"sam {command} failed: {processes.last_line(log)} (more: {log})")
+            raise LocalError(f"sam {command} failed: {processes.last_line(log)} (log: {log})")
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in this block for the folder: sam deletes there what it did not make."""
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, because `sam build` deletes files in its cache that it does not know."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -344,7 +310,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def parameters(model: Description) -> dict[str, object]:
-    """Return the template's parameters for a stack that asks this model."""
+    """Return the template's parameters for a model."""
     return {
         "EndpointName": ENDPOINT_NAME,
         "ClassLabels": ",".join(model.labels),

@@ -1,4 +1,4 @@
-"""Show the steps of a long command, and end it in order when it is interrupted."""
+"""Show the steps of a long command, and clean up when it is interrupted."""
 
 import signal
 import time
@@ -11,20 +11,23 @@ from rich.console import Console
 
 from model.terminal.errors import INTERRUPTED
 
+MINIMUM_WIDTH = 110
+"""Columns of a table when the output is not a terminal."""
+
 
 class Steps:
-    """Say what is being done, and how long it took when the next thing begins."""
+    """A progress callback that shows the current step, and prints its duration when the next one starts."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.status = console.status("")
         self.step: str | None = None
-        self.began = time.monotonic()
+        self.started = time.monotonic()
 
     def __call__(self, step: str) -> None:
-        """Begin a step, which ends the one before."""
-        self._end()
-        self.step, self.began = step, time.monotonic()
+        """Finish the current step and start another."""
+        self._finish()
+        self.step, self.started = step, time.monotonic()
         self.status.update(f"{step} …")
         self.status.start()
 
@@ -35,31 +38,37 @@ class Steps:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         if error is None:
-            self._end()
+            self._finish()
         self.status.stop()
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self.status.stop()
         if self.step:
-            self.console.print(
-                f"{self.step:<40} [dim]{time.monotonic() - self.began:5.1f} s[/]", highlight=False
-            )
+            seconds = time.monotonic() - self.started
+            self.console.print(f"{self.step:<40} [dim]{seconds:5.1f} s[/]", highlight=False)
         self.step = None
 
 
+def result_console(*, as_json: bool) -> Console:
+    """Return the console for a command's tables: stderr if stdout is for JSON."""
+    console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console.width = max(console.width, MINIMUM_WIDTH)
+    return console
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Treat SIGTERM and SIGHUP as Ctrl-C, so that everything is taken down; exit with 130."""
-    signal.signal(signal.SIGTERM, interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, interrupt)
+def interruptible(message: str = "Interrupted; nothing is left running.") -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP like Ctrl-C, so that cleanup runs; print the message and exit with 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Interrupted; nothing is left running.", err=True)
+        click.echo(message, err=True)
         raise SystemExit(INTERRUPTED) from None
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat a request to end as Ctrl-C, so that everything is taken down."""
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

@@ -41,10 +41,7 @@ def read_pixels(photo: bytes, size: int) -> npt.NDArray[np.uint8]:
     size
         The square's side, in pixels.
 
-    Raises
-    ------
-    PhotoError
-        If the bytes are not an image, are truncated, or have more than `MAX_PIXELS`.
+    Raises `PhotoError` if the bytes are not an image, are truncated, or have more than `MAX_PIXELS`.
     """
     pad = ImageOps.pad(reduced(photo, size), (size, size), Image.Resampling.BICUBIC, MARGIN)
     return np.asarray(pad)

@@ -1,7 +1,7 @@
-"""What is asked of AWS, recorded, and checked against the shapes that botocore knows but does not enforce.
+"""Record requests to AWS and validate them against botocore's service models.
 
-botocore itself checks types and required members. The service would also check enums, patterns, lengths and
-ranges, and refuse; so does this.
+botocore itself checks types and required members only. The services also check enums, patterns, lengths and
+ranges, and so does this.
 """
 
 import re
@@ -15,7 +15,7 @@ import boto3
 import botocore.handlers
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StringShape, StructureShape
 
-# Java's classes of characters, as far as these patterns use them, in words of Python's.
+# The character classes of Java that the patterns use, as Python writes them.
 CHARACTERS = {
     r"\p{L}": "a-zA-Z\u00aa-\uffdc",
     r"\p{M}": "\u0300-\u036f",
@@ -29,7 +29,7 @@ CHARACTERS = {
     r"\p{Print}": " -~",
     r"\p{ASCII}": r"\x00-\x7f",
 }
-# Other ways of writing, the last two being slips in the services' own models.
+# Other differences from Python's syntax; the last two are mistakes in the services' own models.
 SPELLINGS = {
     r"\z": r"\Z",
     r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff",
@@ -40,12 +40,12 @@ BRACKETS = re.compile(r"\[(?:\\.|[^\]\\])*\]")
 
 
 @dataclass
-class Recorded:
-    """The requests, in their order, and what is wrong with them."""
+class AwsCalls:
+    """The requests in order, and what is invalid about them."""
 
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     actions: set[str] = field(default_factory=set)
-    """The requests' operations as IAM names them, service first."""
+    """The operations as IAM actions, e.g. ``sagemaker:CreateModel``."""
     violations: list[str] = field(default_factory=list)
 
     def of(self, operation: str) -> list[dict[str, Any]]:
@@ -62,9 +62,9 @@ class Recorded:
 
 
 @contextmanager
-def recording() -> Iterator[Recorded]:
-    """Record what every client made in a ``with`` block asks."""
-    recorded = Recorded()
+def recording() -> Iterator[AwsCalls]:
+    """Record the requests of every client created in a ``with`` block."""
+    recorded = AwsCalls()
     handler = ("before-parameter-build.*.*", recorded.record)
     botocore.handlers.BUILTIN_HANDLERS.append(handler)
     default, boto3.DEFAULT_SESSION = boto3.DEFAULT_SESSION, None
@@ -76,7 +76,7 @@ def recording() -> Iterator[Recorded]:
 
 
 def violations(value: Any, shape: Shape, where: str) -> list[str]:
-    """Say what a service would find wrong with a value of this shape."""
+    """Describe everything for which a service would reject a value of this shape."""
     match shape:
         case StructureShape():
             missing = [f"{where} lacks {name}" for name in shape.required_members if name not in value]
@@ -86,39 +86,39 @@ def violations(value: Any, shape: Shape, where: str) -> list[str]:
             return missing + unknown + list(chain(*inner))
         case ListShape():
             inner = [violations(one, shape.member, f"{where}[]") for one in value]
-            return outside(len(value), shape, where) + list(chain(*inner))
+            return out_of_range(len(value), shape, where) + list(chain(*inner))
         case MapShape():
             keys = [violations(key, shape.key, f"{where} key") for key in value]
             values = [violations(one, shape.value, f"{where}[{key}]") for key, one in value.items()]
-            return outside(len(value), shape, where) + list(chain(*keys, *values))
+            return out_of_range(len(value), shape, where) + list(chain(*keys, *values))
         case StringShape():
-            return outside(len(value), shape, where) + misspelt(value, shape, where)
+            return out_of_range(len(value), shape, where) + invalid_string(value, shape, where)
     if shape.type_name in {"integer", "long", "float", "double"}:
-        return outside(value, shape, where)
+        return out_of_range(value, shape, where)
     return []
 
 
-def outside(size: float, shape: Shape, where: str) -> list[str]:
+def out_of_range(size: float, shape: Shape, where: str) -> list[str]:
     least, most = shape.metadata.get("min", float("-inf")), shape.metadata.get("max", float("inf"))
     return [] if least <= size <= most else [f"{where}: {size} is not from {least} to {most}"]
 
 
-def misspelt(value: str, shape: StringShape, where: str) -> list[str]:
+def invalid_string(value: str, shape: StringShape, where: str) -> list[str]:
     if shape.enum:
-        return [] if value in shape.enum else [f"{where}: {value!r} is none of {', '.join(shape.enum)}"]
+        return [] if value in shape.enum else [f"{where}: {value!r} is not one of {', '.join(shape.enum)}"]
     pattern = shape.metadata.get("pattern")
-    if not pattern or re.fullmatch(in_python(pattern), value, re.DOTALL):
+    if not pattern or re.fullmatch(to_python(pattern), value, re.DOTALL):
         return []
     return [f"{where}: {value!r} does not match {pattern}"]
 
 
-def in_python(pattern: str) -> str:
-    for theirs, ours in SPELLINGS.items():
-        pattern = pattern.replace(theirs, ours)
+def to_python(pattern: str) -> str:
+    for java, python in SPELLINGS.items():
+        pattern = pattern.replace(java, python)
 
     def without_classes(text: str, opening: str = "", closing: str = "") -> str:
-        for theirs, ours in CHARACTERS.items():
-            text = text.replace(theirs, f"{opening}{ours}{closing}")
+        for java, python in CHARACTERS.items():
+            text = text.replace(java, f"{opening}{python}{closing}")
         return text
 
     inside = BRACKETS.sub(lambda found: without_classes(found[0]), pattern)

@@ -1,4 +1,4 @@
-"""What every test can count on: an AWS environment that is nobody's, and on demand a whole local stack."""
+"""For every test: an AWS environment without a real account, and a local stack as a fixture."""
 
 import functools
 import os
@@ -23,11 +23,11 @@ os.environ |= {
     "POWERTOOLS_METRICS_NAMESPACE": "SconesUnlimited/test",
 }
 
-# Every test asks AWS in sessions of its own; each would parse the descriptions of the same services again.
+# Tests create many sessions, each of which would parse the same services' descriptions again.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
-from local import Ports, processes  # noqa: E402  reads the environment set above
-from local.stack import Stack  # noqa: E402  reads the environment set above
+from local import Ports, processes  # noqa: E402  after the environment is set
+from local.stack import Stack  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 class FaultyStack(Stack):
-    """The local stack, whose emulator has faults when a test asks for them."""
+    """A local stack whose emulator injects faults on request (tests/faults.py)."""
 
     def _emulator(self) -> processes.Server:
         server = super()._emulator()
@@ -48,17 +48,17 @@ class FaultyStack(Stack):
 
 @pytest.fixture(scope="module")
 def stack_for_containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that containers can reach, and whose functions run in them."""
+    """A stack whose functions run in containers, and which other containers can reach."""
     stack = Stack(
         home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()), for_containers=True
     )
-    with stack.running(report=print):
+    with stack.running(progress=print):
         yield stack
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole stack on this machine, beside whatever `make up` runs."""
+    """A local stack, separate from one that `make up` runs."""
     stack = FaultyStack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
-    with stack.running(report=print):
+    with stack.running(progress=print):
         yield stack

@@ -1,4 +1,4 @@
-"""What the tests and benches run in containers: functions in Lambda's own runtime, and the model."""
+"""Containers for tests and benchmarks: Lambda's runtime, and the model's container."""
 
 import json
 import shutil
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 IMAGES = ("public.ecr.aws/lambda/python:3.13", "public.ecr.aws/lambda/python:3.13-x86_64")
-"""What the emulator runs a function in, and `sam local invoke`."""
+"""The images in which the emulator and `sam local invoke` run functions."""
 TICKS = 100
-"""Of a second, in which /proc counts processor time (USER_HZ, time(7))."""
+"""Clock ticks per second in /proc (USER_HZ, time(7))."""
 
 
 def missing(images: Sequence[str] = IMAGES) -> str | None:
-    """What is missing to run a container of each image, if anything."""
+    """Say what is missing to run containers of these images; ``None`` if nothing is."""
     if not shutil.which("docker"):
         return "no docker on the path"
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
-        return "no Docker engine runs"
+        return "Docker is not running"
     for image in images:
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
-            return f"the image {image} is not here: docker pull {image}"
+            return f"missing image, get it with: docker pull {image}"
     return None
 
 
@@ -34,15 +34,15 @@ def docker(*arguments: object) -> str:
 
 
 class ModelContainer:
-    """The container that SageMaker runs, which answers on a port of this machine once it is made."""
+    """The model's container, ready to answer on a port of this machine."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.url = f"http://{docker('port', name, 8080).splitlines()[0]}"
-        give_up_at = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while self.ask("/ping") is None:
             assert docker("inspect", name, "--format", "{{.State.Running}}") == "true", docker("logs", name)
-            assert time.monotonic() < give_up_at, docker("logs", name)
+            assert time.monotonic() < deadline, docker("logs", name)
             time.sleep(0.02)
 
     def ask(self, path: str, body: bytes | None = None) -> bytes | None:
@@ -58,18 +58,18 @@ class ModelContainer:
         assert answer is not None, docker("logs", self.name)
         return json.loads(answer)
 
-    def of_the_process(self, file: str) -> str:
-        """What /proc tells of the first process in it (proc(5)), which serves."""
+    def proc(self, file: str) -> str:
+        """Read a file in /proc/1 of the container (proc(5)): its first process is the server."""
         return docker("exec", self.name, "cat", f"/proc/1/{file}")
 
     def peak_memory(self) -> int:
-        """Bytes."""
-        (line,) = [line for line in self.of_the_process("status").splitlines() if line.startswith("VmHWM")]
+        """Peak resident memory of the server, in bytes."""
+        (line,) = [line for line in self.proc("status").splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024
 
     def processor_seconds(self) -> float:
-        """Its own and the system's on its behalf, whatever else the machine does meanwhile."""
-        after_the_name = self.of_the_process("stat").rpartition(")")[2].split()
+        """User and system CPU time of the server, which other load on the machine does not affect."""
+        after_the_name = self.proc("stat").rpartition(")")[2].split()
         return sum(map(int, after_the_name[11:13])) / TICKS
 
 

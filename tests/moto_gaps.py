@@ -1,9 +1,10 @@
-"""What SageMaker does and moto 5.2.5 does not, for tests that need it, on moto's own data where it has any.
+"""Extend moto 5.2.5 with the operations that it lacks, and with failures on demand.
 
-moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint with
-a photo, prices, and what is in a Studio domain; its UpdateModelPackage forgets the package's metadata; it
-knows no newer instance types; it leaves no model.tar.gz after a training job; and nothing in it ever fails. A
-request gets here after botocore, and `tests.aws_shapes`, have looked at it.
+moto lacks UpdateEndpoint, DeleteModelPackage, DeleteModelPackageGroup, DeleteTrainingJob, InvokeEndpoint
+with a photo, prices, quotas, the policy simulator, and the content of a Studio domain. Its UpdateModelPackage
+loses the package's metadata; it does not know newer instance types; its training jobs write no model.tar.gz;
+and nothing in it ever fails. The extension handles requests after botocore and `tests.aws_shapes` have
+validated them, and uses moto's own data where possible.
 """
 
 import io
@@ -22,40 +23,40 @@ from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend, sag
 
 
 @dataclass
-class Wishes:
-    """What is to happen, as tests wish.
+class MotoExtension:
+    """The operations that moto lacks; its attributes say how they behave.
 
     Attributes
     ----------
-    refused
-        By operation: the code and the message of the error.
+    errors
+        The code and the message of the error that an operation returns, by operation.
     endpoint_failures
-        The reasons for which the next endpoints to be created fail.
+        The reasons for which the next new endpoints fail.
     training_failure
         The reason for which training jobs fail.
-    taken_back
+    update_rolled_back
         Whether updates are rolled back.
     leave_model
-        Is given the address of what a training job leaves.
-    answer
-        Answers a photo at an endpoint; ``None`` leaves that to whoever listens.
-    in_studio
-        What there is in the Studio domain.
+        Called with the address at which a training job writes its model.
+    classify
+        Classifies the photos sent to an endpoint; ``None`` passes the requests on to the network.
+    studio
+        The content of the Studio domain.
     quotas
         SageMaker's quotas by name, as Service Quotas lists them.
     lambda_concurrency
         The account's unreserved concurrent executions.
     denied_actions
-        Actions that IAM's policy simulator finds denied.
+        Actions that IAM's policy simulator denies.
     """
 
-    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
+    errors: dict[str, tuple[str, str]] = field(default_factory=dict)
     endpoint_failures: list[str] = field(default_factory=list)
     training_failure: str = ""
-    taken_back: bool = False
+    update_rolled_back: bool = False
     leave_model: Callable[[str], None] = lambda _: None
-    answer: Callable[[bytes], list[float]] | None = None
-    in_studio: dict[str, list[dict[str, str]]] = field(
+    classify: Callable[[bytes], list[float]] | None = None
+    studio: dict[str, list[dict[str, str]]] = field(
         default_factory=lambda: {"App": [], "Space": [], "UserProfile": []}
     )
 
@@ -69,16 +70,16 @@ class Wishes:
     denied_actions: set[str] = field(default_factory=set)
 
     def list_service_quotas(self, **_: object) -> object:
-        return answered(
+        return response(
             {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
         )
 
     def get_account_settings(self, **_: object) -> object:
-        return answered({"AccountLimit": {"UnreservedConcurrentExecutions": self.lambda_concurrency}})
+        return response({"AccountLimit": {"UnreservedConcurrentExecutions": self.lambda_concurrency}})
 
     def simulate_principal_policy(self, params: dict[str, Any], **_: object) -> object:
         actions = [value for name, value in params["body"].items() if name.startswith("ActionNames.")]
-        return answered(
+        return response(
             {
                 "IsTruncated": False,
                 "EvaluationResults": [
@@ -91,69 +92,69 @@ class Wishes:
             }
         )
 
-    def refuse(self, model: Any, **_: object) -> object:
-        if model.name not in self.refused:
+    def fail(self, model: Any, **_: object) -> object:
+        if model.name not in self.errors:
             return None
-        code, message = self.refused[model.name]
-        return answered({"Error": {"Code": code, "Message": message}}, 400)
+        code, message = self.errors[model.name]
+        return response({"Error": {"Code": code, "Message": message}}, 400)
 
     def update_endpoint(self, params: dict[str, Any], **_: object) -> object:
-        asked = json.loads(params["body"])
-        endpoint = backend().endpoints[asked["EndpointName"]]
-        if self.taken_back:
+        request = json.loads(params["body"])
+        endpoint = backend().endpoints[request["EndpointName"]]
+        if self.update_rolled_back:
             endpoint.failure_reason = "Alarm(s) breached; traffic returned to the old fleet"
-            return answered({"EndpointArn": endpoint.arn})
-        config = backend().describe_endpoint_config(asked["EndpointConfigName"])
-        endpoint.endpoint_config_name = asked["EndpointConfigName"]
+            return response({"EndpointArn": endpoint.arn})
+        config = backend().describe_endpoint_config(request["EndpointConfigName"])
+        endpoint.endpoint_config_name = request["EndpointConfigName"]
         endpoint.production_variants = endpoint._process_production_variants(config["ProductionVariants"])
-        return answered({"EndpointArn": endpoint.arn})
+        return response({"EndpointArn": endpoint.arn})
 
     def update_model_package(self, params: dict[str, Any], **_: object) -> object:
-        asked = json.loads(params["body"])
+        request = json.loads(params["body"])
         for package in backend().model_packages.values():
-            if package.arn == asked["ModelPackageArn"]:
-                package.set_model_approval_status(asked["ModelApprovalStatus"])
-        return answered({"ModelPackageArn": asked["ModelPackageArn"]})
+            if package.arn == request["ModelPackageArn"]:
+                package.set_model_approval_status(request["ModelApprovalStatus"])
+        return response({"ModelPackageArn": request["ModelPackageArn"]})
 
     def delete_model_package(self, params: dict[str, Any], **_: object) -> object:
         arn = json.loads(params["body"])["ModelPackageName"]
         packages = backend().model_packages
         for key in [key for key, package in packages.items() if package.arn == arn]:
             del packages[key]
-        return answered({})
+        return response({})
 
     def delete_model_package_group(self, params: dict[str, Any], **_: object) -> object:
         backend().model_package_groups.pop(json.loads(params["body"])["ModelPackageGroupName"], None)
-        return answered({})
+        return response({})
 
     def delete_training_job(self, params: dict[str, Any], **_: object) -> object:
         backend().training_jobs.pop(json.loads(params["body"])["TrainingJobName"], None)
-        return answered({})
+        return response({})
 
     def invoke_endpoint(self, params: dict[str, Any], **_: object) -> object:
-        if self.answer is None:
+        if self.classify is None:
             return None
-        body = json.dumps(self.answer(params["body"])).encode()
-        return answered({"ContentType": "application/json", "Body": StreamingBody(io.BytesIO(body), None)})
+        body = json.dumps(self.classify(params["body"])).encode()
+        return response({"ContentType": "application/json", "Body": StreamingBody(io.BytesIO(body), None)})
 
     def get_products(self, **_: object) -> object:
         terms = {
             "OnDemand": {"term": {"priceDimensions": {"rate": {"pricePerUnit": {"USD": "0.1150000000"}}}}}
         }
-        return answered({"PriceList": [json.dumps({"terms": terms})]})
+        return response({"PriceList": [json.dumps({"terms": terms})]})
 
-    def studio(self, model: Any, params: dict[str, Any], **_: object) -> object:
-        """Studio, of which moto has the domain alone: what is in it, as long as it is there."""
-        asked = json.loads(params["body"])
+    def studio_content(self, model: Any, params: dict[str, Any], **_: object) -> object:
+        """List or delete the content of a Studio domain; moto knows only the domain itself."""
+        request = json.loads(params["body"])
         kind = next(
             kind for kind in ("App", "Space", "UserProfile") if model.name.endswith((kind, f"{kind}s"))
         )
         if model.name.startswith("List"):
-            return answered({f"{kind}s": self.in_studio[kind]})
-        named = [one for one in self.in_studio[kind] if one[f"{kind}Name"] == asked[f"{kind}Name"]]
+            return response({f"{kind}s": self.studio[kind]})
+        named = [one for one in self.studio[kind] if one[f"{kind}Name"] == request[f"{kind}Name"]]
         for one in named:
-            self.in_studio[kind].remove(one)
-        return answered({})
+            self.studio[kind].remove(one)
+        return response({})
 
     def create_endpoint(self, parsed: dict[str, Any], **_: object) -> None:
         if self.endpoint_failures and "EndpointArn" in parsed:
@@ -176,38 +177,38 @@ def backend() -> SageMakerModelBackend:
     return sagemaker_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]
 
 
-def answered(parsed: dict[str, Any], status: int = 200) -> tuple[AWSResponse, dict[str, Any]]:
+def response(parsed: dict[str, Any], status: int = 200) -> tuple[AWSResponse, dict[str, Any]]:
     return AWSResponse("", status, {}, None), {**parsed, "ResponseMetadata": {"HTTPStatusCode": status}}
 
 
 @contextmanager
-def filled() -> Iterator[Wishes]:
-    """Fill the gaps for every client made in a ``with`` block."""
-    wishes = Wishes()
+def filled() -> Iterator[MotoExtension]:
+    """Extend moto for every client created in a ``with`` block."""
+    extension = MotoExtension()
     handlers = [
-        ("before-call.*.*", wishes.refuse),
-        ("before-call.sagemaker.UpdateEndpoint", wishes.update_endpoint),
-        ("before-call.sagemaker.UpdateModelPackage", wishes.update_model_package),
-        ("before-call.sagemaker.DeleteModelPackage", wishes.delete_model_package),
-        ("before-call.sagemaker.DeleteModelPackageGroup", wishes.delete_model_package_group),
-        ("before-call.sagemaker.DeleteTrainingJob", wishes.delete_training_job),
-        ("before-call.sagemaker-runtime.InvokeEndpoint", wishes.invoke_endpoint),
+        ("before-call.*.*", extension.fail),
+        ("before-call.sagemaker.UpdateEndpoint", extension.update_endpoint),
+        ("before-call.sagemaker.UpdateModelPackage", extension.update_model_package),
+        ("before-call.sagemaker.DeleteModelPackage", extension.delete_model_package),
+        ("before-call.sagemaker.DeleteModelPackageGroup", extension.delete_model_package_group),
+        ("before-call.sagemaker.DeleteTrainingJob", extension.delete_training_job),
+        ("before-call.sagemaker-runtime.InvokeEndpoint", extension.invoke_endpoint),
         *(
-            (f"before-call.sagemaker.{verb}", wishes.studio)
-            for kind in wishes.in_studio
+            (f"before-call.sagemaker.{verb}", extension.studio_content)
+            for kind in extension.studio
             for verb in (f"List{kind}s", f"Delete{kind}")
         ),
-        ("before-call.pricing.GetProducts", wishes.get_products),
-        ("before-call.service-quotas.ListServiceQuotas", wishes.list_service_quotas),
-        ("before-call.lambda.GetAccountSettings", wishes.get_account_settings),
-        ("before-call.iam.SimulatePrincipalPolicy", wishes.simulate_principal_policy),
-        ("after-call.sagemaker.CreateEndpoint", wishes.create_endpoint),
-        ("after-call.sagemaker.CreateTrainingJob", wishes.create_training_job),
+        ("before-call.pricing.GetProducts", extension.get_products),
+        ("before-call.service-quotas.ListServiceQuotas", extension.list_service_quotas),
+        ("before-call.lambda.GetAccountSettings", extension.get_account_settings),
+        ("before-call.iam.SimulatePrincipalPolicy", extension.simulate_principal_policy),
+        ("after-call.sagemaker.CreateEndpoint", extension.create_endpoint),
+        ("after-call.sagemaker.CreateTrainingJob", extension.create_training_job),
     ]
     botocore.handlers.BUILTIN_HANDLERS.extend(handlers)
     try:
         with patch.object(FakeEndpointConfig, "validate_instance_type"):
-            yield wishes
+            yield extension
     finally:
         for handler in handlers:
             botocore.handlers.BUILTIN_HANDLERS.remove(handler)

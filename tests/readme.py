@@ -1,4 +1,4 @@
-"""The README's commands, and how each is proven."""
+"""The README's commands, and how tests/e2e/test_readme.py tests each of them."""
 
 import re
 
@@ -13,20 +13,23 @@ COMMANDS = [
 ]
 
 CLONE = "git clone <this repository> scones-unlimited && cd scones-unlimited"
-DEMOS = (
+ACTIVATE = "source .venv/bin/activate"
+"""Run before each of the other commands."""
+DEMO, OWN_PHOTOS, PREDICT = (
     "make demo",
     "make demo PHOTOS=~/Pictures/couriers",
-    ".venv/bin/scones predict ~/Pictures/couriers",
+    "scones predict ~/Pictures/couriers",
 )
 TRAIN, UP, DRIFT, DOWN = ("make train DATA=~/Pictures/ours", "make up", "make drift", "make down")
 
 ROLES, DEPLOY = "make roles", "make deploy STAGE=dev"
-"""Run as they stand, but on the emulator."""
-IMAGE, MODEL = ".venv/bin/scones image --push", ".venv/bin/scones deploy"
-"""Tried with --dry-run, as no SageMaker or ECR is here; test_sagemaker_life.py has them do it, on moto."""
+"""Run unchanged, but on the emulator."""
+IMAGE, MODEL = "scones image --push", "scones deploy"
+"""Run with --dry-run, because there is no SageMaker or ECR; test_sagemaker_lifecycle.py runs them on moto."""
 UPLOAD = "aws s3 cp photo.jpg s3://<UploadBucketName>/uploads/"
-"""Not run: the AWS CLI is not the project's. The photo is put there all the same."""
+"""Not run, because the AWS CLI is not a dependency; the test uploads the photo with boto3."""
 DESTROY = "make destroy STAGE=dev"
-"""What it calls is run on moto, where there is nothing of a stage dev."""
+"""Its recipe is run on moto, which has no resources of stage dev."""
 
-KNOWN = (CLONE, *DEMOS, TRAIN, UP, DRIFT, DOWN, ROLES, IMAGE, MODEL, DEPLOY, UPLOAD, DESTROY)
+PHOTOS = (DEMO, ACTIVATE, OWN_PHOTOS, PREDICT)
+KNOWN = (CLONE, *PHOTOS, TRAIN, UP, DRIFT, DOWN, ROLES, IMAGE, MODEL, DEPLOY, UPLOAD, DESTROY)

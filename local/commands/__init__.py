@@ -1,1 +1,1 @@
-"""The commands for this machine, a module each: options, one call, output. Only a dispatcher imports them."""
+"""The commands for this machine, a module each: options, one call, output."""

@@ -2,19 +2,19 @@
 
 import click
 
-from local.steps import interruptible
+from local import host
 
 
 @click.command("down")
 def command() -> None:
-    """End what `up` left running; fine to call when nothing is.
+    """Stop the stack that `up` left running, if there is one.
 
     \b
     Examples:
       scones down
     """  # noqa: D301  click reads \b as a character
-    with interruptible():
-        from local.stack import Stack  # noqa: PLC0415  as above
+    host.require_supported()
+    from local.stack import Stack  # noqa: PLC0415  keeps --help fast
 
-        stopped = Stack().down()
-    click.echo(f"Ended {' and '.join(stopped)}." if stopped else "Nothing was running.")
+    stopped = Stack().down()
+    click.echo(f"Stopped {' and '.join(stopped)}." if stopped else "Nothing was running.")

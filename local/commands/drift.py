@@ -4,47 +4,42 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from local import HOME, LocalError
-from local.options import TRAINED, WIDE, json_option
-from local.steps import Steps, interruptible
+from local import HOME, LocalError, host
+from local.options import model_option
+from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 
 
 @click.command("drift")
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    default=TRAINED if TRAINED.exists() else None,
-    help="The model that the stack asks, as for `up`.",
-)
+@model_option
 @json_option
 def command(*, model: Path | None, as_json: bool) -> None:
-    """Rehearse: send the running stack a day in a minute that goes wrong half-way, and see it found.
+    """Rehearse drift detection on the running stack: a day in a minute that goes wrong half-way.
 
-    Yesterday, a good day, becomes the stack's baseline. `make up` first; what it left stays up.
+    A good day becomes the stack's baseline; on the next, the lens gets dirty and night falls. Run
+    `scones up` first; the stack stays up afterwards.
 
     \b
     Examples:
       scones up && scones drift
     """  # noqa: D301  click reads \b as a character
-    from local import watch  # noqa: PLC0415  plots take a second to import
-    from local.stack import Stack  # noqa: PLC0415  as above
-    from model.network.classifier import Classifier  # noqa: PLC0415
+    console = result_console(as_json=as_json)
+    with interruptible("Interrupted; the stack is still up."):
+        host.require_supported()
+        from local import drift_rehearsal  # noqa: PLC0415  keeps --help fast
+        from local.stack import Stack  # noqa: PLC0415
+        from model.network.classifier import Classifier  # noqa: PLC0415
 
-    console = Console(stderr=as_json)
-    if not console.is_terminal:
-        console.width = max(console.width, WIDE)
-    with interruptible():
         stack = Stack.find(model=model)
-        with Steps(console) as tell:
-            rehearsed = watch.rehearse(stack, Classifier.load(model).description, tell)
+        with Steps(console) as steps:
+            rehearsal = drift_rehearsal.rehearse(stack, Classifier.load(model).description, steps)
         if as_json:
-            drifted = {name: at.isoformat() for name, at in rehearsed.found.since.items()}
-            click.echo(json.dumps({"drifted_since": drifted, "page": str(rehearsed.page)}))
-        console.print("\nWhat CloudWatch was told:", watch.table(rehearsed.told))
-        for name, since in sorted(rehearsed.found.since.items(), key=lambda pair: pair[1]):
-            console.print(f"{name} drifted from {since:%H:%M:%S} on", highlight=False)
-        console.print(f"\nThe report: {rehearsed.page}", highlight=False, soft_wrap=True)
-        if not rehearsed.found.drifted:
-            raise LocalError(f"the drift went unnoticed (more: {HOME / 'logs'})")
+            since = {name: at.isoformat() for name, at in rehearsal.found.since.items()}
+            click.echo(json.dumps({"drifted_since": since, "page": str(rehearsal.page)}))
+        console.print("\nMetrics in CloudWatch:", drift_rehearsal.table(rehearsal.windows))
+        for name, at in sorted(rehearsal.found.since.items(), key=lambda pair: pair[1]):
+            console.print(f"{name} has drifted since {at:%H:%M:%S}", highlight=False)
+        console.print(f"\nReport: {rehearsal.page}", highlight=False, soft_wrap=True)
+        if not rehearsal.found.drifted:
+            raise LocalError(f"The drift was not detected. Logs: {HOME / 'logs'}")

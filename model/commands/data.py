@@ -9,6 +9,7 @@ import click
 from model import storage
 from model.data.builder import CIFAR_100, build
 from model.labels import split_labels
+from model.terminal.options import dry_run_option, json_option
 
 
 def check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | None) -> str | None:
@@ -51,8 +52,8 @@ def check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | 
 )
 @click.option("--skip-unreadable", is_flag=True, help="Skip photos that cannot be read, and list them.")
 @click.option("--sha256", help="The expected SHA-256 of the archive.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written and staged, without doing it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+@dry_run_option
+@json_option
 def command(
     *,
     source: str,

@@ -1,57 +1,49 @@
-"""``scones evaluate``: how right a model is on photos of known labels, and whether it knows."""
+"""``scones evaluate``: measure the accuracy of a model on labelled photos."""
+
+from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from model.data import dataset
-from model.evaluation.evaluator import METRICS, REPORT, ask, check_labels, find_subject, write
-from model.evaluation.metrics import Evaluation, evaluate
-from model.labels import split_labels
+from model.terminal.options import json_option, labels_option, model_option, threshold_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from model.evaluation.metrics import Evaluation
 
 
 @click.command("evaluate")
-@click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="A model's folder or model.tar.gz.  [default: the ready-made zero-shot model, made on first use]",
-)
+@model_option
 @click.option(
     "--data",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="What `scones data` wrote, or a folder with a sub-folder of photos for each label.",
+    help="Data set written by `scones data`, or a folder with a sub-folder of photos for each label.",
 )
 @click.option(
     "--split",
     type=click.Choice(["train", "test"]),
     default="test",
     show_default=True,
-    help="Which photos of what `scones data` wrote.",
+    help="Split of a data set written by `scones data`.",
 )
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help=f"A folder for {METRICS} and {REPORT}."
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for metrics.json and report.html."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
+@json_option
 @click.option(
     "--through",
     metavar="ENDPOINT",
-    help="Ask a SageMaker endpoint, as the pipeline does, not the model itself.",
+    help="Classify through a SageMaker endpoint, as the pipeline does, instead of in this process.",
 )
-@click.option("--endpoint-url", help="Where SageMaker Runtime answers, such as http://127.0.0.1:4567.")
-@click.option(
-    "--labels", help="An endpoint's labels in their order, separated by commas.  [default: the model's]"
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="The least confidence to accept.  [default: the model's own]",
-)
+@click.option("--endpoint-url", help="URL of SageMaker Runtime, such as http://127.0.0.1:4567.")
+@labels_option("the model's own")
+@threshold_option("the model's own")
 def command(
     *,
     model: Path | None,
@@ -61,13 +53,13 @@ def command(
     as_json: bool,
     through: str | None,
     endpoint_url: str | None,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     threshold: float | None,
 ) -> None:
-    """Measure how right a model is on photos whose labels are known.
+    """Measure the accuracy of a model on labelled photos.
 
-    Photos of `other`, something else than a vehicle, are welcome, whether the model has that label or
-    not: they count for how many of them are accepted as a vehicle.
+    Photos of `other`, anything but a vehicle, are useful even if the model has no such label:
+    they show how many of them would be accepted as a vehicle.
 
     \b
     Examples:
@@ -78,57 +70,60 @@ def command(
 
     \b
     Exit codes:
-      0  it is measured, whatever came out
-      1  something failed; one line on stderr says what
-      2  the command was called wrongly
+      0  the evaluation is complete, whatever the result
+      1  the command failed; one line on stderr says why
+      2  usage error
     """  # noqa: D301  click reads \b as a character
+    from rich.console import Console  # noqa: PLC0415  scikit-learn alone takes a second to import
+
+    from model.data import dataset  # noqa: PLC0415
+    from model.evaluation.evaluator import check_labels, find_predictor, predict_photos  # noqa: PLC0415
+    from model.evaluation.metrics import evaluate  # noqa: PLC0415
+
     photos = dataset.read(data, split)
-    subject = find_subject(model, through, endpoint_url)
-    if labels:
-        subject = replace(subject, labels=split_labels(labels))
-    if threshold is not None:
-        subject = replace(subject, threshold=threshold)
-    check_labels(photos, subject.labels)
-    evaluation = evaluate(ask(subject, photos, data))
+    predictor = find_predictor(model, through, endpoint_url).with_overrides(labels, threshold)
+    check_labels(photos, predictor.labels)
+    evaluation = evaluate(predict_photos(predictor, photos, data))
     about = {
-        "model": subject.name,
+        "model": predictor.name,
         "data": data.resolve().name,
         "split": split if photos.manifest_sha256 else None,
         "manifest_sha256": photos.manifest_sha256,
     }
-    report = about | asdict(evaluation)
     if out:
-        from model.evaluation.report import render  # noqa: PLC0415  --help should not wait for it
+        from model.evaluation.report import write  # noqa: PLC0415  imports Matplotlib
 
-        write(out, report, render(evaluation, about, data))
+        write(out, evaluation, about, data)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps(about | asdict(evaluation), indent=2))
     else:
-        Console().print(summary(evaluation))
+        Console().print(_summary(evaluation))
 
 
-def summary(evaluation: Evaluation) -> Table:
-    """Lay the main figures out for a terminal."""
+def _summary(evaluation: Evaluation) -> Table:
+    from rich import box  # noqa: PLC0415  needed only without --json
+    from rich.table import Table  # noqa: PLC0415
+
     at = evaluation.at_threshold
     table = Table("", "", "95% interval", "photos", box=box.SIMPLE_HEAD)
-    for what, share in (
+    for name, share in (
         ("accuracy on vehicles", evaluation.accuracy),
         *((f"precision of {label}", one.precision) for label, one in evaluation.labels.items()),
         *((f"recall of {label}", one.recall) for label, one in evaluation.labels.items()),
         (f"vehicles accepted at {at.threshold:.3f}", at.coverage),
-        ("accepted answers right", at.precision),
-        ("the same among vehicles", at.precision_of_vehicles),
-        ("others accepted", at.others_accepted),
+        ("precision of accepted answers", at.precision),
+        ("precision, vehicles only", at.precision_of_vehicles),
+        ("other photos accepted", at.others_accepted),
     ):
         if share:
             interval = f"{share.low:.1%} to {share.high:.1%}"
-            table.add_row(what, f"{share.value:.1%}", interval, f"{share.count} of {share.of}")
-    for what, figure in (
+            table.add_row(name, f"{share.value:.1%}", interval, f"{share.count} of {share.of}")
+    for name, value in (
         *((f"AUC, {pair}", area) for pair, area in evaluation.auc_of_pairs.items()),
-        ("calibration error (ECE)", evaluation.calibration.ece),
-        ("area under risk by coverage", evaluation.selection.aurc),
-        ("seconds a photo", evaluation.seconds_per_photo.mean),
+        ("expected calibration error (ECE)", evaluation.calibration.ece),
+        ("risk-coverage area (AURC)", evaluation.selection.aurc),
+        ("seconds per photo", evaluation.seconds_per_photo["mean"]),
     ):
-        if figure is not None:
-            table.add_row(what, f"{figure:.4f}")
+        if value is not None:
+            table.add_row(name, f"{value:.4f}")
     return table

@@ -1,26 +1,27 @@
-"""``scones image``: the container that SageMaker trains and serves in, built and pushed."""
+"""``scones image``: build the container for SageMaker, and push it to ECR."""
 
 import click
 
+from model.sagemaker import image
 from model.sagemaker.account import connect, translate_aws_errors
-from model.sagemaker.image import PLATFORMS, build, foreseen, is_pushed, local_name, push_image, uri
+from model.terminal.options import dry_run_option
 
 
 @click.command("image")
 @click.option(
     "--platform",
-    type=click.Choice(PLATFORMS),
+    type=click.Choice(image.PLATFORMS),
     default="linux/amd64",
     show_default=True,
-    help="For which processor; linux/arm64 is Graviton.",
+    help="The processor; linux/arm64 is Graviton.",
 )
-@click.option("--push", is_flag=True, help="Push it to ECR, to a repository that is made if need be.")
-@click.option("--dry-run", is_flag=True, help="Say what would be built and pushed, and do neither.")
+@click.option("--push", is_flag=True, help="Push it to ECR; the repository is created if necessary.")
+@dry_run_option
 def command(*, platform: str, push: bool, dry_run: bool) -> None:
-    """Build the container that SageMaker trains and serves in, and push it to ECR when asked.
+    """Build the container in which SageMaker trains and serves, and push it to ECR if asked to.
 
-    It is tagged with a hash of what is in it, so that `deploy` and `train` use the image of the code that
-    you have. Prints the image's name.
+    The image's tag is a hash of its content, so `deploy` and `train` use the image of the code that you
+    have. Prints the image's name.
 
     \b
     Examples:
@@ -30,21 +31,22 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
 
     \b
     Exit codes:
-      0  built, and pushed if asked
-      1  something failed; one line on stderr says what
-      2  the command was called wrongly
+      0  built, and pushed if asked to
+      1  failure; one line on stderr gives the reason
+      2  usage error
     """  # noqa: D301  click reads \b as a character
+    name = image.local_name(platform)
     if not push:
-        click.echo(f"Would build {local_name(platform)}." if dry_run else build(platform))
+        click.echo(f"Would build {name}." if dry_run else image.build(platform))
         return
     account = connect()
-    if dry_run:
-        with translate_aws_errors():
-            there = is_pushed(account, uri(account, platform))
-        click.echo(f"{uri(account, platform)} is there." if there else foreseen(account, platform))
-        return
+    address = image.uri(account, platform)
     with translate_aws_errors():
-        # built anew it would be another image, and a tag of ours names but one
-        if not is_pushed(account, uri(account, platform)):
-            push_image(account, build(platform), platform)
-    click.echo(uri(account, platform))
+        pushed = image.is_pushed(account, address)
+        if dry_run:
+            click.echo(f"{address} exists." if pushed else f"Would build {name} and push it as {address}.")
+            return
+        # A new build would differ, and the repository's tags are immutable.
+        if not pushed:
+            image.push(account, image.build(platform), platform)
+    click.echo(address)

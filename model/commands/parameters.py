@@ -1,18 +1,27 @@
-"""``scones parameters``: what a stack has to know of a deployed model."""
+"""``scones parameters``: print the stack parameters for a deployed model."""
 
 import json
 
 import click
 
+from model import storage
 from model.sagemaker.deployment_file import FILE, parameters
+from model.terminal.options import json_option, stage_option
+
+VALUES_WITH_SPACES = FILE.with_suffix(".yaml")
 
 
 @click.command("parameters")
-@click.option("--stage", default="dev", show_default=True, help="Whose stack it is for.")
-@click.option("--endpoint", help=f"Another endpoint than the one in {FILE}; it has the template's defaults.")
-@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+@stage_option
+@click.option(
+    "--endpoint", help=f"An endpoint other than the one in {FILE}; the template's defaults apply to it."
+)
+@json_option
 def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
-    """Print the stack's parameters for what was deployed last, as sam deploy takes them.
+    """Print the stack parameters for the latest deployment, in the form of sam deploy.
+
+    Values that contain spaces, such as labels, are written to deployment.yaml, because a shell would split
+    them; a reference to that file is printed in their place.
 
     \b
     Examples:
@@ -21,12 +30,18 @@ def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
     \b
     Exit codes:
       0  printed
-      1  nothing was deployed for this stage
-      2  the command was called wrongly
+      1  there is no deployment for this stage
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     found = parameters(stage, endpoint)
     if as_json:
         click.echo(json.dumps(found))
         return
+    with_spaces = {name: value for name, value in found.items() if " " in value}
     for name, value in found.items():
-        click.echo(f'{name}="{value}"' if " " in value else f"{name}={value}")
+        if name not in with_spaces:
+            click.echo(f"{name}={value}")
+    if with_spaces:
+        # sam reads YAML, of which JSON is a subset, but not files that are named *.json
+        storage.write_file(VALUES_WITH_SPACES, json.dumps(with_spaces).encode())
+        click.echo(f"file://{VALUES_WITH_SPACES}")

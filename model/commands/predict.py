@@ -1,59 +1,49 @@
-"""``scones predict``: which vehicle is in each photo."""
+"""``scones predict``: classify photos."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from model.predictor import _endpoint, _model, predict
+from model.predictor import Predictor, predict
+from model.terminal.options import labels_option, model_option, threshold_option
+from model.terminal.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-PATIENCE = 2  # seconds of silence before a progress bar
-
-
 @click.command("predict")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@model_option
 @click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="A model's folder or model.tar.gz.  [default: the ready-made zero-shot model, made on first use]",
+    "--endpoint",
+    help="Classify with this SageMaker endpoint, as the pipeline does, instead of a local model.",
 )
-@click.option("--endpoint", help="Ask this SageMaker endpoint, as the pipeline does, not a model here.")
-@click.option(
-    "--labels",
-    help="An endpoint's labels in their order, separated by commas.  [default: as they were deployed]",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="The least confidence to accept.  [default: the model's own]",
-)
+@labels_option("those that the endpoint was deployed with; a local model's own cannot be replaced")
+@threshold_option("the model's own")
 def command(
     *,
     files: tuple[Path, ...],
     model: Path | None,
     endpoint: str | None,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     threshold: float | None,
 ) -> None:
-    """Say which vehicle is in each photo, one JSON line a file.
+    """Classify photos, one JSON line per file.
 
-    FILES are photos (JPEG, PNG, WebP, GIF, HEIC or AVIF, of any size) or folders of them.
+    FILES are photos (JPEG, PNG, WebP, GIF, HEIC or AVIF, of any size) or folders of photos.
 
     \b
-    A line holds: file, label, confidence (the label's probability), probabilities (of each
+    Each line has: file, label, confidence (the label's probability), probabilities (of every
     label), decision and reason.
       accepted      confident
-      needs_review  low_confidence, or not_a_vehicle: a person should look
-      rejected      cannot be read as a photo; the reason says why, the rest is null
+      needs_review  low_confidence or not_a_vehicle: a person should look at the photo
+      rejected      the file cannot be read as a photo; reason says why, the other fields are null
 
     \b
     Examples:
@@ -63,21 +53,23 @@ def command(
 
     \b
     Exit codes:
-      0  every file was answered
-      1  at least one file was rejected (the others are answered all the same), or a failure
-      2  the command was called wrongly
+      0  every file was classified
+      1  at least one file was rejected (the others are still classified), or the command failed
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     if endpoint and model:
-        raise click.UsageError("--model or --endpoint, not both")
+        raise click.UsageError("--model and --endpoint exclude each other")
     if labels and not endpoint:
-        raise click.UsageError("--labels are an --endpoint's: a model knows its own")
+        raise click.UsageError("--labels needs --endpoint: a local model knows its own labels")
     photos = list(_find_photos(files))
-    asked = _endpoint(endpoint, labels, threshold) if endpoint else _model(model)
-    if threshold is not None:
-        asked = asked._replace(threshold=threshold)
+    if endpoint:
+        predictor = Predictor.from_deployed_endpoint(endpoint, labels, threshold)
+    else:
+        predictor = Predictor.from_model(model).with_overrides(None, threshold)
     rejected = False
-    for photo in _with_progress(photos):
-        prediction = predict(asked, photo)
+    # If stdout is a terminal, the printed lines already show the progress.
+    for photo in photos if sys.stdout.isatty() else track(photos, len(photos), "Classifying"):
+        prediction = predict(predictor, photo)
         click.echo(json.dumps(prediction))
         rejected |= prediction["decision"] == "rejected"
     if rejected:
@@ -85,7 +77,7 @@ def command(
 
 
 def _find_photos(paths: Sequence[Path]) -> Iterator[Path]:
-    from model.photo import SUFFIXES  # noqa: PLC0415  as above
+    from model.photo import SUFFIXES  # noqa: PLC0415  imports Pillow
 
     for path in paths:
         if not path.is_dir():
@@ -94,26 +86,6 @@ def _find_photos(paths: Sequence[Path]) -> Iterator[Path]:
         photos = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not photos:
             raise click.ClickException(
-                f"{path} has no photos in it (files ending in {', '.join(sorted(SUFFIXES))})"
+                f"{path} contains no photos (files ending in {', '.join(sorted(SUFFIXES))})"
             )
         yield from photos
-
-
-def _with_progress(photos: Sequence[Path]) -> Iterator[Path]:
-    from rich.console import Console  # noqa: PLC0415  as above
-    from rich.progress import Progress  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    # where the answers themselves appear on the terminal, they are the progress
-    hidden = sys.stdout.isatty() or not console.is_terminal
-    progress = Progress(console=console, transient=True, redirect_stdout=False, disable=hidden)
-    task = progress.add_task("Reading photos", total=len(photos))
-    started = time.monotonic()
-    try:
-        for photo in photos:
-            yield photo
-            progress.advance(task)
-            if time.monotonic() - started > PATIENCE:
-                progress.start()
-    finally:
-        progress.stop()

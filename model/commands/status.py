@@ -1,4 +1,4 @@
-"""``scones status``: what is deployed, and how it does."""
+"""``scones status``: print what a stage's endpoint serves, and how it performs."""
 
 import json
 from dataclasses import asdict
@@ -8,15 +8,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from model.sagemaker.account import connect, stage_option, translate_aws_errors
+from model.sagemaker.account import connect, translate_aws_errors
 from model.sagemaker.endpoint_status import Status, status
+from model.terminal.options import json_option, stage_option
+
+HOURS_A_MONTH = 730
 
 
 @click.command("status")
 @stage_option
-@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+@json_option
 def command(*, stage: str, as_json: bool) -> None:
-    """Say what is deployed: which model, since when, how busy, how well, and at what cost.
+    """Print what is deployed: the model, since when, its load, its alarms and its cost.
 
     \b
     Examples:
@@ -25,9 +28,9 @@ def command(*, stage: str, as_json: bool) -> None:
 
     \b
     Exit codes:
-      0  there is an endpoint
-      1  there is none, or AWS does not say
-      2  the command was called wrongly
+      0  the stage has an endpoint
+      1  it has none, or AWS cannot be asked
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     account = connect()
     with translate_aws_errors():
@@ -35,33 +38,32 @@ def command(*, stage: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
     else:
-        Console().print(laid_out(found))
+        Console().print(_table(found))
 
 
-def laid_out(found: Status) -> Table:
-    """Lay a status out for a terminal."""
+def _table(status: Status) -> Table:
     table = Table(show_header=False, box=box.SIMPLE, pad_edge=False)
-    cost = found.dollars_an_hour
-    latency = "" if found.latency_ms is None else f", p99 {found.latency_ms:.0f} ms in the model"
-    for what, value in (
-        ("endpoint", found.endpoint),
-        ("state", found.state),
-        ("model", f"{found.model} ({found.model_package.rpartition('/')[2]})"),
-        ("made", found.since),
-        ("changed", found.deployed_at),
-        ("on", found.on),
-        ("rollback to", found.previous or "nothing before this model"),
-        ("captures", found.captures or "none"),
-        ("last hour", f"{found.photos} photos, {found.failed} unanswered{latency}"),
-        *(("alarm", f"{name}: {state}") for name, state in found.alarms.items()),
-        (
-            "costs",
-            "see https://aws.amazon.com/sagemaker/pricing/"
-            if cost is None
-            else f"{cost:.3f} dollars an hour, {cost * 730:.0f} a month"
-            if cost
-            else "by photo",
-        ),
+    latency = "" if status.latency_ms is None else f", p99 {status.latency_ms:.0f} ms in the model"
+    for name, value in (
+        ("endpoint", status.endpoint),
+        ("state", status.state),
+        ("model", f"{status.model} ({status.model_package.rpartition('/')[2]})"),
+        ("created", status.since),
+        ("updated", status.deployed_at),
+        ("runs on", status.on),
+        ("rollback to", status.previous or "no previous model"),
+        ("captures", status.captures or "none"),
+        ("last hour", f"{status.photos} photos, {status.failed} failed{latency}"),
+        *(("alarm", f"{name}: {state}") for name, state in status.alarms.items()),
+        ("cost", _cost(status.dollars_an_hour)),
     ):
-        table.add_row(what, value)
+        table.add_row(name, value)
     return table
+
+
+def _cost(dollars_an_hour: float | None) -> str:
+    if dollars_an_hour is None:
+        return "see https://aws.amazon.com/sagemaker/pricing/"
+    if not dollars_an_hour:
+        return "per photo"
+    return f"{dollars_an_hour:.3f} dollars an hour, {dollars_an_hour * HOURS_A_MONTH:.0f} a month"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from model.network.artifact import ARCHIVE
+from model.terminal.options import STAGE, json_option
 from model.training.paths import HYPERPARAMETERS, TrainingPaths, report_failure_to_sagemaker
 
 
@@ -92,7 +93,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Maximum photos per label: more improve the model little and take memory (0.2 MB each).",
 )
 @click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON object.")
+@json_option
 @launch_options
 def command(
     *,
@@ -171,12 +172,12 @@ def train_in_docker(
     data: str, out: Path, hyperparameters: Mapping[str, object], *, algorithm: str, as_json: bool
 ) -> None:
     """Train in the container on this machine, and print the metrics or the name of the model."""
-    from model.sagemaker import training_job  # noqa: PLC0415  imports boto3, which local training does not need
+    from model.sagemaker import registry, training_job  # noqa: PLC0415  boto3 is not needed to train here
 
     if algorithm == "built-in" or data.startswith("s3://"):
         raise click.UsageError("--on docker trains our own model, on a local folder")
     training_job.train_in_docker(Path(data), out, hyperparameters)
-    metrics = (out / training_job.METRICS_FILE).read_text().strip()
+    metrics = (out / registry.METRICS_FILE).read_text().strip()
     click.echo(metrics if as_json else f"{out}: {ARCHIVE}, trained in the container")
 
 
@@ -190,14 +191,14 @@ def train_on_sagemaker(
     as_json: bool,
 ) -> None:
     """Train in a SageMaker job, or show the job that would be started, and print the metrics."""
-    from model.sagemaker import training_job  # noqa: PLC0415  imports boto3, which local training does not need
-    from model.sagemaker.account import STAGE, connect  # noqa: PLC0415
+    from model.sagemaker import training_job  # noqa: PLC0415  boto3 is not needed to train here
+    from model.sagemaker.account import connect  # noqa: PLC0415
 
     if not STAGE.fullmatch(job_options["stage"]):
         raise click.UsageError("--stage is up to 16 lower case letters and digits, the first a letter")
     job = training_job.Job(**job_options)
     if dry_run:
-        plan = training_job.foreseen(connect(), job, data)
+        plan = training_job.plan(connect(), job, data)
         click.echo(json.dumps(plan) if as_json else format_plan(plan))
         return
     trained = training_job.train_on_sagemaker(connect(), job, data, out, hyperparameters)

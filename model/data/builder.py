@@ -108,12 +108,8 @@ def build(
     test_share
         Share of a folder's photos that go to the test split, from 0 to 1.
 
-    Raises
-    ------
-    DataError, ArchiveError, DownloadError, ReviewedError
-        The source, a class or a photo is unusable.
-    StorageError
-        `out` cannot be written.
+    Raises `DataError`, `ArchiveError`, `DownloadError` or `ReviewedError` if the source, a class or a photo
+    is unusable; `StorageError` if `out` cannot be written.
     """
     check_output_folder(out)
     folder = Path(source)

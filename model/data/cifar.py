@@ -44,11 +44,8 @@ class Archive(NamedTuple):
 def read(path: Path) -> Archive:
     """Read the archive ``cifar-100-python.tar.gz``, or one of the same layout with fewer rows.
 
-    Raises
-    ------
-    ArchiveError
-        The archive is truncated or damaged, a member is missing or too large, or a pickle contains anything
-        but arrays, lists, dictionaries, text and numbers.
+    Raises `ArchiveError` if the archive is truncated or damaged, a member is missing or too large, or a
+    pickle contains anything but arrays, lists, dictionaries, text and numbers.
     """
     members = _read_members(path)
     try:

@@ -61,10 +61,8 @@ def read(folder: Path, split: str = "train") -> Dataset:
     A plain ``folder/<label>/*`` tree has only one split, which is returned as either; its labels are its
     sub-folders, sorted by name.
 
-    Raises
-    ------
-    DatasetError
-        There is no such folder or split, a label has no photos, or a file is missing or damaged.
+    Raises `DatasetError` if there is no such folder or split, a label has no photos, or a file is missing or
+    damaged.
     """
     if not folder.is_dir():
         raise DatasetError(f"No such folder: {folder}")

@@ -47,10 +47,7 @@ def download(url: str, folder: Path, checksum: Checksum | None = None) -> Path:
     ``NAME.part``; a later call resumes it if the server says that the file is unchanged (HTTP Range and
     If-Range, RFC 9110 sections 13.1.5 and 14.2).
 
-    Raises
-    ------
-    DownloadError
-        The file cannot be downloaded, or has the wrong checksum.
+    Raises `DownloadError` if the file cannot be downloaded, or has the wrong checksum.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _file_name(url)

@@ -13,7 +13,7 @@ import boto3
 from botocore.config import Config
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import TimeWindow
 from model import storage
 from model.labels import LABEL
 from model.photo import SUFFIXES
@@ -47,12 +47,8 @@ def fetch(uri: str) -> Iterator[ReviewedPhotos]:
     Of records about byte-identical photos the last one counts, in the order of their keys. Photos that have
     been deleted are skipped.
 
-    Raises
-    ------
-    ReviewedError
-        A record does not say where its photo is.
-    CaptureError
-        The records cannot be read.
+    Raises `ReviewedError` if a record does not say where its photo is; `CaptureError` if the records cannot
+    be read.
     """
     s3 = boto3.client("s3", config=Config(max_pool_connections=CONCURRENCY))
     with TemporaryDirectory() as temporary:
@@ -77,7 +73,7 @@ def fetch(uri: str) -> Iterator[ReviewedPhotos]:
 
 
 def _read_records(uri: str) -> Iterator[Mapping[str, Any]]:
-    for path, lines in captures.read_lines(uri, TimeWindow(), ReadCounts()):
+    for path, lines in captures.read_lines(uri, TimeWindow()):
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)

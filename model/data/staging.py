@@ -44,10 +44,7 @@ def stage(folder: Path, destination: str) -> Staged:
     destination
         ``s3://bucket`` or ``s3://bucket/prefix``.
 
-    Raises
-    ------
-    StagingError
-        The destination is not such an address, or AWS refuses or cannot be reached.
+    Raises `StagingError` if the destination is not such an address, or AWS refuses or cannot be reached.
     """
     parts = urlsplit(destination, allow_fragments=False)
     if parts.scheme != "s3" or not parts.netloc or parts.query:

@@ -1,1 +1,1 @@
-"""How right a model is: the figures, their formulas, and the page that shows them."""
+"""Evaluate a model on labelled photos: predictions, metrics, plots and the report."""

@@ -1,40 +1,28 @@
-"""What an evaluation says: every figure about a model's answers to photos whose labels are known."""
+"""Everything an evaluation reports about predictions for labelled photos."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 
 from functions.filter.decision import decide
 from model.evaluation import statistics
 from model.evaluation.statistics import Bin, Bools, Floats, Integers, Share
 from model.labels import OTHER
 
-MISTAKES = 24
-"""How many are kept."""
-POINTS = 200
-"""At most about so many make a curve."""
+MAX_MISTAKES = 24
+MAX_CURVE_POINTS = 200
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model answered to N photos.
+class Predictions:
+    """A model's answers to N photos: `probabilities` [N, K] of K labels.
 
-    Attributes
-    ----------
-    labels
-        What the probabilities are of, in their order: K labels.
-    threshold
-        The least confidence, 0 to 1, at which an answer is accepted.
-    probabilities
-        Float [N, K].
-    seconds
-        What each photo took, float [N].
-    files
-        The photos' names, N of them.
-    shown
-        What they show, N of them: each one of the labels, or ``other``.
+    A true label is one of the labels or ``other``; `threshold` is the minimum confidence that is accepted;
+    `seconds` [N] include the decoding.
     """
 
     labels: Sequence[str]
@@ -42,15 +30,12 @@ class Answers:
     probabilities: Floats
     seconds: Floats
     files: Sequence[str]
-    shown: Sequence[str]
+    true_labels: Sequence[str]
 
 
 @dataclass(frozen=True)
 class ForLabel:
-    """How right the answers are for one label.
-
-    `auc` tells photos of this label from all others by its probability.
-    """
+    """Metrics of one label; `auc` is that of its probability, this label against all others."""
 
     precision: Share | None
     recall: Share | None
@@ -60,7 +45,7 @@ class ForLabel:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Photos counted by what they show (`counts`' rows) and what was answered (its columns)."""
+    """The confusion matrix: a row of `counts` for each true label, a column for each predicted one."""
 
     shown: list[str]
     answered: list[str]
@@ -69,11 +54,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How near the confidence is to the share of right answers.
-
-    Over the photos of labels that the model has. `ece` and `bins` are of equal width, `ece_equal_mass` is of
-    bins with equally many answers.
-    """
+    """Calibration over the `n` photos whose label the model has; `ece` is computed from the `bins`."""
 
     n: int
     ece: float | None
@@ -84,10 +65,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a threshold does: answer fewer vehicles, and more of these rightly.
+    """The risk-coverage curve of the photos of vehicles, ordered by the probability of the likeliest vehicle.
 
-    Over photos of vehicles, by the probability of the likeliest vehicle: `risk` is the share of wrong answers
-    when only a share `coverage` is answered, `aurc` the area under that curve.
+    `risk` is the share of wrong answers if only the share `coverage` is answered; `aurc` is the area
+    under the curve.
     """
 
     aurc: float | None
@@ -97,20 +78,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """What the pipeline would make of the photos.
+    """The pipeline's decisions: the shares of vehicles and of other photos that it accepts, right or wrong.
 
-    Attributes
-    ----------
-    threshold
-        The least confidence at which it accepts.
-    coverage
-        The share of vehicles that is accepted, rightly or not.
-    precision
-        The share of accepted photos that is right; something else than a vehicle never is.
-    precision_of_vehicles
-        The same among vehicles alone, since how many others there are is up to who chose the photos.
-    others_accepted
-        The share of photos of something else that is accepted as a vehicle.
+    To accept anything but a vehicle lowers `precision`, which thus depends on how many other photos the data
+    set has; `precision_of_vehicles` does not. Both are of accepted answers (selective precision).
     """
 
     threshold: float
@@ -122,7 +93,7 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer."""
+    """A wrong answer: the true label is `shown`, the predicted one `answered`."""
 
     file: str
     shown: str
@@ -132,34 +103,10 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """How long a photo takes, decoding included."""
-
-    mean: float
-    median: float
-    p95: float
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """All that is reported; what there are no photos for is ``None``.
+    """The content of metrics.json; a metric without any photos to measure it on is ``None``.
 
-    Attributes
-    ----------
-    n
-        How many photos.
-    photos
-        How many of each label.
-    accuracy
-        The share of right answers to photos of vehicles.
-    labels
-        By label.
-    confusion, calibration, selection, at_threshold, seconds_per_photo
-        As their classes say.
-    auc_of_pairs
-        For two vehicles, how well their photos are told apart.
-    mistakes
-        The most confident ones, the worst first.
+    `accuracy` is that on photos of vehicles, `auc_of_pairs` the AUC over the photos of only two vehicles.
     """
 
     n: int
@@ -171,55 +118,66 @@ class Evaluation:
     calibration: Calibration
     selection: Selection
     at_threshold: AtThreshold
-    seconds_per_photo: Seconds
+    seconds_per_photo: dict[str, float]
     mistakes: list[Mistake]
 
 
-def evaluate(answers: Answers) -> Evaluation:
-    """Compute everything that is reported.
-
-    Raises
-    ------
-    InferencesError
-        An answer is not made of probabilities.
-    """
-    labels, probabilities = answers.labels, answers.probabilities
-    # other has a number too where the model has no such label
+def evaluate(predictions: Predictions) -> Evaluation:
+    """Compute all metrics; raise `InferencesError` if an answer does not consist of probabilities."""
+    labels, probabilities = predictions.labels, predictions.probabilities
+    # a model without the label other is still evaluated on photos of it
     names = [*labels, *({OTHER} - set(labels))]
-    truth = np.array([names.index(name) for name in answers.shown], np.int64)
-    accepted = _accepted(answers)
-    answered = probabilities.argmax(axis=1)
-    right = truth == answered
+    truth = np.array([names.index(name) for name in predictions.true_labels], np.int64)
+    accepted = _accepted(predictions)
+    predicted = probabilities.argmax(axis=1)
+    correct = truth == predicted
     vehicle = truth != names.index(OTHER)
-    counts = statistics.confusion(truth, answered, len(names), len(labels))
+    counts = confusion_matrix(truth, predicted, labels=range(len(names)))[:, : len(labels)]
     return Evaluation(
         n=len(truth),
         photos={name: int(n) for name, n in zip(names, counts.sum(axis=1), strict=True) if n},
-        accuracy=_share(right, among=vehicle),
+        accuracy=_share(correct, among=vehicle),
         labels={label: _for_label(k, counts, truth, probabilities) for k, label in enumerate(labels)},
         confusion=Confusion(names, list(labels), counts.tolist()),
         auc_of_pairs=_auc_of_pairs(labels, truth, probabilities),
         calibration=_calibration(truth, probabilities),
         selection=_selection(labels, truth, probabilities),
         at_threshold=AtThreshold(
-            threshold=answers.threshold,
+            threshold=predictions.threshold,
             coverage=_share(accepted, among=vehicle),
-            precision=_share(right, among=accepted),
-            precision_of_vehicles=_share(right, among=accepted & vehicle),
+            precision=_share(correct, among=accepted),
+            precision_of_vehicles=_share(correct, among=accepted & vehicle),
             others_accepted=_share(accepted, among=~vehicle),
         ),
-        seconds_per_photo=Seconds(
-            mean=float(answers.seconds.mean()),
-            median=float(np.median(answers.seconds)),
-            p95=float(np.quantile(answers.seconds, 0.95)),
-        ),
-        mistakes=_mistakes(answers, accepted),
+        seconds_per_photo={
+            "mean": float(predictions.seconds.mean()),
+            "median": float(np.median(predictions.seconds)),
+            "p95": float(np.quantile(predictions.seconds, 0.95)),
+        },
+        mistakes=_mistakes(predictions, accepted),
     )
 
 
-def _accepted(answers: Answers) -> Bools:
-    """Decide as the pipeline does."""
-    decisions = (decide(row, answers.labels, answers.threshold) for row in answers.probabilities.tolist())
+def roc_auc(score: Floats, positive: Bools) -> float | None:
+    """Return the area under the ROC curve; ``None`` if all photos, or none, are positive."""
+    return float(roc_auc_score(positive, score)) if positive.any() and not positive.all() else None
+
+
+def brier(probabilities: Floats, truth: Integers) -> float | None:
+    """Return the multi-class Brier score, 0 (best) to 2, of probabilities [N, K]; ``None`` if N is 0."""
+    if not len(truth):
+        return None
+    with warnings.catch_warnings():
+        # an endpoint may round its answer, so that the sum is not quite 1
+        warnings.filterwarnings("ignore", "The y_prob values do not sum to one")
+        labels = range(probabilities.shape[1])
+        return float(brier_score_loss(truth, probabilities, labels=labels, scale_by_half=False))
+
+
+def _accepted(predictions: Predictions) -> Bools:
+    """Decide as the pipeline's filter does."""
+    rows = predictions.probabilities.tolist()
+    decisions = (decide(row, predictions.labels, predictions.threshold) for row in rows)
     return np.array([decision["decision"] == "accepted" for decision in decisions])
 
 
@@ -228,13 +186,13 @@ def _share(which: Bools, among: Bools) -> Share | None:
 
 
 def _for_label(k: int, counts: Integers, truth: Integers, probabilities: Floats) -> ForLabel:
-    both, shown, answered = int(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())
-    known = truth < probabilities.shape[1]
+    both, actual, predicted = int(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())
+    has_label = truth < probabilities.shape[1]
     return ForLabel(
-        precision=statistics.share(both, answered),
-        recall=statistics.share(both, shown),
-        f1=statistics.f1(both, shown + answered - both),
-        auc=statistics.roc_auc(probabilities[known, k], truth[known] == k),
+        precision=statistics.share(both, predicted),
+        recall=statistics.share(both, actual),
+        f1=statistics.f1(both, actual + predicted - both),
+        auc=roc_auc(probabilities[has_label, k], truth[has_label] == k),
     )
 
 
@@ -242,22 +200,22 @@ def _auc_of_pairs(labels: Sequence[str], truth: Integers, probabilities: Floats)
     areas = {}
     for i, j in combinations([k for k, label in enumerate(labels) if label != OTHER], 2):
         pair = (truth == i) | (truth == j)
-        # the same order as p_i / (p_i + p_j), which may be 0 / 0
+        # sorts like p_i / (p_i + p_j), which may be 0 / 0
         score = np.arctan2(probabilities[pair, i], probabilities[pair, j])
-        areas[f"{labels[i]} against {labels[j]}"] = statistics.roc_auc(score, truth[pair] == i)
+        areas[f"{labels[i]} against {labels[j]}"] = roc_auc(score, truth[pair] == i)
     return areas
 
 
 def _calibration(truth: Integers, probabilities: Floats) -> Calibration:
-    known = truth < probabilities.shape[1]
-    truth, probabilities = truth[known], probabilities[known]
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-    bins = statistics.equal_width_bins(confidence, right)
+    has_label = truth < probabilities.shape[1]
+    truth, probabilities = truth[has_label], probabilities[has_label]
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+    bins = statistics.equal_width_bins(confidence, correct)
     return Calibration(
         n=len(truth),
         ece=statistics.calibration_error(bins),
-        ece_equal_mass=statistics.calibration_error(statistics.equal_mass_bins(confidence, right)),
-        brier=statistics.brier(probabilities, truth),
+        ece_equal_mass=statistics.calibration_error(statistics.equal_mass_bins(confidence, correct)),
+        brier=brier(probabilities, truth),
         bins=bins,
     )
 
@@ -266,28 +224,29 @@ def _selection(labels: Sequence[str], truth: Integers, probabilities: Floats) ->
     vehicles = [k for k, label in enumerate(labels) if label != OTHER]
     shows_vehicle = np.isin(truth, vehicles)
     of_vehicles = probabilities[np.ix_(shows_vehicle, vehicles)]
-    right = np.array(vehicles)[of_vehicles.argmax(axis=1)] == truth[shows_vehicle]
-    risk = statistics.risk_by_coverage(of_vehicles.max(axis=1), right)
+    correct = np.array(vehicles)[of_vehicles.argmax(axis=1)] == truth[shows_vehicle]
+    risk = statistics.risk_by_coverage(of_vehicles.max(axis=1), correct)
     n = len(risk)
-    some = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
+    points = np.unique(np.linspace(0, n - 1, min(n, MAX_CURVE_POINTS)).round().astype(int))
     return Selection(
         aurc=float(risk.mean()) if n else None,
-        coverage=((some + 1) / max(n, 1)).tolist(),
-        risk=risk[some].tolist(),
+        coverage=((points + 1) / max(n, 1)).tolist(),
+        risk=risk[points].tolist(),
     )
 
 
-def _mistakes(answers: Answers, accepted: Bools) -> list[Mistake]:
-    confidence, answered = answers.probabilities.max(axis=1), answers.probabilities.argmax(axis=1)
-    mistakes = [
+def _mistakes(predictions: Predictions, accepted: Bools) -> list[Mistake]:
+    confidence = predictions.probabilities.max(axis=1)
+    answers = [predictions.labels[k] for k in predictions.probabilities.argmax(axis=1)]
+    most_confident_first = np.argsort(-confidence, kind="stable").tolist()
+    wrong = [i for i in most_confident_first if answers[i] != predictions.true_labels[i]]
+    return [
         Mistake(
-            file=answers.files[i],
-            shown=answers.shown[i],
-            answered=answers.labels[answered[i]],
+            file=predictions.files[i],
+            shown=predictions.true_labels[i],
+            answered=answers[i],
             confidence=float(confidence[i]),
             accepted=bool(accepted[i]),
         )
-        for i in np.argsort(-confidence, kind="stable")
-        if answers.labels[answered[i]] != answers.shown[i]
+        for i in wrong[:MAX_MISTAKES]
     ]
-    return mistakes[:MISTAKES]

@@ -66,10 +66,7 @@ class Description:
     def read(cls, folder: Path) -> Self:
         """Read the description of the model in `folder`.
 
-        Raises
-        ------
-        ArtifactError
-            If it is missing or unreadable, or lacks a valid value for a field.
+        Raises `ArtifactError` if it is missing or unreadable, or lacks a valid value for a field.
         """
         path = folder / DESCRIPTION
         try:
@@ -151,10 +148,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 def check(folder: Path) -> Description:
     """Read the description of the model in `folder` and check the graph's hash against it.
 
-    Raises
-    ------
-    ArtifactError
-        If either is missing or damaged, or they do not match.
+    Raises `ArtifactError` if either is missing or damaged, or they do not match.
     """
     description = Description.read(folder)
     path = folder / GRAPH
@@ -179,11 +173,8 @@ def unpacked(path: Path) -> Iterator[Path]:
     path
         A model's folder, a ``model.tar.gz``, or a folder that contains one.
 
-    Raises
-    ------
-    ArtifactError
-        If the archive is damaged, or has a member that is not a regular file or folder, or that would be
-        written outside the target folder.
+    Raises `ArtifactError` if the archive is damaged, or has a member that is not a regular file or folder,
+    or that would be written outside the target folder.
     """
     archive = path if path.is_file() else path / ARCHIVE
     if not archive.is_file():

@@ -105,10 +105,7 @@ class WeightsError(Exception):
 def read_weights(network: Network, path: Path | None = None) -> Weights:
     """Read a network's weights, named as in the checkpoint, which by default is the installed package's.
 
-    Raises
-    ------
-    WeightsError
-        If the file's SHA-256 is not the network's.
+    Raises `WeightsError` if the file's SHA-256 is not the network's.
     """
     path = path or packaged_weights(network)
     checkpoint = path.read_bytes()
@@ -142,10 +139,8 @@ def parse_checkpoint(checkpoint: bytes) -> Weights:
     the machine's type sizes, the parameters, and the keys of their storages. Each storage follows in that
     order, little endian, preceded by its length as an int64.
 
-    Raises
-    ------
-    WeightsError
-        If a pickle names anything but torch's tensors and storages, or the checkpoint is truncated.
+    Raises `WeightsError` if a pickle names anything but torch's tensors and storages, or the checkpoint is
+    truncated.
     """
     stream = io.BytesIO(checkpoint)
     try:

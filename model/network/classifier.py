@@ -26,10 +26,7 @@ class Classifier:
     threads
         Threads that compute one prediction; by default one for each core.
 
-    Raises
-    ------
-    ArtifactError
-        If a file is missing or damaged, or the graph does not match its description.
+    Raises `ArtifactError` if a file is missing or damaged, or the graph does not match its description.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -54,10 +51,7 @@ class Classifier:
         threads
             As in `Classifier`.
 
-        Raises
-        ------
-        ArtifactError
-            If it cannot be loaded.
+        Raises `ArtifactError` if it cannot be loaded.
         """
         if path is None:
             return cls._load_zero_shot(threads)
@@ -83,10 +77,7 @@ class Classifier:
     def classify(self, photo: bytes) -> list[float]:
         """Return the probability of each label for the bytes of an image file.
 
-        Raises
-        ------
-        PhotoError
-            If the bytes cannot be read as a photo.
+        Raises `PhotoError` if the bytes cannot be read as a photo.
         """
         pixels = read_pixels(photo, self.description.input_size)
         probabilities: list[float] = self.probabilities(pixels[np.newaxis])[0].tolist()

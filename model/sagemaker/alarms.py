@@ -5,25 +5,30 @@ from typing import Any
 from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, tags
 
-MOST_ERRORS_PERCENT = 5
-"""Of the model's answers in a minute: beyond it an update is taken back."""
-
-MOST_LATENCY = 2_000_000
-"""Microseconds, in which SageMaker gives ModelLatency: a photo takes 0.13 s on two cores."""
+MAX_ERROR_PERCENT = 5
+"""Share of the requests in a minute that may fail."""
+MAX_LATENCY_US = 2_000_000
+"""Bound on the 99th percentile of ModelLatency, in microseconds; a photo takes 0.13 s on two cores."""
 
 
 def alarm_names(endpoint: str) -> list[str]:
-    """Name the alarms by which an update is taken back."""
+    """Name the alarms that roll back an update of an endpoint: on errors, and on latency."""
     return [f"{endpoint}-errors", f"{endpoint}-latency"]
 
 
 def put_alarms(account: Account, endpoint: str, stage: str) -> list[str]:
-    """Make the alarms by which an update is taken back; return their names."""
+    """Create or update the alarms that roll back an update of an endpoint; return their names."""
     errors, latency = alarm_names(endpoint)
     dimensions = [
         {"Name": "EndpointName", "Value": endpoint},
         {"Name": "VariantName", "Value": VARIANT},
     ]
+    common: Any = {
+        "EvaluationPeriods": 2,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+        "Tags": tags(stage),
+    }
 
     def metric(name: str, label: str) -> Any:  # noqa: ANN401  one of CloudWatch's nested structures
         counted = {"Namespace": "AWS/SageMaker", "MetricName": name, "Dimensions": dimensions}
@@ -35,17 +40,19 @@ def put_alarms(account: Account, endpoint: str, stage: str) -> list[str]:
 
     account.cloudwatch.put_metric_alarm(
         AlarmName=errors,
-        AlarmDescription="The model does not answer. Runbook: docs/operations.md#endpoint-alarms",
+        AlarmDescription="The model fails to answer. Runbook: docs/operations.md#endpoint-alarms",
         Metrics=[
             metric("InvocationModelErrors", "failed"),
-            metric("Invocations", "asked"),
-            {"Id": "share", "Expression": "100 * failed / asked", "Label": "percent", "ReturnData": True},
+            metric("Invocations", "requests"),
+            {
+                "Id": "share",
+                "Expression": "100 * failed / requests",
+                "Label": "percent",
+                "ReturnData": True,
+            },
         ],
-        EvaluationPeriods=2,
-        Threshold=MOST_ERRORS_PERCENT,
-        ComparisonOperator="GreaterThanThreshold",
-        TreatMissingData="notBreaching",
-        Tags=tags(stage),
+        Threshold=MAX_ERROR_PERCENT,
+        **common,
     )
     account.cloudwatch.put_metric_alarm(
         AlarmName=latency,
@@ -55,15 +62,12 @@ def put_alarms(account: Account, endpoint: str, stage: str) -> list[str]:
         Dimensions=dimensions,  # type: ignore[arg-type]
         ExtendedStatistic="p99",
         Period=60,
-        EvaluationPeriods=2,
-        Threshold=MOST_LATENCY,
-        ComparisonOperator="GreaterThanThreshold",
-        TreatMissingData="notBreaching",
-        Tags=tags(stage),
+        Threshold=MAX_LATENCY_US,
+        **common,
     )
     return [errors, latency]
 
 
 def delete_alarms(account: Account, endpoint: str) -> None:
-    """Delete the alarms of an endpoint; none is fine."""
+    """Delete an endpoint's alarms, if it has any."""
     account.cloudwatch.delete_alarms(AlarmNames=alarm_names(endpoint))

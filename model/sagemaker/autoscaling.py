@@ -1,31 +1,54 @@
-"""Scale the number of an endpoint's instances with its traffic."""
+"""Scale the number of an endpoint's instances with its traffic (Application Auto Scaling)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, ignore_missing, tag_values, tags
-from model.sagemaker.endpoint import Hosting
+
+PHOTOS_PER_SECOND = 20.6
+"""Of one instance with two cores, measured by `make bench BENCH=usage`; a test compares the two."""
+UTILIZATION = 0.7
+"""Share of an instance's throughput to aim at; the rest absorbs bursts while new instances start."""
+PHOTOS_PER_MINUTE = round(60 * UTILIZATION * PHOTOS_PER_SECOND)
+"""Default target for each instance."""
 
 DIMENSION: Literal["sagemaker:variant:DesiredInstanceCount"] = "sagemaker:variant:DesiredInstanceCount"
-
 POLICY = "invocations-per-instance"
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """Bounds on the number of instances, and the photos a minute that each should answer."""
+
+    min_instances: int
+    max_instances: int
+    photos_per_minute: int = PHOTOS_PER_MINUTE
+
+
 def resource_id(endpoint: str) -> str:
-    """Name an endpoint as autoscaling does."""
+    """Return the name by which autoscaling knows an endpoint."""
     return f"endpoint/{endpoint}/variant/{VARIANT}"
 
 
-def scale_automatically(account: Account, endpoint: str, hosting: Hosting, stage: str) -> None:
-    """Let the number of instances follow the number of photos; of no use to a serverless endpoint."""
-    if hosting.serverless:
-        return
+def find_scaling(account: Account, endpoint: str) -> Scaling | None:
+    """Return the bounds between which an endpoint scales, or ``None`` if it does not scale."""
+    targets = account.autoscaling.describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[resource_id(endpoint)]
+    )["ScalableTargets"]
+    return Scaling(targets[0]["MinCapacity"], targets[0]["MaxCapacity"]) if targets else None
+
+
+def start_scaling(account: Account, endpoint: str, scaling: Scaling, stage: str) -> None:
+    """Let the number of an endpoint's instances follow its traffic."""
     account.autoscaling.register_scalable_target(
         ServiceNamespace="sagemaker",
         ResourceId=resource_id(endpoint),
         ScalableDimension=DIMENSION,
-        MinCapacity=hosting.instances,
-        MaxCapacity=max(hosting.instances, hosting.most_instances),
+        MinCapacity=scaling.min_instances,
+        MaxCapacity=max(scaling.min_instances, scaling.max_instances),
         Tags=tag_values(tags(stage)),
     )
     account.autoscaling.put_scaling_policy(
@@ -35,11 +58,11 @@ def scale_automatically(account: Account, endpoint: str, hosting: Hosting, stage
         ScalableDimension=DIMENSION,
         PolicyType="TargetTrackingScaling",
         TargetTrackingScalingPolicyConfiguration={
-            "TargetValue": hosting.invocations_per_instance,
+            "TargetValue": scaling.photos_per_minute,
             "PredefinedMetricSpecification": {
                 "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
             },
-            # quickly up, since photos wait meanwhile, and slowly down
+            # Scale out quickly, because photos are waiting, and scale in slowly.
             "ScaleOutCooldown": 60,
             "ScaleInCooldown": 300,
         },
@@ -47,9 +70,22 @@ def scale_automatically(account: Account, endpoint: str, hosting: Hosting, stage
 
 
 def stop_scaling(account: Account, endpoint: str) -> None:
-    """Leave the number of instances as it is; the policy goes with the target. None is fine."""
+    """Keep the number of instances as it is; deregistering the target also deletes its policy."""
     ignore_missing(
         lambda: account.autoscaling.deregister_scalable_target(
             ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), ScalableDimension=DIMENSION
         )
     )
+
+
+@contextmanager
+def paused(account: Account, endpoint: str, scaling: Scaling | None, stage: str) -> Iterator[None]:
+    """Stop scaling during an update, when the instances may be of two types, and start it again after."""
+    if scaling is None:
+        yield
+        return
+    stop_scaling(account, endpoint)
+    try:
+        yield
+    finally:
+        start_scaling(account, endpoint, scaling, stage)

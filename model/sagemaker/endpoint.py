@@ -1,17 +1,14 @@
-"""An endpoint's life on SageMaker: made, asked whether it works, replaced without a gap, taken back.
+"""Create, describe, update, call and delete SageMaker endpoints.
 
-boto3 throughout: the SageMaker SDK (3.27) has no deployment guardrails, and sends serverless configurations
-wrongly (aws/sagemaker-core#225).
+This uses boto3, because the SageMaker SDK (3.27) has no deployment guardrails and sends serverless
+configurations wrongly (aws/sagemaker-core#225).
 """
 
-import base64
-import io
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +17,17 @@ from rich.console import Console
 
 from functions.classify.answer import EndpointAnswerError, parse_probabilities
 from functions.classify.capture import VARIANT
-from model.sagemaker.account import PROJECT, Account, explain, ignore_missing, is_gone, tag_values, tags
+from model.sagemaker.account import (
+    PROJECT,
+    Account,
+    explain,
+    ignore_missing,
+    is_not_found,
+    paginate,
+    tag_values,
+    tags,
+)
+from model.sagemaker.autoscaling import PHOTOS_PER_MINUTE, Scaling
 from model.sagemaker.registry import SEPARATOR
 
 if TYPE_CHECKING:
@@ -29,55 +36,34 @@ if TYPE_CHECKING:
         DeploymentConfigTypeDef,
         ProductionVariantTypeDef,
     )
-
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
 POLL_SECONDS = 10.0
-"""Between two looks at what SageMaker is doing, which takes minutes."""
-
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack"}
-"""States in which an endpoint can only be waited for."""
-
-PHOTOS_PER_SECOND = 20.6
-"""One instance of two cores, measured: `make bench BENCH=usage`, which holds this figure against its own."""
-UTILIZATION = 0.7
-"""Share of an instance's capacity that autoscaling aims at; the rest absorbs bursts while others start."""
+"""States in which SageMaker accepts no change to an endpoint."""
 GRAVITON = re.compile(r"ml\.[cmrtx]\d+g[a-z]*\.")
-"""Instance types with AWS's own arm64 processors: c7g, m6gd, but not g5, whose g is for graphics."""
+"""Instance types with AWS's arm64 processors: c7g and m6gd, but not g5, where the g stands for graphics."""
 
 console = Console(stderr=True)
 
 
 class EndpointError(Exception):
-    """SageMaker could not do what was asked of an endpoint; the message says why and what is left."""
+    """An operation on an endpoint failed; the message says why and what remains."""
 
 
 @dataclass(frozen=True)
 class Hosting:
     """What an endpoint runs on.
 
-    Attributes
-    ----------
-    instance_type
-        Such as ``ml.m5.large``; ``None`` for a serverless endpoint.
-    instances, most_instances
-        How many there are at least and, while there is a lot to do, at most.
-    invocations_per_instance
-        How many photos a minute autoscaling aims at for each: what one of two cores was measured to answer,
-        but for room for bursts while others start.
-    serverless_memory
-        MB, in whole GB.
-    concurrency
-        How many requests a serverless endpoint answers at once.
-    capture_percent
-        How many of the requests and answers are captured.
-    kms_key
-        With which volumes and captures are encrypted; ``None`` for AWS's own keys.
+    Without an `instance_type` it is serverless: `serverless_memory` is in MB, and `concurrency` the number of
+    simultaneous requests. `photos_per_minute` is what autoscaling aims at for each instance. Without a
+    `kms_key`, AWS's own keys encrypt volumes and captures.
     """
 
     instance_type: str | None = "ml.m5.large"
     instances: int = 1
-    most_instances: int = 4
-    invocations_per_instance: int = field(default_factory=lambda: round(60 * UTILIZATION * PHOTOS_PER_SECOND))
+    max_instances: int = 4
+    photos_per_minute: int = PHOTOS_PER_MINUTE
     serverless_memory: int = 2048
     concurrency: int = 20
     capture_percent: int = 100
@@ -85,7 +71,7 @@ class Hosting:
 
     @property
     def serverless(self) -> bool:
-        """Whether there are no instances to look after."""
+        """Whether SageMaker manages the capacity."""
         return self.instance_type is None
 
     @property
@@ -94,10 +80,17 @@ class Hosting:
         graviton = self.instance_type and GRAVITON.match(self.instance_type)
         return "linux/arm64" if graviton else "linux/amd64"
 
+    @property
+    def scaling(self) -> Scaling | None:
+        """The bounds for autoscaling, which a serverless endpoint does not need."""
+        if self.serverless:
+            return None
+        return Scaling(self.instances, self.max_instances, self.photos_per_minute)
+
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint that exists."""
+    """An existing endpoint, as SageMaker describes it."""
 
     name: str
     arn: str
@@ -110,21 +103,13 @@ class Endpoint:
 
     @property
     def instances(self) -> int:
-        """How many instances it should have now, serverless ones being none."""
+        """The desired number of instances, 0 for a serverless endpoint."""
         return sum(variant.get("DesiredInstanceCount") or 0 for variant in self.variants)
 
 
 @dataclass(frozen=True)
-class Served:
-    """What an endpoint serves, as the model registry has it.
-
-    Attributes
-    ----------
-    name, package
-        For people to read, and the ARN under which it is registered.
-    labels, threshold, input_size
-        As in the model's `Description`.
-    """
+class ServedModel:
+    """A model that an endpoint serves, as the model registry describes it; `package` is its ARN."""
 
     name: str
     package: str
@@ -133,18 +118,22 @@ class Served:
     input_size: int
 
 
+def _no_such_endpoint(region: str, name: str) -> EndpointError:
+    return EndpointError(f"No such endpoint in {region}: {name}. List them with: scones status.")
+
+
 def unique_name(stage: str, purpose: str = "") -> str:
-    """Make a name that nothing has had: the time is in it, and chance."""
+    """Make a unique resource name from the stage, the time and a random suffix."""
     middle = f"{stage}-{purpose}" if purpose else stage
     return f"{PROJECT}-{middle}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def describe(account: Account, name: str) -> Endpoint | None:
-    """Look at an endpoint; ``None`` if there is none of that name."""
+    """Describe an endpoint; ``None`` if it does not exist."""
     try:
         found = account.sagemaker.describe_endpoint(EndpointName=name)
     except ClientError as error:
-        if is_gone(error):
+        if is_not_found(error):
             return None
         raise
     return Endpoint(
@@ -160,67 +149,65 @@ def describe(account: Account, name: str) -> Endpoint | None:
 
 
 def find(account: Account, stage: str) -> Endpoint | None:
-    """Find the endpoint that serves a stage: the latest that is tagged so, whatever its state."""
-    pages = account.sagemaker.get_paginator("list_endpoints").paginate(
-        NameContains=f"{PROJECT}-{stage}-", SortBy="CreationTime", SortOrder="Descending"
-    )
-    wanted = tag_values(tags(stage, purpose="serving"))
-    for found in (found for page in pages for found in page["Endpoints"]):
-        if wanted.items() <= tags_of(account, found["EndpointArn"]).items():
-            return describe(account, found["EndpointName"])
-    return None
+    """Find the endpoint of a stage by its tags, whatever its status; the newest if there are several."""
+    name = next(_list_tagged(account, "Endpoint", stage, purpose="serving"), None)
+    return describe(account, name) if name else None
 
 
-def served(account: Account, name: str) -> Served:
-    """Find out which model an endpoint serves.
-
-    Raises
-    ------
-    EndpointError
-        There is no such endpoint, or it was not made by this project.
-    """
-    there = describe(account, name)
-    if there is None:
-        raise EndpointError(f"there is no endpoint {name} in {account.region}: scones status")
-    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
-    return served_by(account, config["ProductionVariants"][0]["ModelName"])
+def list_configs(account: Account, stage: str) -> list[str]:
+    """List the names of a stage's endpoint configurations."""
+    return list(_list_tagged(account, "EndpointConfig", stage))
 
 
-def served_by(account: Account, model: str) -> Served:
-    """Find out what a model of SageMaker's is.
+def _list_tagged(account: Account, kind: str, stage: str, **more: str) -> Iterator[str]:
+    """Yield the names of a stage's endpoints or configurations that have these tags, newest first."""
+    expected, prefix = tag_values(tags(stage, **more)), f"{PROJECT}-{stage}-"
+    operation = {"Endpoint": "list_endpoints", "EndpointConfig": "list_endpoint_configs"}[kind]
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    for found in paginate(account.sagemaker, operation, f"{kind}s", NameContains=prefix, **order):
+        if expected.items() <= tags_of(account, found[f"{kind}Arn"]).items():
+            yield found[f"{kind}Name"]
 
-    Raises
-    ------
-    EndpointError
-        It was not made by this project.
-    """
-    container = account.sagemaker.describe_model(ModelName=model).get("PrimaryContainer", {})
+
+def served_model(account: Account, name: str) -> ServedModel:
+    """Look up the model that an endpoint serves; an `EndpointError` if this project did not deploy it."""
+    found = describe(account, name)
+    if found is None:
+        raise _no_such_endpoint(account.region, name)
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=found.config)
+    return describe_model(account, config["ProductionVariants"][0]["ModelName"])
+
+
+def describe_model(account: Account, name: str) -> ServedModel:
+    """Look up a SageMaker model in the registry; an `EndpointError` if this project did not create it."""
+    container = account.sagemaker.describe_model(ModelName=name).get("PrimaryContainer", {})
     package = container.get("ModelPackageName", "")
     if f":model-package/{PROJECT}/" not in package:
-        raise EndpointError(f"model {model} was deployed by others: --labels and --threshold say what it is")
-    known = account.sagemaker.describe_model_package(ModelPackageName=package)["CustomerMetadataProperties"]
-    return Served(
-        name=known["name"],
+        raise EndpointError(
+            f"this project did not create model {name}: describe it with --labels and --threshold"
+        )
+    details = account.sagemaker.describe_model_package(ModelPackageName=package)["CustomerMetadataProperties"]
+    return ServedModel(
+        name=details["name"],
         package=package,
-        labels=tuple(known["labels"].split(SEPARATOR)),
-        threshold=float(known["threshold"]),
-        input_size=int(known["input_size"]),
+        labels=tuple(details["labels"].split(SEPARATOR)),
+        threshold=float(details["threshold"]),
+        input_size=int(details["input_size"]),
     )
 
 
 def tags_of(account: Account, arn: str) -> dict[str, str]:
-    """Return the tags of something of SageMaker's; of what is gone, none."""
+    """Return the tags of a SageMaker resource, none if it does not exist."""
     try:
-        pages = account.sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
-        return tag_values([tag for page in pages for tag in page["Tags"]])
+        return tag_values(paginate(account.sagemaker, "list_tags", "Tags", ResourceArn=arn))
     except ClientError as error:
-        if is_gone(error):
+        if is_not_found(error):
             return {}
         raise
 
 
 def create_model(account: Account, name: str, stage: str, package: str) -> None:
-    """Make the model that a model package describes."""
+    """Create a SageMaker model from a model package."""
     account.sagemaker.create_model(
         ModelName=name,
         PrimaryContainer={"ModelPackageName": package},
@@ -230,7 +217,7 @@ def create_model(account: Account, name: str, stage: str, package: str) -> None:
 
 
 def capture_uri(account: Account) -> str:
-    """Return where endpoints capture their data; SageMaker adds ``/{endpoint}/{variant}/{time}``."""
+    """Return where endpoints capture data; SageMaker appends ``/{endpoint}/{variant}/{time}``."""
     return f"s3://{account.workspace.bucket}/captures"
 
 
@@ -240,43 +227,32 @@ def create_config(
     stage: str,
     hosting: Hosting,
     *,
-    instances: int | None = None,
+    model: str,
+    instances: int,
     captures: bool = True,
-    more_tags: Mapping[str, str] | None = None,
+    previous: str | None = None,
 ) -> None:
-    """Make an endpoint configuration for the model of the same name.
+    """Create an endpoint configuration for a model.
 
-    Parameters
-    ----------
-    account, stage, hosting
-        Where, whose, and on what.
-    name
-        The configuration's.
-    instances
-        How many to begin with; by default as many as `hosting` says.
-    captures
-        Whether data is captured.
-    more_tags
-        ``model``, if the model's name is another, and what else is to be known of the configuration.
+    It starts with `instances`, captures data if both `captures` and `hosting` say so, and remembers in a tag
+    the `previous` configuration, to which a rollback returns.
     """
     capture: DataCaptureConfigTypeDef = {
         "EnableCapture": True,
         "InitialSamplingPercentage": hosting.capture_percent,
         "DestinationS3Uri": capture_uri(account),
         "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
-        # without it the answer is captured in base64, too
+        # Without this, the answer is captured in base64 as well.
         "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         **({"KmsKeyId": hosting.kms_key} if hosting.kms_key else {}),  # type: ignore[typeddict-item]
     }
-    more_tags = more_tags or {}
-    variant = _variant(more_tags.get("model", name), hosting, instances or hosting.instances)
+    # A serverless endpoint has no data capture, and no volume of its own to encrypt.
     captured = captures and hosting.capture_percent and not hosting.serverless
-    # a serverless endpoint has no volume of its own to encrypt, and no data capture
     encrypted = hosting.kms_key and not hosting.serverless
     account.sagemaker.create_endpoint_config(
         EndpointConfigName=name,
-        ProductionVariants=[variant],
-        Tags=tags(stage, **more_tags),
+        ProductionVariants=[_variant(model, hosting, instances)],
+        Tags=tags(stage, model=model, **({"previous": previous} if previous else {})),
         **({"DataCaptureConfig": capture} if captured else {}),  # type: ignore[arg-type]
         **({"KmsKeyId": hosting.kms_key} if encrypted else {}),  # type: ignore[arg-type]
     )
@@ -302,191 +278,84 @@ def _variant(model: str, hosting: Hosting, instances: int) -> "ProductionVariant
 
 
 def create(account: Account, name: str, config: str, stage: str, purpose: str) -> None:
-    """Make an endpoint and wait until it is in service.
-
-    Raises
-    ------
-    EndpointError
-        It could not be brought into service; the reason is SageMaker's.
-    """
+    """Create an endpoint and wait until it is in service; an `EndpointError` has SageMaker's reason."""
     account.sagemaker.create_endpoint(
         EndpointName=name, EndpointConfigName=config, Tags=tags(stage, purpose=purpose)
     )
-    settled = wait(account, name, f"Creating {name}")
-    if settled.status != "InService":
-        raise EndpointError(f"{name} could not be created: {settled.failure or settled.status}")
+    created = wait(account, name, f"Creating {name}")
+    if created.status != "InService":
+        raise EndpointError(f"{name} could not be created: {created.failure or created.status}")
 
 
 def update(account: Account, name: str, config: str, deployment: "DeploymentConfigTypeDef | None") -> None:
-    """Bring an endpoint to another configuration and wait until all traffic goes there.
+    """Update an endpoint to another configuration and wait until that one has all traffic.
 
-    Raises
-    ------
-    EndpointError
-        SageMaker took the update back, or it failed.
+    Raises `EndpointError` if SageMaker rolled the update back, or the endpoint failed.
     """
     account.sagemaker.update_endpoint(
         EndpointName=name,
         EndpointConfigName=config,
         **({"DeploymentConfig": deployment} if deployment else {}),  # type: ignore[arg-type]
     )
-    settled = wait(account, name, f"Updating {name}")
-    if settled.config != config:
+    updated = wait(account, name, f"Updating {name}")
+    if updated.config != config:
         raise EndpointError(
-            f"the update was taken back, {name} serves what it did before ({settled.config}): "
-            f"{settled.failure or 'an alarm went off'}"
+            f"update rolled back; {name} still serves the previous model ({updated.config}): "
+            f"{updated.failure or 'an alarm went off'}"
         )
-    if settled.status != "InService":
-        raise EndpointError(f"{name} is {settled.status}: {settled.failure or 'SageMaker gives no reason'}")
+    if updated.status != "InService":
+        raise EndpointError(f"{name} is {updated.status}: {updated.failure or 'SageMaker gives no reason'}")
 
 
-def blue_green(
-    instances: int, alarms: Sequence[str], bake_seconds: int, *, canary: bool = True
-) -> "DeploymentConfigTypeDef":
-    """Return how traffic moves to new instances: one first, the rest once it has baked without an alarm.
-
-    A canary is at most half of the new fleet, so a lone instance takes all traffic at once
-    (https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-blue-green-canary.html).
-    """
-    routing: Any = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": bake_seconds}
-    if canary and instances > 1:
-        routing = routing | {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
-    return {
-        "BlueGreenUpdatePolicy": {
-            "TrafficRoutingConfiguration": routing,
-            # the old instances stay that long, so that going back takes no time
-            "TerminationWaitInSeconds": bake_seconds,
-            "MaximumExecutionTimeoutInSeconds": 3600 + 4 * bake_seconds,
-        },
-        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm} for alarm in alarms]},
-    }
-
-
-def wait(account: Account, name: str, doing: str) -> Endpoint:
-    """Wait, showing progress, until SageMaker is done with an endpoint, well or badly."""
-    with console.status(f"{doing} …") as status:
+def wait(account: Account, name: str, action: str) -> Endpoint:
+    """Show progress until SageMaker has finished an operation on an endpoint, successfully or not."""
+    with console.status(f"{action} …") as status:
         while True:
-            seen = describe(account, name)
-            if seen is None:
-                raise EndpointError(f"{name} was deleted meanwhile")
-            if seen.status not in BUSY:
-                return seen
-            status.update(f"{doing} … {seen.status}, {seen.instances or '?'} instances")
+            current = describe(account, name)
+            if current is None:
+                raise EndpointError(f"{name} was deleted in the meantime")
+            if current.status not in BUSY:
+                return current
+            status.update(f"{action} … {current.status}, {current.instances or '?'} instances")
             time.sleep(POLL_SECONDS)
 
 
 def delete(account: Account, name: str) -> None:
-    """Delete an endpoint, once SageMaker is done with it, and wait until it is gone; none is fine."""
+    """Delete an endpoint if it exists, as soon as SageMaker allows it, and wait until it is gone."""
     with console.status(f"Deleting {name} …"):
-        asked = False
-        while seen := describe(account, name):
-            if not asked and seen.status not in BUSY:
+        requested = False
+        while current := describe(account, name):
+            if not requested and current.status not in BUSY:
                 ignore_missing(lambda: account.sagemaker.delete_endpoint(EndpointName=name))
-                asked = True
+                requested = True
                 continue
             time.sleep(POLL_SECONDS)
 
 
 def delete_config(account: Account, name: str) -> None:
-    """Delete an endpoint configuration; none is fine."""
+    """Delete an endpoint configuration, if it exists."""
     ignore_missing(lambda: account.sagemaker.delete_endpoint_config(EndpointConfigName=name))
 
 
 def delete_model(account: Account, name: str) -> None:
-    """Delete a model; none is fine."""
+    """Delete a model, if it exists."""
     ignore_missing(lambda: account.sagemaker.delete_model(ModelName=name))
 
 
-def ask(account: Account, endpoint: str, photo: bytes, content_type: str) -> list[float]:
-    """Ask an endpoint about a photo as the pipeline does, and take its answer apart as the pipeline does.
+def ask(runtime: "SageMakerRuntimeClient", endpoint: str, photo: bytes, content_type: str) -> list[float]:
+    """Send a photo to an endpoint as the pipeline does, and read the answer as the pipeline does.
 
-    Raises
-    ------
-    EndpointError
-        It answers with something else than probabilities, or refuses.
+    Raises `EndpointError` if the endpoint does not exist, fails, or answers with something other than
+    probabilities.
     """
     try:
-        answer = account.runtime.invoke_endpoint(
+        answer = runtime.invoke_endpoint(
             EndpointName=endpoint, ContentType=content_type, Accept="application/json", Body=photo
         )
         return parse_probabilities(answer["Body"].read())
     except EndpointAnswerError as error:
-        raise EndpointError(f"{endpoint} answers with {error}") from error
-    except ClientError as error:
-        if is_gone(error):
-            raise EndpointError(f"there is no endpoint {endpoint} in {account.region}") from error
+        raise EndpointError(f"{endpoint} did not answer with a list of probabilities: {error}") from error
+    except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and is_not_found(error):
+            raise _no_such_endpoint(runtime.meta.region_name, endpoint) from error
         raise EndpointError(f"{endpoint} does not answer: {explain(error)}") from error
-
-
-def asking(account: Account, endpoint: str, size: int) -> Callable[[bytes], list[float]]:
-    """Return what asks an endpoint about a photo, reduced to `size` x `size` pixels as the pipeline does it.
-
-    What it returns raises `EndpointError` as `ask` does, and `PhotoError` for what is no photo.
-    """
-    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  Pillow
-    from model.photo import PhotoError  # noqa: PLC0415  Pillow
-
-    def classify(photo: bytes) -> list[float]:
-        try:
-            reduced = serialize(io.BytesIO(photo), size)
-        except RejectedError as error:
-            raise PhotoError(error.detail) from error
-        return ask(account, endpoint, base64.b64decode(reduced["image_data"]), reduced["content_type"])
-
-    return classify
-
-
-class Undo:
-    """What to take back, last first, if what has been begun cannot be finished."""
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[str, Callable[[], None]]] = []
-
-    def add(self, what: str, step: Callable[[], None]) -> None:
-        """Remember that `what` was made, and how to take it back."""
-        self._steps.append((what, step))
-
-    def forget(self) -> None:
-        """Keep everything."""
-        self._steps.clear()
-
-    def run(self) -> list[str]:
-        """Take everything back; return what could not be."""
-        left = []
-        while self._steps:
-            what, step = self._steps.pop()
-            try:
-                step()
-            except (BotoCoreError, ClientError, EndpointError):
-                left.append(what)
-        return left
-
-    def names(self) -> list[str]:
-        """Name what there is to take back."""
-        return [what for what, _ in self._steps]
-
-
-@contextmanager
-def undone_on_failure() -> Iterator[Undo]:
-    """Take back what a block made, if it fails, and say what cannot be.
-
-    An interruption takes nothing back, which would have to wait for SageMaker to finish first; it says what
-    there is.
-    """
-    undo = Undo()
-    try:
-        yield undo
-    except KeyboardInterrupt:
-        left = undo.names()
-        there = ", ".join(left) or "nothing new"
-        console.print(
-            f"Interrupted. In AWS there is still: {there} (scones destroy)",
-            soft_wrap=True,
-            highlight=False,
-        )
-        raise
-    except Exception as error:
-        reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
-        left = undo.run()
-        rest = f"left behind: {', '.join(left)}; scones destroy" if left else "nothing is left behind"
-        raise EndpointError(f"{reason} ({rest})") from error

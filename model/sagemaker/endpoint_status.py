@@ -1,4 +1,4 @@
-"""What a stage's endpoint serves, how it performs, and what it costs."""
+"""The state of a stage's endpoint: its model, its load, its alarms and its cost."""
 
 import json
 from dataclasses import dataclass
@@ -8,43 +8,21 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.classify.capture import VARIANT
-from model.sagemaker import alarms as alarms_module
 from model.sagemaker import endpoint
 from model.sagemaker.account import Account
+from model.sagemaker.alarms import alarm_names
 from model.sagemaker.endpoint import EndpointError
 
-PRICES = "us-east-1"
-"""The region whose Price List API knows the prices of all regions of its partition."""
+PRICE_LIST_REGION = "us-east-1"
+"""A region that has the Price List API, which lists the prices of all regions."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How an endpoint does.
+    """The state of an endpoint, its load (p99 latency) in the last hour, and the price of its instances.
 
-    Attributes
-    ----------
-    endpoint, state
-        Its name, and what SageMaker says of it.
-    model, model_package
-        What it serves.
-    since, deployed_at
-        When the endpoint was made, and when it was changed last; ISO 8601, UTC.
-    on
-        The instances, or what a serverless endpoint has.
-    previous
-        The configuration to which `rollback` returns.
-    captures
-        Where data is captured.
-    photos
-        Asked in the last hour.
-    failed
-        Of those, unanswered.
-    latency_ms
-        The 99th percentile of how long the model took, in the last hour.
-    alarms
-        The state of each.
-    dollars_an_hour
-        By the list; of instances alone, without captures, logs and traffic.
+    `since` and `deployed_at` are the times of its creation and its last update, in ISO 8601, UTC; `on` is
+    its hardware, and `previous` the endpoint configuration to which ``scones rollback`` returns.
     """
 
     endpoint: str
@@ -64,37 +42,33 @@ class Status:
 
 
 def status(account: Account, stage: str) -> Status:
-    """Find out how a stage's endpoint does.
-
-    Raises
-    ------
-    EndpointError
-        It has none.
-    """
-    there = endpoint.find(account, stage)
-    if there is None:
-        raise EndpointError(f"stage {stage} has no endpoint in {account.region}: scones deploy")
-    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
+    """Look up the state of a stage's endpoint; an `EndpointError` if the stage has none."""
+    current = endpoint.find(account, stage)
+    if current is None:
+        raise EndpointError(
+            f"stage {stage} has no endpoint in {account.region}. Create one with: scones deploy."
+        )
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=current.config)
     variant = config["ProductionVariants"][0]
-    serves = endpoint.served_by(account, variant["ModelName"])
-    alarms = account.cloudwatch.describe_alarms(AlarmNames=alarms_module.alarm_names(there.name))
-    captured = config.get("DataCaptureConfig", {})
-    latency = _last_hour(account, there.name, "ModelLatency", "p99")
+    model = endpoint.describe_model(account, variant["ModelName"])
+    alarms = account.cloudwatch.describe_alarms(AlarmNames=alarm_names(current.name))["MetricAlarms"]
+    capture = config.get("DataCaptureConfig", {})
+    latency = _last_hour(account, current.name, "ModelLatency", "p99")
     return Status(
-        endpoint=there.name,
-        state=there.status if not there.failure else f"{there.status}: {there.failure}",
-        model=serves.name,
-        model_package=serves.package,
-        since=_iso(there.created_at),
-        deployed_at=_iso(there.modified_at),
-        on=_hardware(variant, there.instances),
+        endpoint=current.name,
+        state=f"{current.status}: {current.failure}" if current.failure else current.status,
+        model=model.name,
+        model_package=model.package,
+        since=_iso(current.created_at),
+        deployed_at=_iso(current.modified_at),
+        on=_hardware(variant, current.instances),
         previous=endpoint.tags_of(account, config["EndpointConfigArn"]).get("previous"),
-        captures=captured.get("DestinationS3Uri") if captured.get("EnableCapture") else None,
-        photos=int(_last_hour(account, there.name, "Invocations", "Sum") or 0),
-        failed=int(_last_hour(account, there.name, "InvocationModelErrors", "Sum") or 0),
+        captures=capture.get("DestinationS3Uri") if capture.get("EnableCapture") else None,
+        photos=int(_last_hour(account, current.name, "Invocations", "Sum") or 0),
+        failed=int(_last_hour(account, current.name, "InvocationModelErrors", "Sum") or 0),
         latency_ms=None if latency is None else latency / 1000,
-        alarms={alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms["MetricAlarms"]},
-        dollars_an_hour=_price(account, variant, there.instances),
+        alarms={alarm["AlarmName"]: alarm["StateValue"] for alarm in alarms},
+        dollars_an_hour=_price(account, variant, current.instances),
     )
 
 
@@ -126,22 +100,21 @@ def _last_hour(account: Account, name: str, metric: str, statistic: str) -> floa
     return max((point["ExtendedStatistics"][statistic] for point in points), default=None)
 
 
-def _price(account: Account, variant: Any, instances: int) -> float | None:  # noqa: ANN401  as above
-    """Return what the instances cost an hour by AWS's price list, ``None`` if that cannot be found out."""
+def _price(account: Account, variant: Any, instances: int) -> float | None:  # noqa: ANN401  SageMaker's
+    """Return the list price of the instances in dollars an hour, ``None`` if it is not known."""
     if "ServerlessConfig" in variant:
         return 0.0
     wanted = {"instanceName": variant["InstanceType"], "regionCode": account.region, "component": "Hosting"}
+    filters: Any = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()]
+    pricing = account.session.client("pricing", region_name=PRICE_LIST_REGION)
     try:
-        listed = account.session.client("pricing", region_name=PRICES).get_products(
-            ServiceCode="AmazonSageMaker",
-            Filters=[{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in wanted.items()],
-        )["PriceList"]
-        (each,) = {
+        products = pricing.get_products(ServiceCode="AmazonSageMaker", Filters=filters)["PriceList"]
+        (price,) = {
             float(dimension["pricePerUnit"]["USD"])
-            for product in map(json.loads, listed)
+            for product in map(json.loads, products)
             for term in product["terms"]["OnDemand"].values()
             for dimension in term["priceDimensions"].values()
         }
     except (BotoCoreError, ClientError, ValueError, KeyError):
         return None
-    return instances * each
+    return instances * price

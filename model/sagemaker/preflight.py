@@ -1,17 +1,14 @@
 """Check, before anything is created, that an account lets a deployment and its later updates succeed."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model.sagemaker.account import Account, AccountError, connect, explain
+from model.sagemaker.account import Account, AccountError, connect, explain, paginate
 from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting
-
-if TYPE_CHECKING:
-    from mypy_boto3_service_quotas import ServiceQuotasClient
 
 type Status = Literal["ok", "unknown", "failed"]
 
@@ -45,18 +42,9 @@ ACTIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check.
+    """What was checked, the result, and what to do about it, if anything.
 
-    Attributes
-    ----------
-    name
-        What was checked.
-    status
-        ``unknown`` where the answer is not visible to the caller; only ``failed`` predicts a failure.
-    finding
-        What was found.
-    advice
-        What to do about it; empty if nothing needs doing.
+    The status is ``unknown`` if the caller may not see the answer; only ``failed`` predicts a failure.
     """
 
     name: str
@@ -68,21 +56,15 @@ class Check:
 def check_account() -> tuple[list[Check], Account | None]:
     """Check region and credentials; return the account too, if both are usable."""
     region = boto3.Session().region_name
-    checks = [
-        Check("region", "ok", region)
-        if region
-        else Check(
-            "region", "failed", "not set", "Set AWS_REGION, or run `aws configure set region us-east-1`."
-        )
-    ]
+    if not region:
+        advice = "Set AWS_REGION, or run `aws configure set region us-east-1`."
+        return [Check("region", "failed", "not set", advice)], None
+    checks = [Check("region", "ok", region)]
     try:
         account = connect()
     except AccountError as error:
-        if region:
-            checks.append(
-                Check("credentials", "failed", str(error), "Then run `aws sts get-caller-identity`.")
-            )
-        return checks, None
+        advice = "Then run `aws sts get-caller-identity`."
+        return [*checks, Check("credentials", "failed", str(error), advice)], None
     return [*checks, Check("credentials", "ok", f"account {account.id}")], account
 
 
@@ -93,45 +75,34 @@ def needed_instances(hosting: Hosting, serving: Endpoint | None) -> int:
     before that, the new model passes a smoke test on one instance of its own.
     """
     current = max(hosting.instances, serving.instances if serving else 0)
-    return max(hosting.most_instances, current + max(2, current))
+    return max(hosting.max_instances, current + max(2, current))
 
 
 def check_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> Iterator[Check]:
     """Compare what a deployment and its updates need with the account's quotas."""
     if hosting.instance_type:
-        needed = needed_instances(hosting, serving)
-        yield _check_quota(
-            account,
-            f"{hosting.instance_type} for endpoint usage",
-            needed,
-            "instances",
-        )
+        name = f"{hosting.instance_type} for endpoint usage"
+        yield _check_quota(account, name, needed_instances(hosting, serving), "instances")
     else:
-        # the old, the new and the smoke test's configuration count at the same time
+        # The configurations of the endpoint and of the smoke test count at the same time.
         yield _check_quota(account, SERVERLESS_QUOTA, 2 * hosting.concurrency, "concurrent requests")
     yield _check_lambda(account)
 
 
 def _check_quota(account: Account, name: str, needed: int, unit: str) -> Check:
-    quotas: ServiceQuotasClient = account.session.client("service-quotas")
+    client = account.session.client("service-quotas")
     try:
-        pages = quotas.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
-        value = next(
-            (quota["Value"] for page in pages for quota in page["Quotas"] if quota["QuotaName"] == name), None
-        )
+        quotas = paginate(client, "list_service_quotas", "Quotas", ServiceCode="sagemaker")
+        value = next((quota["Value"] for quota in quotas if quota["QuotaName"] == name), None)
     except (BotoCoreError, ClientError) as error:
-        return Check(
-            "quota", "unknown", f"{name}: {explain(error)}", "Look it up: Service Quotas, Amazon SageMaker."
-        )
+        advice = "Look it up: Service Quotas, Amazon SageMaker."
+        return Check("quota", "unknown", f"{name}: {explain(error)}", advice)
     if value is None:
         return Check("quota", "unknown", f"{name}: not listed in {account.region}")
     if value < needed:
-        return Check(
-            "quota",
-            "failed",
-            f"{name} is {value:g}; a deployment and its updates need up to {needed} {unit}",
-            f"Request an increase to {needed} (Service Quotas, Amazon SageMaker, region {account.region}).",
-        )
+        finding = f"{name} is {value:g}; a deployment and its updates need up to {needed} {unit}"
+        where = f"(Service Quotas, Amazon SageMaker, region {account.region})"
+        return Check("quota", "failed", finding, f"Request an increase to {needed} {where}.")
     return Check("quota", "ok", f"{name} is {value:g}, {needed} needed")
 
 
@@ -153,21 +124,14 @@ def _check_lambda(account: Account) -> Check:
 def check_permissions(account: Account) -> Iterator[Check]:
     """Simulate the caller's policies for the actions that commands fail without, as far as the caller may."""
     try:
-        caller = account.session.client("sts").get_caller_identity()["Arn"]
-        denied = _denied(
-            account, _principal(caller), [action for actions in ACTIONS.values() for action in actions]
-        )
+        denied = _denied_actions(account)
     except (BotoCoreError, ClientError) as error:
         yield Check("permissions", "unknown", f"cannot be simulated: {explain(error)}")
         return
+    advice = "Attach the stack scones-unlimited-roles' DeployerPolicyArn (docs/aws.md)."
     for command, actions in ACTIONS.items():
         if missing := [action for action in actions if action in denied]:
-            yield Check(
-                "permissions",
-                "failed",
-                f"{command} lacks {', '.join(missing)}",
-                "Attach the stack scones-unlimited-roles' DeployerPolicyArn (docs/aws.md).",
-            )
+            yield Check("permissions", "failed", f"{command} lacks {', '.join(missing)}", advice)
         else:
             yield Check("permissions", "ok", f"{command}: {len(actions)} actions allowed")
 
@@ -180,27 +144,20 @@ def _principal(caller: str) -> str:
     return f"{account.replace(':sts:', ':iam:')}:role/{session.partition('/')[0]}"
 
 
-def _denied(account: Account, principal: str, actions: Iterable[str]) -> set[str]:
-    iam = account.session.client("iam")
-    pages = iam.get_paginator("simulate_principal_policy").paginate(
-        PolicySourceArn=principal, ActionNames=list(actions)
+def _denied_actions(account: Account) -> set[str]:
+    caller = account.session.client("sts").get_caller_identity()["Arn"]
+    results = paginate(
+        account.session.client("iam"),
+        "simulate_principal_policy",
+        "EvaluationResults",
+        PolicySourceArn=_principal(caller),
+        ActionNames=[action for actions in ACTIONS.values() for action in actions],
     )
-    return {
-        result["EvalActionName"]
-        for page in pages
-        for result in page["EvaluationResults"]
-        if result["EvalDecision"] != "allowed"
-    }
+    return {result["EvalActionName"] for result in results if result["EvalDecision"] != "allowed"}
 
 
 def require_quotas(account: Account, hosting: Hosting, serving: Endpoint | None) -> None:
-    """Refuse a deployment that SageMaker would refuse half-way.
-
-    Raises
-    ------
-    EndpointError
-        A quota is known to be too low.
-    """
+    """Raise `EndpointError` if a quota is known to be too low for a deployment and its updates."""
     for check in check_quotas(account, hosting, serving):
         if check.status == "failed":
             raise EndpointError(f"{check.finding}. {check.advice}")

@@ -1,31 +1,27 @@
-"""Models on their way to an endpoint: packed, brought to S3, registered, and approved."""
+"""Package models, upload them to S3, and register them as versions of the model package group."""
 
-import hashlib
-import io
 import re
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from model.labels import LABEL
 from model.network import artifact
-from model.network.artifact import Description
-from model.sagemaker.account import PROJECT, Account, is_gone, tags
+from model.sagemaker.account import PROJECT, Account, is_not_found, paginate, tags
+from model.storage import Storage
 
 GROUP = PROJECT
-"""The model package group: all versions of the one model that this project has."""
-METRICS = "metrics.json"
+"""The model package group, which holds every version of this project's model."""
+METRICS_FILE = "metrics.json"
 SEPARATOR = "/"
-"""Of labels, in the registry and in tags, where a comma is not allowed; see `check_labels`."""
-MOST_LABEL_CHARACTERS = 256
-"""Of a value in the registry and in a tag."""
+"""Separates labels in the registry and in tags, where commas are not allowed; see `check_labels`."""
+MAX_VALUE_LENGTH = 256
+"""Characters of a value in the registry and in a tag."""
 
 
 class RegistryError(Exception):
@@ -34,24 +30,10 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that could be deployed.
+    """A model to deploy; `name` includes the version, and `sha256` identifies the model.
 
-    Attributes
-    ----------
-    name
-        What it is, for people to read.
-    labels, threshold, input_size
-        As in its `Description`.
-    archive
-        The ``model.tar.gz``, or ``None`` where only S3 has it.
-    url
-        Where in S3 it is; ``None`` if it has to be brought there.
-    sha256
-        Of the graph, or of what else says that two models are the same.
-    metrics
-        The content of ``metrics.json``, where training left one.
-    folder
-        The unpacked model, to ask it what an endpoint should answer; ``None`` for the built-in algorithm's.
+    It has either an `archive`, the content of ``model.tar.gz``, or its `url` in S3. `metrics` is the content
+    of ``metrics.json``, and `folder` the unpacked model, which the built-in algorithm's models do not have.
     """
 
     name: str
@@ -66,132 +48,65 @@ class Candidate:
 
 
 @contextmanager
-def candidate_from_disk(path: Path | None) -> Iterator[Candidate]:
-    """Read a model from disk.
+def read_candidate(account: Account, model: str | None) -> Iterator[Candidate]:
+    """Read a model from a folder, a ``model.tar.gz``, or one in S3; ``None`` is the zero-shot model."""
+    with tempfile.TemporaryDirectory() as created:
+        path, url = Path(model or created), None
+        if model is None:
+            from model.network import zero_shot  # noqa: PLC0415  onnx takes half a second to import
 
-    Parameters
-    ----------
-    path
-        What ``scones train`` wrote, a model's folder, or a ``model.tar.gz``; ``None`` for the
-        ready-made zero-shot model.
-
-    Raises
-    ------
-    ArtifactError
-        There is no usable model.
-    """
-    with tempfile.TemporaryDirectory() as made:
-        if path is None:
-            from model.network import zero_shot  # noqa: PLC0415  onnx, which it needs, takes half a second to import
-
-            path = Path(made)
             zero_shot.make(path)
+        elif model.startswith("s3://"):
+            path, url = Path(created, artifact.ARCHIVE), model
+            path.write_bytes(Storage(account.s3).read(url))
         with artifact.unpacked(path) as folder:
             description = artifact.check(folder)
-            metrics = (path if path.is_dir() else path.parent) / METRICS
-            yield replace(
-                _described(description),
-                archive=pack(folder),
+            metrics = (path if path.is_dir() else path.parent) / METRICS_FILE
+            yield Candidate(
+                name=f"{description.name} {description.version}",
+                labels=description.labels,
+                threshold=description.threshold,
+                input_size=description.input_size,
+                sha256=description.graph_sha256,
+                archive=None if url else pack_folder(folder),
+                url=url,
                 metrics=metrics.read_bytes() if metrics.is_file() else None,
                 folder=folder,
             )
 
 
-@contextmanager
-def candidate_from_s3(account: Account, url: str) -> Iterator[Candidate]:
-    """Read a model from S3, as a training job left it there.
-
-    Raises
-    ------
-    RegistryError
-        There is no such object.
-    ArtifactError
-        It is no usable model.
-    """
-    bucket, key = _parse(url)
-    with tempfile.TemporaryDirectory() as place:
-        archive = Path(place, artifact.ARCHIVE)
-        try:
-            account.s3.download_file(bucket, key, str(archive))
-        except ClientError as error:
-            if is_gone(error):
-                raise RegistryError(f"there is no {url}") from error
-            raise
-        with artifact.unpacked(archive) as folder:
-            yield replace(_described(artifact.check(folder)), url=url, folder=folder)
-
-
-def _described(description: Description) -> Candidate:
-    return Candidate(
-        name=f"{description.name} {description.version}",
-        labels=description.labels,
-        threshold=description.threshold,
-        input_size=description.input_size,
-        sha256=description.graph_sha256,
+def pack_folder(folder: Path) -> bytes:
+    """Pack a model's folder into a ``model.tar.gz`` without its metrics."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    return artifact.pack(
+        {path.name: path.read_bytes() for path in paths if path.name not in {artifact.ARCHIVE, METRICS_FILE}}
     )
 
 
-def pack(folder: Path) -> bytes:
-    """Pack a model's folder as SageMaker wants it, the same bytes for the same files.
-
-    Returns
-    -------
-    bytes
-        The content of ``model.tar.gz``: the files of the folder, at its top.
-    """
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-        for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            if path.name not in {artifact.ARCHIVE, METRICS}:
-                entry = tarfile.TarInfo(path.name)
-                entry.size, entry.mode = path.stat().st_size, 0o644
-                with path.open("rb") as content:
-                    tar.addfile(entry, content)
-    return packed.getvalue()
-
-
-def bring(account: Account, candidate: Candidate) -> tuple[str, str | None]:
-    """Have the model and its metrics in the workspace's bucket; return where each is.
-
-    What is there is not sent again: the address holds the hash.
-    """
-    bucket, prefix = account.workspace.bucket, f"models/{candidate.sha256[:16]}"
+def _upload(account: Account, candidate: Candidate) -> tuple[str, str | None]:
+    """Upload a model and its metrics unless they are in S3; return the address of each."""
+    folder = f"s3://{account.workspace.bucket}/models/{candidate.sha256[:16]}"
     url, metrics_url = candidate.url, None
     if candidate.archive is not None:
-        url = _put(account, bucket, f"{prefix}/{artifact.ARCHIVE}", candidate.archive)
+        url = f"{folder}/{artifact.ARCHIVE}"
+        Storage(account.s3).write(url, candidate.archive)
     if candidate.metrics is not None:
-        metrics_url = _put(account, bucket, f"{prefix}/{METRICS}", candidate.metrics)
-    assert url  # noqa: S101  a candidate is on disk or in S3
+        metrics_url = f"{folder}/{METRICS_FILE}"
+        Storage(account.s3).write(metrics_url, candidate.metrics)
+    assert url  # noqa: S101  a candidate has an archive or an address
     return url, metrics_url
 
 
-def _put(account: Account, bucket: str, key: str, content: bytes) -> str:
-    marked = hashlib.sha256(content).hexdigest()
-    try:
-        there = account.s3.head_object(Bucket=bucket, Key=key)["Metadata"].get("sha256")
-    except ClientError as error:
-        if not is_gone(error):
-            raise
-        there = None
-    if there != marked:
-        account.s3.put_object(Bucket=bucket, Key=key, Body=content, Metadata={"sha256": marked})
-    return f"s3://{bucket}/{key}"
-
-
 def register(account: Account, candidate: Candidate, image: str, *, approved: bool) -> tuple[str, str]:
-    """Have a version of the model package group that is this model in this image.
+    """Register a model with its image, unless that was done before; return the version's ARN and status.
 
-    Returns
-    -------
-    tuple of str
-        Its ARN, and ``Approved``, ``PendingManualApproval`` or ``Rejected``. A model that is registered
-        already keeps the version and the status it has.
+    The status is ``Approved``, ``PendingManualApproval`` or ``Rejected``; an existing version keeps its own.
     """
     check_labels(candidate.labels)
-    _make_group(account)
-    if known := find(account, candidate, image):
-        return known
-    url, metrics_url = bring(account, candidate)
+    _create_group(account)
+    if existing := _find(account, candidate, image):
+        return existing
+    url, metrics_url = _upload(account, candidate)
     quality = {"ContentType": "application/json", "S3Uri": metrics_url}
     status: Literal["Approved", "PendingManualApproval"] = "Approved" if approved else "PendingManualApproval"
     package = account.sagemaker.create_model_package(
@@ -203,74 +118,73 @@ def register(account: Account, candidate: Candidate, image: str, *, approved: bo
             "SupportedResponseMIMETypes": ["application/json"],
         },
         ModelApprovalStatus=status,
-        CustomerMetadataProperties=metadata(candidate, image),
+        CustomerMetadataProperties=_metadata(candidate, image),
         **({"ModelMetrics": {"ModelQuality": {"Statistics": quality}}} if metrics_url else {}),  # type: ignore[arg-type]
     )
     return package["ModelPackageArn"], status
 
 
-def metadata(candidate: Candidate, image: str) -> dict[str, str]:
-    """Return what the registry keeps of a model beside its files, by which it is found again."""
+def _metadata(candidate: Candidate, image: str) -> dict[str, str]:
+    """Return the properties by which the registry identifies a model."""
     return {
-        # a value cannot hold a comma, nor other characters
-        "name": re.sub(r"[^\w .:/=+@-]", "-", candidate.name)[:256],
+        # Values allow few punctuation marks, and no comma.
+        "name": re.sub(r"[^\w .:/=+@-]", "-", candidate.name)[:MAX_VALUE_LENGTH],
         "labels": SEPARATOR.join(candidate.labels),
         "threshold": f"{candidate.threshold:g}",
         "input_size": str(candidate.input_size),
         "sha256": candidate.sha256,
-        "image": image[:256],
+        "image": image[:MAX_VALUE_LENGTH],
     }
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Make sure that labels can be kept in the registry, in tags, and in the stack's ClassLabels.
-
-    Raises
-    ------
-    RegistryError
-        They cannot.
-    """
-    if odd := [label for label in labels if not LABEL.fullmatch(label)]:
+    """Check that labels are valid in the registry, in tags, and in the stack parameter ClassLabels."""
+    if invalid := [label for label in labels if not LABEL.fullmatch(label)]:
         raise RegistryError(
-            f"a label has letters, digits, spaces and .+-_ and begins with a letter: {', '.join(odd)}"
+            "a label starts with a letter or a digit and may contain letters, digits, spaces and .+-_; "
+            f"invalid: {', '.join(invalid)}"
         )
-    if len(SEPARATOR.join(labels)) > MOST_LABEL_CHARACTERS:
-        raise RegistryError(f"the labels have more than {MOST_LABEL_CHARACTERS} characters together")
+    if len(SEPARATOR.join(labels)) > MAX_VALUE_LENGTH:
+        raise RegistryError(f"the labels together are longer than {MAX_VALUE_LENGTH} characters")
 
 
-def find(account: Account, candidate: Candidate, image: str) -> tuple[str, str] | None:
-    """Return the ARN and the status of the version that is this model in this image, if there is one."""
-    wanted = metadata(candidate, image)
-    for arn in packages(account):
+def _find(account: Account, candidate: Candidate, image: str) -> tuple[str, str] | None:
+    expected = _metadata(candidate, image)
+    for arn in list_packages(account):
         package = account.sagemaker.describe_model_package(ModelPackageName=arn)
-        if package.get("CustomerMetadataProperties") == wanted:
+        if package.get("CustomerMetadataProperties") == expected:
             return arn, package["ModelApprovalStatus"]
     return None
 
 
-def packages(account: Account) -> list[str]:
-    """List the ARNs of the group's versions, the latest first."""
-    pages = account.sagemaker.get_paginator("list_model_packages").paginate(
-        ModelPackageGroupName=GROUP, SortBy="CreationTime", SortOrder="Descending"
+def require_approved(package: str, status: str) -> None:
+    """Check the approval status of a model package."""
+    if status == "Approved":
+        return
+    if status == "Rejected":
+        raise RegistryError(f"{package} was rejected and cannot be deployed")
+    raise RegistryError(
+        f"{package} needs approval. Approve it, then deploy again: aws sagemaker update-model-package "
+        f"--model-package-arn {package} --model-approval-status Approved"
     )
-    return [package["ModelPackageArn"] for page in pages for package in page["ModelPackageSummaryList"]]
 
 
-def _make_group(account: Account) -> None:
+def list_packages(account: Account) -> list[str]:
+    """List the ARNs of the group's versions, newest first."""
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    client, key = account.sagemaker, "ModelPackageSummaryList"
+    packages = paginate(client, "list_model_packages", key, ModelPackageGroupName=GROUP, **order)
+    return [package["ModelPackageArn"] for package in packages]
+
+
+def _create_group(account: Account) -> None:
     try:
         account.sagemaker.describe_model_package_group(ModelPackageGroupName=GROUP)
     except ClientError as error:
-        if not is_gone(error):
+        if not is_not_found(error):
             raise
         account.sagemaker.create_model_package_group(
             ModelPackageGroupName=GROUP,
-            ModelPackageGroupDescription="Which vehicle is in a courier's photo.",
+            ModelPackageGroupDescription="Classifies the vehicle in a courier's photo.",
             Tags=tags(),
         )
-
-
-def _parse(url: str) -> tuple[str, str]:
-    parts = urlsplit(url, allow_fragments=False)
-    if parts.scheme != "s3" or not parts.netloc or not parts.path.strip("/"):
-        raise RegistryError(f"{url} is no object in S3: write s3://bucket/key")
-    return parts.netloc, parts.path.lstrip("/")

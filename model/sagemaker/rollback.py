@@ -1,13 +1,13 @@
-"""Roll an endpoint back to the model that it served before."""
+"""Roll an endpoint back to the model that it served before the last update."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from model.sagemaker import alarms as alarms_module
-from model.sagemaker import autoscaling, endpoint
+from model.sagemaker import alarms, autoscaling, endpoint
 from model.sagemaker.account import Account
-from model.sagemaker.endpoint import Endpoint, EndpointError, Served
-from model.sagemaker.rollout import is_serverless
+from model.sagemaker.deployment_file import Deployment, DeploymentError
+from model.sagemaker.endpoint import Endpoint, EndpointError, ServedModel
+from model.sagemaker.rollout import blue_green, is_serverless
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import DescribeEndpointConfigOutputTypeDef
@@ -15,73 +15,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RollbackTarget:
-    """An endpoint, and the configuration to which it can return.
+    """An endpoint, its previous configuration, and the model that the previous configuration serves."""
 
-    Attributes
-    ----------
-    there
-        The endpoint as it is.
-    config
-        The configuration before.
-    served
-        The model that this one serves.
-    """
-
-    there: Endpoint
+    endpoint: Endpoint
     config: "DescribeEndpointConfigOutputTypeDef"
-    served: Served
+    model: ServedModel
 
 
 def find_rollback_target(account: Account, stage: str) -> RollbackTarget:
-    """Find what a stage's endpoint served before.
-
-    Raises
-    ------
-    EndpointError
-        There is no endpoint in service, or nothing before.
-    """
-    there = endpoint.find(account, stage)
-    if there is None:
+    """Find what a stage's endpoint served before the last update; an `EndpointError` if there was none."""
+    current = endpoint.find(account, stage)
+    if current is None:
         raise EndpointError(f"stage {stage} has no endpoint in {account.region}: nothing to roll back")
-    if there.status != "InService":
-        raise EndpointError(f"{there.name} is {there.status}: wait until it is in service")
-    serving = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
-    previous = endpoint.tags_of(account, serving["EndpointConfigArn"]).get("previous")
+    if current.status != "InService":
+        raise EndpointError(f"{current.name} is {current.status}: wait until it is in service")
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=current.config)
+    previous = endpoint.tags_of(account, config["EndpointConfigArn"]).get("previous")
     if not previous:
-        raise EndpointError(f"{there.name} has served no model before this one: nothing to roll back to")
-    before = account.sagemaker.describe_endpoint_config(EndpointConfigName=previous)
-    served = endpoint.served_by(account, before["ProductionVariants"][0]["ModelName"])
-    return RollbackTarget(there, before, served)
+        raise EndpointError(f"{current.name} has no previous model: nothing to roll back to")
+    previous_config = account.sagemaker.describe_endpoint_config(EndpointConfigName=previous)
+    model = endpoint.describe_model(account, previous_config["ProductionVariants"][0]["ModelName"])
+    return RollbackTarget(current, previous_config, model)
 
 
-def rollback(account: Account, stage: str, back: RollbackTarget, bake_seconds: int) -> None:
-    """Bring a stage's endpoint back to the configuration before.
+def roll_back(account: Account, stage: str, target: RollbackTarget, bake_seconds: int) -> None:
+    """Return a stage's endpoint to its previous configuration, all at once.
 
-    Raises
-    ------
-    EndpointError
-        SageMaker could not do it.
+    Raises `EndpointError` if SageMaker rejected the update, or rolled it back.
     """
-    there, variant = back.there, back.config["ProductionVariants"][0]
-    alarms = alarms_module.put_alarms(account, there.name, stage)
-    # the instances have to be of one type while they scale, and scaling waits during an update anyway
-    scaling = scaling_of(account, there.name)
-    if scaling:
-        autoscaling.stop_scaling(account, there.name)
+    name, config = target.endpoint.name, target.config
+    alarm_names = alarms.put_alarms(account, name, stage)
+    instances = config["ProductionVariants"][0].get("InitialInstanceCount", 1)
+    policy = blue_green(instances, alarm_names, bake_seconds, canary=False)
+    with autoscaling.paused(account, name, autoscaling.find_scaling(account, name), stage):
+        endpoint.update(
+            account, name, config["EndpointConfigName"], None if is_serverless(config) else policy
+        )
+
+
+def update_deployment_file(stage: str, target: RollbackTarget) -> None:
+    """Write the model that an endpoint was rolled back to into ``deployment.json``, if it is about it."""
     try:
-        how = endpoint.blue_green(variant.get("InitialInstanceCount", 1), alarms, bake_seconds, canary=False)
-        previous = back.config["EndpointConfigName"]
-        endpoint.update(account, there.name, previous, None if is_serverless(back.config) else how)
-    finally:
-        if scaling:
-            autoscaling.scale_automatically(account, there.name, scaling, stage)
-
-
-def scaling_of(account: Account, name: str) -> endpoint.Hosting | None:
-    """Return the bounds between which an endpoint scales, if it does."""
-    targets = account.autoscaling.describe_scalable_targets(
-        ServiceNamespace="sagemaker", ResourceIds=[autoscaling.resource_id(name)]
-    )["ScalableTargets"]
-    if not targets:
-        return None
-    return endpoint.Hosting(instances=targets[0]["MinCapacity"], most_instances=targets[0]["MaxCapacity"])
+        deployment = Deployment.read()
+    except DeploymentError:
+        return
+    if (deployment.stage, deployment.endpoint_name) != (stage, target.endpoint.name):
+        return
+    replace(
+        deployment,
+        model=target.model.name,
+        model_package=target.model.package,
+        class_labels=target.model.labels,
+        confidence_threshold=target.model.threshold,
+        image_size=target.model.input_size,
+    ).write()

@@ -1,209 +1,182 @@
-"""Roll a model out to a stage's endpoint: create the endpoint, or update it without downtime."""
+"""Roll a model out to a stage: create its endpoint, or update it without downtime."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from model.labels import split_labels
-from model.sagemaker import alarms as alarms_module
-from model.sagemaker import autoscaling, endpoint, image, registry, smoke_test, training_job
-from model.sagemaker.account import (
-    PROJECT,
-    Account,
-    tag_values,
-    tags,
-)
-from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting, Undo
+from botocore.exceptions import BotoCoreError, ClientError
+
+from model.sagemaker import alarms, autoscaling, endpoint, image, registry, smoke_test, training_job
+from model.sagemaker.account import Account, explain
+from model.sagemaker.deployment_file import Deployment
+from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting
+from model.sagemaker.registry import Candidate, RegistryError
 
 if TYPE_CHECKING:
-    from mypy_boto3_sagemaker.type_defs import DescribeEndpointConfigOutputTypeDef
+    from mypy_boto3_sagemaker.type_defs import (
+        DeploymentConfigTypeDef,
+        DescribeEndpointConfigOutputTypeDef,
+    )
 
-
-def foreseen(
-    account: Account, stage: str, candidate: registry.Candidate, uri: str, hosting: Hosting
-) -> dict[str, str | None]:
-    """Say what deploying a model would do, having checked what can be without doing it.
-
-    Raises
-    ------
-    EndpointError
-        The stage's endpoint could not be updated.
-    """
-    there = endpoint.find(account, stage)
-    if there:
-        check_replaceable(account, stage, there, hosting)
-    return {
-        "action": "update" if there else "create",
-        "endpoint_name": there.name if there else None,
-        "stage": stage,
-        "account": account.id,
-        "region": account.region,
-        "model": candidate.name,
-        "image": uri,
-        "on": hosting.instance_type or f"serverless, {hosting.serverless_memory} MB",
-    }
+type RegisterUndo = Callable[[str, Callable[[], None]], None]
+"""Registers a resource that was created, by its name, and how to delete it."""
 
 
 @contextmanager
-def chosen(
+def select_candidate(
     account: Account, model: str | None, job: str | None, image_uri: str | None, hosting: Hosting
-) -> Iterator[tuple[registry.Candidate, str]]:
-    """Give the model to deploy, and the image to serve it with.
+) -> Iterator[tuple[Candidate, str]]:
+    """Select the model to deploy and the image to serve it with.
 
-    Raises
-    ------
-    ArtifactError, RegistryError, TrainingJobError
-        There is no such model.
+    `model` is a path or an address in S3, `job` a training job; without either it is the ready-made model.
+    Without an `image_uri` it is the image of this code, or the one in which the job ran.
     """
-    ours = image_uri or image.uri(account, hosting.platform)
+    own_image = image_uri or image.uri(account, hosting.platform)
     if job:
         trained = training_job.find(account, job)
         graviton = hosting.platform == "linux/arm64"
         if trained.built_in and graviton:
-            raise registry.RegistryError(
-                "SageMaker's built-in algorithm has no container for Graviton: another --instance-type"
+            raise RegistryError(
+                "SageMaker's built-in algorithm has no container for Graviton: use another --instance-type"
             )
-        if trained.built_in:
-            yield training_job.built_in_candidate(trained), image_uri or trained.image
-            return
         if not graviton:
-            ours = image_uri or trained.image
+            own_image = image_uri or trained.image
+        if trained.built_in:
+            yield training_job.built_in_candidate(trained), own_image
+            return
         model = trained.model_url
-    if model and model.startswith("s3://"):
-        with registry.candidate_from_s3(account, model) as candidate:
-            yield candidate, ours
-    else:
-        with registry.candidate_from_disk(Path(model) if model else None) as candidate:
-            yield candidate, ours
+    with registry.read_candidate(account, model) as candidate:
+        yield candidate, own_image
 
 
-def completed(
-    candidate: registry.Candidate, labels: str | None, threshold: float | None
-) -> registry.Candidate:
-    """Put in what a user says of a model, and make sure that the stack can be told what it has to know.
-
-    Raises
-    ------
-    RegistryError
-        It cannot.
-    """
+def with_overrides(
+    candidate: Candidate, labels: tuple[str, ...] | None, threshold: float | None
+) -> Candidate:
+    """Replace a candidate's labels and threshold by those that the user gave."""
     if labels:
-        candidate = replace(candidate, labels=split_labels(labels))
+        candidate = replace(candidate, labels=labels)
     if threshold is not None:
         candidate = replace(candidate, threshold=threshold)
     if len(candidate.labels) < 2 or not 0 <= candidate.threshold <= 1:  # noqa: PLR2004  one label is no choice
-        raise registry.RegistryError(
-            f"{candidate.name} does not say its labels and what confidence to accept: --labels, --threshold"
+        raise RegistryError(
+            f"{candidate.name} does not specify its labels and threshold: give --labels and --threshold"
         )
     return candidate
 
 
-def require_approved(package: str, status: str) -> None:
-    """Make sure that a model package may be deployed.
-
-    Raises
-    ------
-    RegistryError
-        Nobody has approved it, or somebody rejected it.
-    """
-    if status == "Approved":
-        return
-    if status == "Rejected":
-        raise registry.RegistryError(f"{package} was rejected: it is not deployed")
-    raise registry.RegistryError(
-        f"{package} waits for approval; then deploy again: aws sagemaker update-model-package "
-        f"--model-package-arn {package} --model-approval-status Approved"
-    )
-
-
 @dataclass(frozen=True)
-class Release:
-    """A model package on its way to an endpoint.
-
-    Attributes
-    ----------
-    account, stage
-        Where, and whose endpoint.
-    candidate, package
-        The model, and the ARN under which it is registered.
-    hosting
-        What it is to run on.
-    bake_seconds
-        How long an update is watched, with one instance and then with all.
-    """
+class Rollout:
+    """A model on its way to a stage's endpoint; an update bakes for `bake_seconds` in each of two steps."""
 
     account: Account
     stage: str
-    candidate: registry.Candidate
-    package: str
+    candidate: Candidate
+    image: str
     hosting: Hosting
     bake_seconds: int
 
-    def deploy(self) -> str:
-        """Have an endpoint that serves the model package; return its name.
+    def plan(self) -> dict[str, str | None]:
+        """Describe what `deploy` would do, after checking what can be checked without doing it."""
+        current = endpoint.find(self.account, self.stage)
+        if current:
+            check_updatable(self.account, self.stage, current, self.hosting)
+        return {
+            "action": "update" if current else "create",
+            "endpoint_name": current.name if current else None,
+            "stage": self.stage,
+            "account": self.account.id,
+            "region": self.account.region,
+            "model": self.candidate.name,
+            "image": self.image,
+            "on": self.hosting.instance_type or f"serverless, {self.hosting.serverless_memory} MB",
+        }
 
-        Raises
-        ------
-        EndpointError
-            It could not be done. What this call made is deleted again, or named.
+    def deploy(self, *, approved: bool) -> Deployment:
+        """Register the model, create or update the stage's endpoint, and return what it serves.
+
+        `approved` approves a new model. Raises `RegistryError` if the model needs approval or was rejected,
+        `EndpointError` if the endpoint failed; what was created is then deleted, or named if that failed too.
         """
-        there = endpoint.find(self.account, self.stage)
-        if there is None:
-            with endpoint.undone_on_failure() as undo:
-                return self._create(undo)
-        check_replaceable(self.account, self.stage, there, self.hosting)
-        with endpoint.undone_on_failure() as undo:
-            self._update(there, undo)
-        _clear_away(self.account, self.stage, keep=there.config)
-        return there.name
+        package, status = registry.register(self.account, self.candidate, self.image, approved=approved)
+        registry.require_approved(package, status)
+        captured = self.hosting.capture_percent
+        return Deployment(
+            stage=self.stage,
+            region=self.account.region,
+            account=self.account.id,
+            endpoint_name=self._create_or_update(package),
+            class_labels=self.candidate.labels,
+            confidence_threshold=self.candidate.threshold,
+            image_size=self.candidate.input_size,
+            capture_uri=endpoint.capture_uri(self.account) if captured else None,
+            capture_percent=captured if self.hosting.serverless else 0,
+            model=self.candidate.name,
+            model_package=package,
+            deployed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        )
 
-    def _create(self, undo: Undo) -> str:
+    def _create_or_update(self, package: str) -> str:
+        current = endpoint.find(self.account, self.stage)
+        if current is None:
+            with undo_on_failure() as register_undo:
+                return self._create(package, register_undo)
+        check_updatable(self.account, self.stage, current, self.hosting)
+        with undo_on_failure() as register_undo:
+            self._update(current, package, register_undo)
+        _delete_unused(self.account, self.stage, previous=current.config)
+        return current.name
+
+    def _create(self, package: str, register_undo: RegisterUndo) -> str:
         account, name = self.account, endpoint.unique_name(self.stage)
-        self._make_model_and_config(name, self.hosting.instances, undo)
-        undo.add(f"endpoint {name}", partial(endpoint.delete, account, name))
+        self._create_model_and_config(name, package, self.hosting.instances, register_undo)
+        register_undo(f"endpoint {name}", partial(endpoint.delete, account, name))
         endpoint.create(account, name, name, self.stage, purpose="serving")
         self._smoke_test(name)
-        undo.add(f"alarms of {name}", partial(alarms_module.delete_alarms, account, name))
-        alarms_module.put_alarms(account, name, self.stage)
-        undo.add(f"autoscaling of {name}", partial(autoscaling.stop_scaling, account, name))
-        autoscaling.scale_automatically(account, name, self.hosting, self.stage)
+        register_undo(f"alarms of {name}", partial(alarms.delete_alarms, account, name))
+        alarms.put_alarms(account, name, self.stage)
+        register_undo(f"autoscaling of {name}", partial(autoscaling.stop_scaling, account, name))
+        if scaling := self.hosting.scaling:
+            autoscaling.start_scaling(account, name, scaling, self.stage)
         return name
 
-    def _update(self, there: Endpoint, undo: Undo) -> None:
+    def _update(self, current: Endpoint, package: str, register_undo: RegisterUndo) -> None:
         account, name = self.account, endpoint.unique_name(self.stage)
-        # Scaling waits during an update, so the new fleet begins as large as the old one; a canary needs two.
-        instances = max(2, self.hosting.instances, there.instances)
-        self._make_model_and_config(name, instances, undo, previous=there.config)
-        self._try_out(name)
-        alarms = alarms_module.put_alarms(account, there.name, self.stage)
-        if self.hosting.serverless:
-            endpoint.update(account, there.name, name, None)
-            return
-        autoscaling.stop_scaling(account, there.name)
-        try:
-            how = endpoint.blue_green(instances, alarms, self.bake_seconds)
-            endpoint.update(account, there.name, name, how)
-        finally:
-            autoscaling.scale_automatically(account, there.name, self.hosting, self.stage)
+        # Scaling stops during an update, so the new fleet starts as large as the old one; a canary needs two.
+        instances = max(2, self.hosting.instances, current.instances)
+        self._create_model_and_config(name, package, instances, register_undo, previous=current.config)
+        self._try_model(name)
+        alarm_names = alarms.put_alarms(account, current.name, self.stage)
+        serverless = self.hosting.serverless
+        policy = None if serverless else blue_green(instances, alarm_names, self.bake_seconds)
+        with autoscaling.paused(account, current.name, self.hosting.scaling, self.stage):
+            endpoint.update(account, current.name, name, policy)
 
-    def _make_model_and_config(self, name: str, instances: int, undo: Undo, **more_tags: str) -> None:
+    def _create_model_and_config(
+        self,
+        name: str,
+        package: str,
+        instances: int,
+        register_undo: RegisterUndo,
+        previous: str | None = None,
+    ) -> None:
         account, stage = self.account, self.stage
-        endpoint.create_model(account, name, stage, self.package)
-        undo.add(f"model {name}", partial(endpoint.delete_model, account, name))
+        endpoint.create_model(account, name, stage, package)
+        register_undo(f"model {name}", partial(endpoint.delete_model, account, name))
         endpoint.create_config(
-            account, name, stage, self.hosting, instances=instances, more_tags={"model": name, **more_tags}
+            account, name, stage, self.hosting, model=name, instances=instances, previous=previous
         )
-        undo.add(f"endpoint configuration {name}", partial(endpoint.delete_config, account, name))
+        register_undo(f"endpoint configuration {name}", partial(endpoint.delete_config, account, name))
 
-    def _try_out(self, model: str) -> None:
-        """Let the new model answer on an endpoint of its own, before anyone depends on it."""
+    def _try_model(self, model: str) -> None:
+        """Run the smoke test on a temporary endpoint, before the model gets any traffic."""
         account, name = self.account, endpoint.unique_name(self.stage, "smoke")
-        config = partial(endpoint.create_config, account, name, self.stage, self.hosting)
         try:
-            config(instances=1, captures=False, more_tags={"model": model})
+            endpoint.create_config(
+                account, name, self.stage, self.hosting, model=model, instances=1, captures=False
+            )
             endpoint.create(account, name, name, self.stage, purpose="smoke-test")
             self._smoke_test(name)
         finally:
@@ -211,62 +184,104 @@ class Release:
             endpoint.delete_config(account, name)
 
     def _smoke_test(self, name: str) -> None:
-        smoke_test.smoke_test(self.account, name, len(self.candidate.labels), _right_answer(self.candidate))
+        classify = None
+        if folder := self.candidate.folder:
+            from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime is slow to import
+
+            classify = Classifier(folder).classify
+        smoke_test.smoke_test(self.account, name, len(self.candidate.labels), classify)
 
 
-def check_replaceable(account: Account, stage: str, there: Endpoint, hosting: Hosting) -> None:
-    """Make sure that an endpoint can be updated to run on something.
+def format_plan(plan: dict[str, str | None]) -> str:
+    """Format the result of `Rollout.plan` as a sentence."""
+    action = f"Would update {plan['endpoint_name']}" if plan["endpoint_name"] else "Would create an endpoint"
+    place = f"account {plan['account']}, {plan['region']}, stage {plan['stage']}"
+    return f"{action} ({place}): {plan['model']} in {plan['image']} on {plan['on']}."
 
-    Raises
-    ------
-    EndpointError
-        It is not in service, or would have to become serverless, or cease to be.
+
+@contextmanager
+def undo_on_failure() -> Iterator[RegisterUndo]:
+    """Delete what a block has created, last first, if the block fails, and raise `EndpointError`.
+
+    The message names what could not be deleted. An interruption deletes nothing, because SageMaker would have
+    to finish first; it prints what exists.
     """
-    if there.status != "InService":
-        reason = f" ({there.failure})" if there.failure else ""
-        raise EndpointError(
-            f"{there.name} is {there.status}{reason}: wait, or scones destroy --stage {stage}"
+    created: dict[str, Callable[[], None]] = {}
+    try:
+        yield created.__setitem__
+    except KeyboardInterrupt:
+        endpoint.console.print(
+            f"Interrupted. Left in AWS: {', '.join(created) or 'nothing new'}. "
+            "Delete everything with: scones destroy.",
+            soft_wrap=True,
+            highlight=False,
         )
-    serving = account.sagemaker.describe_endpoint_config(EndpointConfigName=there.config)
-    if is_serverless(serving) != hosting.serverless:
+        raise
+    except Exception as error:
+        remaining = ", ".join(name for name, delete in reversed(created.items()) if not _succeeds(delete))
+        outcome = (
+            f"could not delete: {remaining}; retry with: scones destroy"
+            if remaining
+            else "nothing is left behind"
+        )
+        raise EndpointError(f"{explain(error)} ({outcome})") from error
+
+
+def _succeeds(delete: Callable[[], None]) -> bool:
+    try:
+        delete()
+    except (BotoCoreError, ClientError, EndpointError):
+        return False
+    return True
+
+
+def check_updatable(account: Account, stage: str, current: Endpoint, hosting: Hosting) -> None:
+    """Check that an endpoint is in service and would stay serverless, or not serverless."""
+    if current.status != "InService":
+        reason = f" ({current.failure})" if current.failure else ""
         raise EndpointError(
-            f"{there.name} {'is' if is_serverless(serving) else 'is not'} serverless, which is not to be "
-            f"changed: use another --stage, or scones destroy --stage {stage} first"
+            f"{current.name} is {current.status}{reason}: wait, or scones destroy --stage {stage}"
+        )
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=current.config)
+    if is_serverless(config) != hosting.serverless:
+        raise EndpointError(
+            f"{current.name} {'is' if is_serverless(config) else 'is not'} serverless, and an update cannot "
+            f"change that: use another --stage, or scones destroy --stage {stage} first"
         )
 
 
 def is_serverless(config: "DescribeEndpointConfigOutputTypeDef") -> bool:
-    """Tell whether an endpoint configuration has no instances."""
+    """Tell whether an endpoint configuration is serverless."""
     return "ServerlessConfig" in config["ProductionVariants"][0]
 
 
-def _right_answer(candidate: registry.Candidate) -> Callable[[bytes], list[float]] | None:
-    if candidate.folder is None:
-        return None
-    from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime takes a while to import
+def blue_green(
+    instances: int, alarm_names: list[str], bake_seconds: int, *, canary: bool = True
+) -> "DeploymentConfigTypeDef":
+    """Return an update policy: traffic moves to one new instance first, and to the rest if no alarm goes off.
 
-    return Classifier(candidate.folder).classify
+    A canary is at most half of the new fleet, so a single instance takes all traffic at once
+    (https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-blue-green-canary.html).
+    """
+    routing: Any = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": bake_seconds}
+    if canary and instances > 1:
+        routing = routing | {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
+    return {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": routing,
+            # The old instances stay this long, so that a rollback takes no time.
+            "TerminationWaitInSeconds": bake_seconds,
+            "MaximumExecutionTimeoutInSeconds": 3600 + 4 * bake_seconds,
+        },
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarm_names]},
+    }
 
 
-def _clear_away(account: Account, stage: str, keep: str) -> None:
-    """Delete the stage's configurations and models but those in use and those to roll back to."""
-    there = endpoint.find(account, stage)
-    kept = {keep, there.config if there else ""}
-    for name in configs(account, stage):
-        if name not in kept:
+def _delete_unused(account: Account, stage: str, previous: str) -> None:
+    """Delete the stage's configurations and models except the current and the previous one."""
+    current = endpoint.find(account, stage)
+    used = {previous, current.config if current else ""}
+    for name in endpoint.list_configs(account, stage):
+        if name not in used:
             endpoint.delete_config(account, name)
             endpoint.delete_model(account, name)
-
-
-def configs(account: Account, stage: str) -> list[str]:
-    """Name a stage's endpoint configurations."""
-    pages = account.sagemaker.get_paginator("list_endpoint_configs").paginate(
-        NameContains=f"{PROJECT}-{stage}-"
-    )
-    wanted = tag_values(tags(stage))
-    return [
-        found["EndpointConfigName"]
-        for page in pages
-        for found in page["EndpointConfigs"]
-        if wanted.items() <= endpoint.tags_of(account, found["EndpointConfigArn"]).items()
-    ]

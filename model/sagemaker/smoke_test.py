@@ -1,4 +1,4 @@
-"""Check that an endpoint gives the same answer as the model does here."""
+"""Check that an endpoint gives the same answer as the model gives on this machine."""
 
 import base64
 import json
@@ -8,40 +8,28 @@ from pathlib import Path
 from model.sagemaker.account import Account
 from model.sagemaker.endpoint import EndpointError, ask
 
-SMOKE_TOLERANCE = 1e-3
-"""Between an endpoint's answer and the same model's here: processors differ in how they round float32."""
-
-SMOKE_PHOTO = Path(__file__).parents[2] / "events" / "classify.json"
-"""A photo as the pipeline sends one."""
+TOLERANCE = 1e-3
+"""Allowed difference of a probability: processors round float32 differently."""
+SAMPLE = Path(__file__).parents[2] / "events" / "classify.json"
+"""A photo as the pipeline sends it to the endpoint."""
 
 
 def smoke_test(
-    account: Account, endpoint: str, labels: int, expected: Callable[[bytes], list[float]] | None
+    account: Account, endpoint: str, labels: int, classify: Callable[[bytes], list[float]] | None
 ) -> None:
-    """Make sure that an endpoint answers, and with what the same model answers here.
+    """Check that an endpoint answers a photo with one probability for each of its `labels`.
 
-    Parameters
-    ----------
-    account, endpoint
-        Which.
-    labels
-        How many probabilities there must be.
-    expected
-        Gives the right answer for a photo; ``None`` where nobody here can.
-
-    Raises
-    ------
-    EndpointError
-        It does not.
+    They have to equal those of `classify`, the model on this machine, which is ``None`` if the model can only
+    run in its container. Raises `EndpointError` if the endpoint does not answer, or answers differently.
     """
-    sample = json.loads(SMOKE_PHOTO.read_bytes())
+    sample = json.loads(SAMPLE.read_bytes())
     photo = base64.b64decode(sample["image_data"])
-    answer = ask(account, endpoint, photo, sample["content_type"])
+    answer = ask(account.runtime, endpoint, photo, sample["content_type"])
     if len(answer) != labels:
-        raise EndpointError(f"{endpoint} gives {len(answer)} probabilities for {labels} labels")
-    if expected is None:
+        raise EndpointError(f"{endpoint} returns {len(answer)} probabilities for {labels} labels")
+    if classify is None:
         return
-    right = expected(photo)
-    apart = max(abs(one - other) for one, other in zip(answer, right, strict=True))
-    if apart > SMOKE_TOLERANCE:
-        raise EndpointError(f"{endpoint} answers {answer}, where the model answers {right} here")
+    expected = classify(photo)
+    difference = max(abs(one - other) for one, other in zip(answer, expected, strict=True))
+    if difference > TOLERANCE:
+        raise EndpointError(f"{endpoint} answers {answer}, but the model on this machine answers {expected}")

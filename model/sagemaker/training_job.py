@@ -1,7 +1,7 @@
-"""Training on SageMaker, or in its container on this machine, by the SageMaker SDK's ModelTrainer.
+"""Train on SageMaker, or in its container on this machine, with the SageMaker SDK's ModelTrainer.
 
-The SDK (``sagemaker``, an extra) is imported when it is needed: it takes 5 s. It is used for training and
-for the built-in algorithm's addresses alone; see `model.sagemaker.endpoint`.
+The SDK (``sagemaker``, an extra) takes 5 s to import, so `sdk` imports it when it is needed. It serves for
+training and for the built-in algorithm's image addresses only; see `model.sagemaker.endpoint`.
 """
 
 import hashlib
@@ -20,35 +20,35 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model import storage
 from model.data import dataset
 from model.network.artifact import ARCHIVE
-from model.sagemaker import image, registry
+from model.sagemaker import image
 from model.sagemaker.account import (
     PROJECT,
     Account,
     explain,
-    is_gone,
+    is_not_found,
     tag_values,
     tags,
     translate_aws_errors,
 )
+from model.sagemaker.registry import METRICS_FILE, SEPARATOR, Candidate
+from model.storage import Storage, write_files
 
 CHANNEL = "training"
-METRICS_FILE = "metrics.json"
+OUTPUT_ARCHIVE = "output.tar.gz"
 COMPOSE_FILE = "docker-compose.yaml"
-"""As the SDK calls it."""
+"""The file that the SDK writes for local training."""
 BUILT_IN = "image-classification"
 """The built-in algorithm, and its repository in ECR."""
-SMALL_NETWORK = 20
-"""Layers: of the depths for small images (20, 32, 44, 56, 110) the one that 1000 photos can fill.
+NUM_LAYERS = 20
+"""Of the network depths for small images (20, 32, 44, 56, 110), the one that 1000 photos suffice for.
 https://docs.aws.amazon.com/sagemaker/latest/dg/IC-Hyperparameter.html"""
-SMALL_SIDE = 32
-"""Pixels of CIFAR's photos, and of what the built-in algorithm is trained on here."""
+IMAGE_SIDE = 32
+"""Pixels of CIFAR's photos, and the input size of the built-in algorithm."""
 METRICS = (
     "validation:accuracy",
     "validation:loss",
@@ -56,31 +56,20 @@ METRICS = (
     "validation:precision",
     "validation:coverage",
 )
-"""Of what `scones train` prints, as ``name=value``, those that SageMaker keeps and shows."""
+"""The metrics that SageMaker extracts from lines ``name=value`` in the log of `scones train`."""
 
 
 class TrainingJobError(Exception):
-    """The training was not begun, or did not end well; the message says why and what to do."""
+    """A training job could not be started, or failed; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
     """How to train on SageMaker.
 
-    Attributes
-    ----------
-    stage
-        Whose it is.
-    algorithm
-        ``"ours"`` or ``"built-in"``.
-    instance_type
-        Such as ``ml.m5.xlarge``; the built-in algorithm needs a GPU.
-    spot
-        Whether to use spare capacity, which costs less, comes later, and may be taken away.
-    hours
-        After how many it is stopped.
-    kms_key
-        With which volumes and the model are encrypted; ``None`` for AWS's own keys.
+    `algorithm` is ``"ours"`` or ``"built-in"``, which needs a GPU. `spot` uses spare capacity, which is
+    cheaper, may not be available at once, and can be withdrawn. `hours` is the time limit. Without a
+    `kms_key`, AWS's own keys encrypt the volume and the model.
     """
 
     stage: str = "dev"
@@ -91,32 +80,19 @@ class Job:
     kms_key: str | None = None
 
     @property
+    def built_in(self) -> bool:
+        """Whether to use SageMaker's built-in algorithm."""
+        return self.algorithm == "built-in"
+
+    @property
     def instance(self) -> str:
-        """The instance type, or what suits the algorithm."""
-        return self.instance_type or ("ml.m5.xlarge" if self.algorithm == "ours" else "ml.g4dn.xlarge")
+        """The instance type, by default one that suits the algorithm."""
+        return self.instance_type or ("ml.g4dn.xlarge" if self.built_in else "ml.m5.xlarge")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A training job that has ended well.
-
-    Attributes
-    ----------
-    name
-        The job's.
-    image
-        The container it ran in.
-    model_url
-        Where in S3 its ``model.tar.gz`` is.
-    output_url
-        Where in S3 the archive of its other files is.
-    labels
-        In their order; only the built-in algorithm's jobs say them.
-    metrics
-        The last value of each.
-    billed_seconds
-        For how long it was paid.
-    """
+class CompletedJob:
+    """A completed training job: its image, its model and its other files in S3, and its final metrics."""
 
     name: str
     image: str
@@ -128,32 +104,19 @@ class Trained:
 
     @property
     def built_in(self) -> bool:
-        """Whether the built-in algorithm made it."""
+        """Whether it trained SageMaker's built-in algorithm."""
         return f"/{BUILT_IN}:" in self.image
 
 
 def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]) -> None:
-    """Train in the very container that SageMaker would use, on this machine.
+    """Train on this machine, in the container that SageMaker would use.
 
-    Parameters
-    ----------
-    data
-        What ``scones data`` wrote.
-    out
-        The folder for ``model.tar.gz`` and ``metrics.json``.
-    hyperparameters
-        Of ``scones train``.
-
-    Raises
-    ------
-    TrainingJobError
-        The SDK is missing, or the training failed.
-    ImageError
-        The container cannot be built.
+    `data` is a folder from ``scones data``, `out` the folder for ``model.tar.gz`` and ``metrics.json``, and
+    `hyperparameters` are the options of ``scones train``.
     """
     with sdk() as (train, _):
         container = image.build(image.native_platform())
-        # what the container made is root's, and for others to clear away at the next start
+        # Files that the container wrote belong to root, so this process may not be able to delete them.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
             trainer = train.ModelTrainer(
                 training_mode=train.model_trainer.Mode.LOCAL_CONTAINER,
@@ -167,21 +130,21 @@ def train_in_docker(data: Path, out: Path, hyperparameters: Mapping[str, object]
             try:
                 trainer.train(input_data_config=[channel], wait=True)
             except (RuntimeError, OSError, ValueError, ImportError) as error:
-                raise TrainingJobError(f"the training failed: {_reason(Path(root), error)}") from error
+                raise TrainingJobError(f"training failed: {_failure_reason(Path(root), error)}") from error
             finally:
-                _take_down(Path(root, COMPOSE_FILE))
-            made = Path(root, "compressed_artifacts")
-            _keep(out, (made / ARCHIVE).read_bytes(), (made / "output.tar.gz").read_bytes())
+                _remove_containers(Path(root, COMPOSE_FILE))
+            artifacts = Path(root, "compressed_artifacts")
+            _write(out, (artifacts / ARCHIVE).read_bytes(), (artifacts / OUTPUT_ARCHIVE).read_bytes())
 
 
-def _reason(root: Path, error: Exception) -> str:
-    """Return what the training itself says went wrong, or what the SDK makes of it."""
+def _failure_reason(root: Path, error: Exception) -> str:
+    """Return the reason that the training program wrote down, or the SDK's."""
     failure = root / "artifacts" / "output" / "failure"
-    return failure.read_text().strip() if failure.is_file() else f"{error} (docker-compose is needed)"
+    return failure.read_text().strip() if failure.is_file() else f"{error} (docker-compose is required)"
 
 
-def _take_down(compose_file: Path) -> None:
-    """Delete the container and the network that the SDK leaves."""
+def _remove_containers(compose_file: Path) -> None:
+    """Delete the container and the network that the SDK leaves behind."""
     compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
     if compose_file.is_file() and shutil.which(compose[0]):
         down = [*compose, "--file", str(compose_file), "down"]
@@ -190,38 +153,27 @@ def _take_down(compose_file: Path) -> None:
 
 def train_on_sagemaker(
     account: Account, job: Job, data: str, out: Path, hyperparameters: Mapping[str, object]
-) -> Trained:
-    """Run a training job, following it, and fetch what it made.
+) -> CompletedJob:
+    """Run a training job, show its log, and download its model.
 
-    Parameters
-    ----------
-    account, job
-        Where and how.
-    data
-        A data set in S3, or a folder, which is staged to the workspace's bucket first.
-    out
-        The folder for ``model.tar.gz`` and, of our own algorithm, ``metrics.json``.
-    hyperparameters
-        Of ``scones train``; the built-in algorithm has its own.
-
-    Raises
-    ------
-    TrainingJobError
-        The SDK is missing, or the job was refused or failed.
-    ImageError
-        Our image is not in ECR.
+    `data` is a data set in S3, or a folder, which is staged in the workspace bucket first. `hyperparameters`
+    are the options of ``scones train``; the built-in algorithm has its own, and writes no ``metrics.json``.
+    Raises `TrainingJobError` if the SDK is missing or the job failed, `ImageError` if ECR lacks the image.
     """
     with sdk() as (train, core), translate_aws_errors():
-        url, manifest = stage(account, data)
-        our_own = job.algorithm == "ours"
+        url, manifest = _locate_data(account, data)
+        if not data.startswith("s3://"):
+            from model.data import staging  # noqa: PLC0415
+
+            staging.stage(Path(data), url)
         container = (
-            image.uri(account, "linux/amd64")
-            if our_own
-            else core.image_uris.retrieve(BUILT_IN, account.region)
+            core.image_uris.retrieve(BUILT_IN, account.region)
+            if job.built_in
+            else image.uri(account, "linux/amd64")
         )
-        image.require(account, container)
+        image.require_pushed(account, container)
         bucket = account.workspace.bucket
-        labels = registry.SEPARATOR.join(manifest["labels"])
+        job_tags = tag_values(tags(job.stage, labels=SEPARATOR.join(manifest["labels"])))
         trainer = train.ModelTrainer(
             sagemaker_session=core.helper.session_helper.Session(account.session, default_bucket=bucket),
             role=account.workspace.role,
@@ -232,61 +184,53 @@ def train_on_sagemaker(
                 instance_count=1,
                 volume_size_in_gb=30,
                 enable_managed_spot_training=job.spot or None,
-                **({"volume_kms_key_id": job.kms_key} if job.kms_key else {}),
+                volume_kms_key_id=job.kms_key,
             ),
             stopping_condition=train.configs.StoppingCondition(
                 max_runtime_in_seconds=round(job.hours * 3600),
-                # with spot, that and as long again to wait for capacity
-                **({"max_wait_time_in_seconds": round(job.hours * 7200)} if job.spot else {}),
+                # The wait for spot capacity counts too; allow as long again for it.
+                max_wait_time_in_seconds=round(job.hours * 7200) if job.spot else None,
             ),
             output_data_config=train.configs.OutputDataConfig(
-                s3_output_path=f"s3://{bucket}/training",
-                **({"kms_key_id": job.kms_key} if job.kms_key else {}),
+                s3_output_path=f"s3://{bucket}/training", kms_key_id=job.kms_key
             ),
-            hyperparameters=dict(hyperparameters) if our_own else built_in_hyperparameters(manifest),
-            tags=[
-                train.configs.Tag(key=key, value=value)
-                for key, value in tag_values(tags(job.stage, labels=labels)).items()
-            ],
+            hyperparameters=built_in_hyperparameters(manifest) if job.built_in else dict(hyperparameters),
+            tags=[train.configs.Tag(key=key, value=value) for key, value in job_tags.items()],
         )
-        if our_own:
+        if not job.built_in:
             trainer = trainer.with_metric_definitions(
                 [train.configs.MetricDefinition(name=name, regex=f"{name}=([0-9.eE+-]+)") for name in METRICS]
             )
-        trainer.train(input_data_config=channels(train, url, built_in=not our_own), wait=False, logs=False)
-        started = trainer._latest_training_job  # noqa: SLF001  AWS's examples do so too
+        trainer.train(input_data_config=_channels(train, url, built_in=job.built_in), wait=False, logs=False)
+        started = trainer._latest_training_job  # noqa: SLF001  AWS's examples use it too
         name = started.training_job_name
         try:
-            # of a job that fails, SageMaker says why when it is looked at
+            # `find` reports the reason of a failed job.
             with suppress(core.utils.exceptions.FailedStatusError):
                 started.wait(logs=True)
         except KeyboardInterrupt:
             raise TrainingJobError(
-                f"{name} goes on without us: aws sagemaker stop-training-job --training-job-name {name}"
+                f"{name} is still running. Stop it with: "
+                f"aws sagemaker stop-training-job --training-job-name {name}"
             ) from None
-        trained = find(account, name)
-        output = None if trained.built_in else _fetch(account, trained.output_url)
-        _keep(out, _fetch(account, trained.model_url), output)
-    return trained
+        completed = find(account, name)
+        files = Storage(account.s3)
+        output = None if completed.built_in else files.read(completed.output_url)
+        _write(out, files.read(completed.model_url), output)
+    return completed
 
 
 @contextmanager
 def sdk() -> Iterator[tuple[Any, Any]]:
-    """Import the SageMaker SDK, as quiet as it can be; its failures become ours.
-
-    Raises
-    ------
-    TrainingJobError
-        It is not installed, or something in it failed.
-    """
+    """Import the SageMaker SDK, and yield its modules ``train`` and ``core``; raise its errors as ours."""
     os.environ.setdefault("SAGEMAKER_USER_CONFIG_OVERRIDE", str(Path(__file__).with_name("sagemaker.yaml")))
-    # asking IAM whether the role will do needs permissions that a deployer need not have
+    # Validating the role needs IAM permissions that a deployer may not have.
     os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
-    # stdout is for what is made; what the SDK's own code makes Python warn of is of no use to anyone here
+    # stdout is for results, and warnings about the SDK's own code help nobody here.
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # all of it takes 5 s
+            # These imports take 5 s.
             import sagemaker.core.helper.session_helper  # noqa: PLC0415
             import sagemaker.core.image_uris  # noqa: PLC0415
             import sagemaker.train.configs  # noqa: PLC0415
@@ -294,32 +238,24 @@ def sdk() -> Iterator[tuple[Any, Any]]:
             from sagemaker.core.utils.exceptions import SageMakerCoreError  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise TrainingJobError(
-                "this needs the SageMaker SDK (a gigabyte): make sagemaker, or uv sync --extra sagemaker"
+                "this needs the SageMaker SDK (1 GB). Install it with: make sagemaker, or "
+                "uv sync --extra sagemaker"
             ) from error
         try:
             yield sagemaker.train, sagemaker.core
         except SageMakerCoreError as error:
-            raise TrainingJobError(f"the SageMaker SDK gave up: {error}") from error
+            raise TrainingJobError(f"the SageMaker SDK failed: {error}") from error
         except (BotoCoreError, ClientError) as error:
             raise TrainingJobError(explain(error)) from error
 
 
-def foreseen(account: Account, job: Job, data: str) -> dict[str, Any]:
-    """Say what `train_on_sagemaker` would start, having checked what can be without starting it.
-
-    Raises
-    ------
-    TrainingJobError
-        There is no data set of ours there.
-    ImageError
-        Our image is not in ECR.
-    """
+def plan(account: Account, job: Job, data: str) -> dict[str, Any]:
+    """Describe what `train_on_sagemaker` would start, after checking what can be checked without it."""
     with translate_aws_errors():
-        url, manifest = place(account, data)
-        our_own = job.algorithm == "ours"
-        container = image.uri(account, "linux/amd64") if our_own else f"SageMaker's {BUILT_IN}"
-        if our_own:
-            image.require(account, container)
+        url, manifest = _locate_data(account, data)
+        container = f"SageMaker's {BUILT_IN}" if job.built_in else image.uri(account, "linux/amd64")
+        if not job.built_in:
+            image.require_pushed(account, container)
     return {
         "image": container,
         "data": url,
@@ -333,75 +269,54 @@ def foreseen(account: Account, job: Job, data: str) -> dict[str, Any]:
     }
 
 
-def stage(account: Account, data: str) -> tuple[str, dict[str, Any]]:
-    """Have a data set in S3; return where it is, without a slash at the end, and its manifest.
-
-    Raises
-    ------
-    TrainingJobError
-        There is no data set of ours there.
-    """
-    url, manifest = place(account, data)
-    if not data.startswith("s3://"):
-        from model.data import staging  # noqa: PLC0415
-
-        staging.stage(Path(data), url)
-    return url, manifest
-
-
-def place(account: Account, data: str) -> tuple[str, dict[str, Any]]:
-    """Return where in S3 a data set is, or is to be, without a slash at the end, and its manifest.
-
-    Raises
-    ------
-    TrainingJobError
-        There is no data set of ours there.
-    """
+def _locate_data(account: Account, data: str) -> tuple[str, dict[str, Any]]:
+    """Return the address in S3 of a data set, or of a folder once it is staged, and its manifest."""
     if not data.startswith("s3://"):
         folder = Path(data)
         dataset.read(folder)
         if not (folder / dataset.MANIFEST).exists():
-            raise TrainingJobError(f"{data} was not written by `scones data`: scones data --source {data}")
+            raise TrainingJobError(
+                f"{data} was not written by `scones data`. Convert it with: scones data --source {data}"
+            )
         content = (folder / dataset.MANIFEST).read_bytes()
-        # the address holds the hash: what a job reads is never changed under it
+        # The address contains the hash, so that later changes to the folder do not affect a running job.
         url = f"s3://{account.workspace.bucket}/data/{hashlib.sha256(content).hexdigest()[:16]}"
         return url, json.loads(content)
     url = data.rstrip("/")
     try:
-        return url, json.loads(_fetch(account, f"{url}/{dataset.MANIFEST}"))
-    except ClientError as error:
-        if is_gone(error):
-            raise TrainingJobError(f"{data} has no {dataset.MANIFEST}: scones data --to {data}") from error
-        raise
+        return url, json.loads(Storage(account.s3).read(f"{url}/{dataset.MANIFEST}"))
+    except FileNotFoundError as error:
+        raise TrainingJobError(
+            f"{data} has no {dataset.MANIFEST}. Stage a data set with: scones data --to {data}"
+        ) from error
 
 
-def channels(train: Any, url: str, *, built_in: bool) -> list[Any]:  # noqa: ANN401  the SDK's modules
-    """Return what the job gets to read."""
+def _channels(train: Any, url: str, *, built_in: bool) -> list[Any]:  # noqa: ANN401  the SDK's modules
     if not built_in:
         return [train.configs.InputData(channel_name=CHANNEL, data_source=url)]
-    places = {
-        # paths in the lists begin where the lists are
+    sources = {
+        # Paths in the lists are relative to the channel's address.
         "train": f"{url}/",
         "validation": f"{url}/",
         "train_lst": f"{url}/{dataset.index_name('train')}",
         "validation_lst": f"{url}/{dataset.index_name('test')}",
     }
     return [
-        train.configs.InputData(channel_name=name, data_source=place, content_type="application/x-image")
-        for name, place in places.items()
+        train.configs.InputData(channel_name=name, data_source=source, content_type="application/x-image")
+        for name, source in sources.items()
     ]
 
 
 def built_in_hyperparameters(manifest: Mapping[str, Any]) -> dict[str, object]:
-    """Return the settings that AWS recommends for small images, for a data set.
+    """Return the hyperparameters that AWS recommends for small images.
 
-    The original used 152 layers, which are meant for pictures of 224 pixels.
+    The baseline design used 152 layers, which are meant for images of 224 pixels.
     https://docs.aws.amazon.com/sagemaker/latest/dg/IC-Hyperparameter.html
     """
     samples = sum(manifest["counts"]["train"].values())
     return {
-        "num_layers": SMALL_NETWORK,
-        "image_shape": f"3,{SMALL_SIDE},{SMALL_SIDE}",
+        "num_layers": NUM_LAYERS,
+        "image_shape": f"3,{IMAGE_SIDE},{IMAGE_SIDE}",
         "num_classes": len(manifest["labels"]),
         "num_training_samples": samples,
         "mini_batch_size": min(32, samples),
@@ -413,59 +328,49 @@ def built_in_hyperparameters(manifest: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def find(account: Account, name: str) -> Trained:
-    """Look at a training job that has ended.
-
-    Raises
-    ------
-    TrainingJobError
-        There is none of that name, or it has not ended well.
-    """
+def find(account: Account, name: str) -> CompletedJob:
+    """Look up a training job; a `TrainingJobError` if it does not exist or has not completed."""
     try:
         job = account.sagemaker.describe_training_job(TrainingJobName=name)
     except ClientError as error:
-        if is_gone(error):
-            raise TrainingJobError(f"there is no training job {name} in {account.region}") from error
+        if is_not_found(error):
+            raise TrainingJobError(f"No such training job in {account.region}: {name}") from error
         raise
     if job["TrainingJobStatus"] != "Completed":
         reason = job.get("FailureReason") or job["SecondaryStatus"]
         raise TrainingJobError(f"training job {name} is {job['TrainingJobStatus']}: {reason}")
-    listed = account.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
-    labels = tag_values(listed).get("labels", "")
+    job_tags = tag_values(account.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"])
+    labels = job_tags.get("labels", "")
     model_url = job["ModelArtifacts"]["S3ModelArtifacts"]
-    return Trained(
+    return CompletedJob(
         name=name,
         image=job["AlgorithmSpecification"]["TrainingImage"],
         model_url=model_url,
-        output_url=f"{model_url.rpartition('/')[0]}/output.tar.gz",
-        labels=tuple(labels.split(registry.SEPARATOR)) if labels else (),
-        metrics={one["MetricName"]: one["Value"] for one in job.get("FinalMetricDataList", [])},
+        output_url=f"{model_url.rpartition('/')[0]}/{OUTPUT_ARCHIVE}",
+        labels=tuple(labels.split(SEPARATOR)) if labels else (),
+        metrics={metric["MetricName"]: metric["Value"] for metric in job.get("FinalMetricDataList", [])},
         billed_seconds=job.get("BillableTimeInSeconds", 0),
     )
 
 
-def built_in_candidate(trained: Trained) -> registry.Candidate:
-    """Describe a model of the built-in algorithm, which does not say from which confidence to accept."""
-    return registry.Candidate(
-        name=f"{BUILT_IN} {trained.name}",
-        labels=trained.labels,
+def built_in_candidate(job: CompletedJob) -> Candidate:
+    """Describe a model of the built-in algorithm, which has no threshold of its own."""
+    return Candidate(
+        name=f"{BUILT_IN} {job.name}",
+        labels=job.labels,
         threshold=math.nan,
-        input_size=SMALL_SIDE,
-        sha256=trained.name,
-        url=trained.model_url,
+        input_size=IMAGE_SIDE,
+        sha256=job.name,
+        url=job.model_url,
     )
 
 
-def _fetch(account: Account, url: str) -> bytes:
-    parts = urlsplit(url, allow_fragments=False)
-    return account.s3.get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))["Body"].read()
-
-
-def _keep(out: Path, model: bytes, output: bytes | None) -> None:
+def _write(out: Path, model: bytes, output: bytes | None) -> None:
+    """Write a job's model, and the metrics from its output archive, into a folder."""
     files = {ARCHIVE: model}
     if output is not None:
         with tarfile.open(fileobj=io.BytesIO(output)) as tar:
             for member in tar.getmembers():
                 if Path(member.name).name == METRICS_FILE and (metrics := tar.extractfile(member)):
                     files[METRICS_FILE] = metrics.read()
-    storage.write_files(out, files)
+    write_files(out, files)

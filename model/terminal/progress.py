@@ -37,7 +37,10 @@ def progress_bar(console: Console | None = None) -> Progress:
         RateColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # stdout is left alone: it may be a pipe while stderr is the terminal
+    return Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
+    )
 
 
 def steps(progress: Progress) -> StartStep:

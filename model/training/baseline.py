@@ -106,10 +106,7 @@ def from_training(
     features
         As `Classifier.features` returns them, float [N, D].
 
-    Raises
-    ------
-    OSError
-        A photo cannot be read.
+    Raises `OSError` if a photo cannot be read.
     """
     sample = random.Random(0).sample(photos, min(MAX_PHOTOS, len(photos)))  # noqa: S311  not for security
     predicted = probabilities.argmax(axis=1)
@@ -155,10 +152,7 @@ def make(
     features
         Of any number M of photos, float [M, D], computed by the model of `graph_sha256`.
 
-    Raises
-    ------
-    BaselineError
-        There are no predictions.
+    Raises `BaselineError` if there are no predictions.
     """
     if not len(confidence):
         raise BaselineError("There are no answers to make a baseline from")
@@ -209,12 +203,8 @@ def sample_quantiles(values: Floats) -> list[float]:
 def read(path: Path) -> Baseline:
     """Read a baseline from its file, or from the folder or ``model.tar.gz`` of a model.
 
-    Raises
-    ------
-    BaselineError
-        The file cannot be read, or is not a baseline.
-    ArtifactError
-        The archive cannot be unpacked.
+    Raises `BaselineError` if the file cannot be read, or is not a baseline; `ArtifactError` if the archive
+    cannot be unpacked.
     """
     if path.name.endswith(".tar.gz"):
         with artifact.unpacked(path) as folder:

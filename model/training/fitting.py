@@ -99,10 +99,8 @@ def fit(
     advance
         Called `FOLDS` + 1 times at most, to show progress.
 
-    Raises
-    ------
-    FitError
-        If a label has fewer than two photos, there are no vehicles, or there is only one label.
+    Raises `FitError` if a label has fewer than two photos, there are no vehicles, or there is only one
+    label.
     """
     counts = np.bincount(targets, minlength=len(labels))
     _check(counts, labels)

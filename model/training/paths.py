@@ -41,10 +41,7 @@ class TrainingPaths(NamedTuple):
     def resolve(cls, data: Path | None, out: Path | None) -> "TrainingPaths":
         """Return the given paths; in a SageMaker training job, its own paths replace those not given.
 
-        Raises
-        ------
-        click.UsageError
-            A path is missing, and this is not a training job.
+        Raises `click.UsageError` if a path is missing, and this is not a training job.
         """
         if not (data and out) and not HYPERPARAMETERS.exists():
             raise click.UsageError("give --data and --out")

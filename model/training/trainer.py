@@ -71,12 +71,8 @@ class Result(NamedTuple):
 def train(paths: TrainingPaths, *, precision: float, most: int, name: str, start_step: StartStep) -> Result:
     """Train a model on at most `most` photos of each label, for a target precision (0 to 1), and write it.
 
-    Raises
-    ------
-    DatasetError, FitError, TrainingError
-        The photos are unusable.
-    StorageError
-        The model cannot be written.
+    Raises `DatasetError`, `FitError` or `TrainingError` if the photos are unusable; `StorageError` if the
+    model cannot be written.
     """
     photos = sample(dataset.read(paths.data), most)
     embeddings = embed_photos(photos, start_step("Embedding photos", len(photos.paths)))
@@ -102,10 +98,7 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
     Outputs are cached in the user's cache folder under the hash of the photo's bytes, so that a photo is
     embedded only once, whichever data set it is in. `advance` is called once per photo.
 
-    Raises
-    ------
-    TrainingError
-        A photo cannot be read.
+    Raises `TrainingError` if a photo cannot be read.
     """
     graph = embedding.build_graph().SerializeToString()
     version = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
@@ -165,10 +158,7 @@ class EmbeddingCache:
 def evaluate(name: str, photos: Dataset, fit: Fit, precision: float) -> Result:
     """Choose the threshold for a target precision and compute the metrics, on the held-out predictions.
 
-    Raises
-    ------
-    TrainingError
-        No held-out photo is classified as a vehicle.
+    Raises `TrainingError` if no held-out photo is classified as a vehicle.
     """
     labels = list(fit.head.labels)
     # the head always has the label other, even if the photos do not
@@ -206,10 +196,7 @@ def _explain(chosen: Threshold, precision: float, fit: Fit, photos: int) -> str:
 def write_model(paths: TrainingPaths, result: Result, embeddings: Embedding) -> None:
     """Write the model, its metrics and its baseline.
 
-    Raises
-    ------
-    StorageError
-        A folder cannot be written.
+    Raises `StorageError` if a folder cannot be written.
     """
     graph = build_graph(result.fit.head).SerializeToString()
     description = describe(result, hashlib.sha256(graph).hexdigest())

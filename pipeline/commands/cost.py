@@ -1,4 +1,4 @@
-"""``scones cost``: what a photo and an idle month cost on AWS, beside the original's design."""
+"""``scones cost``: estimate the AWS bill and compare it with the baseline design."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, plain, put_between, table
+from model.terminal.options import json_option
+from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, table, to_json
+from pipeline.markdown import update_section
 
 
 @click.command("cost")
@@ -17,27 +19,27 @@ from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, plain, put_between,
     multiple=True,
     type=click.IntRange(1),
     default=SCALES,
-    help="How many photos a month; repeatable.  [default: 1,000, 100,000 and 10,000,000]",
+    help="Number of photos a month; repeatable.  [default: 1,000, 100,000 and 10,000,000]",
 )
 @click.option(
     "--photo",
     type=click.Choice(["small", "phone"]),
     default="small",
     show_default=True,
-    help="What they are like: 190 KB, the most that the original survives, or 12 megapixels.",
+    help="Size of the photos: 190 KB, the most that the baseline design can process, or 12 megapixels.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the bills, service by service.")
+@json_option
 @click.option(
     "--update",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Put the table into this page, and the plot beside it as {PLOT}.",
+    help=f"Update the table in this page, and {PLOT} beside it.",
 )
 def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path | None) -> None:
-    """Say what a photo and an idle month cost on AWS, beside the original's design.
+    """Estimate the AWS bill by list price, and compare it with the baseline design.
 
-    Computed from AWS's list prices (pipeline/costs/prices.json, each with its date) and from what a photo
-    uses: counted in the template and the state machine, or measured (pipeline/costs/measured.json,
-    which `make bench BENCH=usage` writes). Free tiers are left out.
+    The baseline design is that of the student project. Prices are AWS's list prices, without free tiers
+    (pipeline/costs/prices.json, each with its date). What a photo uses is counted in the template and the
+    state machine, or measured (pipeline/costs/measured.json, written by `make bench BENCH=usage`).
 
     \b
     Examples:
@@ -48,17 +50,17 @@ def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path 
 
     \b
     Exit codes:
-      0  computed
-      1  something failed; one line on stderr says what
-      2  the command was called wrongly
+      0  done
+      1  the command failed; one line on stderr says why
+      2  usage error
     """  # noqa: D301  click reads \b as a character
     found = bills(scales, photo)
     if update:
         from pipeline.costs import plot  # noqa: PLC0415  Matplotlib takes a second to import
 
-        put_between(update, BEGIN, table(found, photo))
+        update_section(update, BEGIN, table(found, photo))
         update.with_name(PLOT).write_bytes(plot.draw(photo, scales))
     if as_json:
-        click.echo(json.dumps([plain(bill, photo) for bill in found], indent=2))
+        click.echo(json.dumps([to_json(bill, photo) for bill in found], indent=2))
     else:
         click.echo(table(found, photo))

@@ -1,1 +1,1 @@
-"""What the pipeline costs on AWS by list price, beside the original's design."""
+"""What the pipeline costs on AWS by list price, compared with the baseline design."""

@@ -1,4 +1,4 @@
-"""A month's bill by AWS's list prices: of a design, at a number of photos a month."""
+"""Monthly AWS bills by list price: of this project and of the baseline design, for any number of photos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from model.sagemaker.endpoint import UTILIZATION
+from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import usage
 
 if TYPE_CHECKING:
@@ -19,65 +19,49 @@ if TYPE_CHECKING:
 PRICES = Path(__file__).with_name("prices.json")
 
 HOURS = 730
-"""In a month, as AWS's price pages count."""
+"""Hours in a month, as on AWS's price pages."""
 SECONDS = 3600 * HOURS
 GB = 2**30
 FULL_CORE = 1769
-"""MB at which a function has one processor; with less it has its share (Lambda Developer Guide, "Configure
-Lambda function memory"). Serverless Inference runs on Lambda and is taken to give as much."""
-KEPT_WARM = 300
-"""Seconds after which an idle function is taken to be gone; AWS promises none."""
+"""MB of memory at which a function has one full processor; with less it has a proportional share (Lambda
+Developer Guide, "Configure Lambda function memory"). Serverless Inference, which runs on Lambda, is assumed
+to be the same."""
+IDLE_TIMEOUT = 300
+"""Seconds after which an idle function is assumed to be gone; AWS documents no time."""
 
 FIRST_BYTE_MS = 100
-"""To S3's first byte (S3 User Guide, "Best practices design patterns": roughly 100 to 200 ms)."""
+"""Time to S3's first byte (S3 User Guide, "Best practices design patterns": roughly 100 to 200 ms)."""
 OVERHEAD_MS = 10
-"""Of a call to the endpoint beside the model: a few milliseconds within a region."""
+"""Assumed time of a request to the endpoint besides the model; a few milliseconds within a region."""
 STEP_MS = 20
-"""Between two states of an Express workflow, taken so."""
+"""Assumed time between two states of an Express workflow."""
 EXPRESS_MB = 64
-"""An Express workflow's memory is billed in steps of this; ours holds a definition of 15 KB and a state of
-under 64 KB."""
+"""Billed memory of an Express workflow, in steps of 64 MB; definition and state are below 80 KB."""
 
 OUTCOMES = {"Accepted": 0.85, "Needs review": 0.1, "Rejected": 0.05}
-"""The state that a photo comes through, and what share of photos is taken to."""
+"""Assumed share of the photos by outcome, each named after the state that it passes through."""
 PEAK = 3
-"""How many times as many photos as on average come in the busiest hour, taken so."""
+"""Assumed ratio of the busiest hour to the average hour."""
 MONITORED_A_DAY = 5000
-"""Photos that are enough to know a day by; more are not captured."""
+"""Photos a day that are enough for monitoring; beyond that, only a share is captured."""
 RECORDS_A_FILE = 2.8
-"""Of SageMaker's data capture (in 132 real records, 64% were not the first of their file)."""
+"""Records per file of SageMaker data capture (in 132 real records, 64% were not the first of their file)."""
 DRIFT_METRICS = 10
-"""That the monitor function publishes where there is a baseline: one a feature, and how many drifted."""
+"""Metrics that the monitor function publishes if it has a baseline: one per feature, and their number."""
 MONITOR_BASE_MS, MONITOR_RECORD_MS = 1500, 0.6
-"""Of the monitor function: to start, and for each record (tests/bench/monitor_volume.json)."""
+"""Time that the monitor function needs to start, and per record (tests/bench/monitor_volume.json)."""
 STANDARD_IS_WORTH = 50
-"""Dollars a month: its executions can be looked at for 90 days, run once, and keep their input whatever
-happens, while an Express one that takes five minutes is gone (docs/costs.md)."""
-
-type Workflow = Literal["STANDARD", "EXPRESS"]
-type Hosting = Literal["real-time", "serverless"]
+"""Dollars a month that a Standard workflow may cost more than an Express one. Its executions can be inspected
+for 90 days, run exactly once and never lose their input; an Express execution that exceeds five minutes is
+lost (docs/costs.md)."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the pipeline is deployed.
+    """How the pipeline is deployed; `serverless_memory` is in MB, `architecture` is that of the functions."""
 
-    Attributes
-    ----------
-    workflow
-        The state machine's type.
-    endpoint
-        Instances that are always there, or Serverless Inference.
-    instance_type
-        Of a real-time endpoint; prices.json has its price.
-    serverless_memory
-        MB of a serverless endpoint.
-    architecture
-        The functions' processor.
-    """
-
-    workflow: Workflow = "STANDARD"
-    endpoint: Hosting = "real-time"
+    workflow: Literal["STANDARD", "EXPRESS"] = "STANDARD"
+    endpoint: Literal["real-time", "serverless"] = "real-time"
     instance_type: str = "ml.m5.large"
     serverless_memory: int = 2048
     architecture: Literal["x86_64", "arm64"] = "arm64"
@@ -86,8 +70,8 @@ class Setting:
         return f"{self.workflow.capitalize()}, {self.endpoint}"
 
 
-ORIGINAL = Setting("STANDARD", "real-time", "ml.m5.xlarge", architecture="x86_64")
-"""What the original runs on; `Bill.original` knows the rest of its design."""
+BASELINE_DESIGN = "baseline design"
+BASELINE_SETTING = Setting("STANDARD", "real-time", "ml.m5.xlarge", architecture="x86_64")
 SETTINGS = tuple(
     Setting(workflow, endpoint)
     for workflow in ("STANDARD", "EXPRESS")
@@ -97,17 +81,7 @@ SETTINGS = tuple(
 
 @dataclass(frozen=True)
 class Bill:
-    """A month of a design.
-
-    Attributes
-    ----------
-    design
-        What it is of.
-    photos
-        How many there were.
-    idle, lines
-        Dollars by service: of a month without a photo, and of this one.
-    """
+    """A design's bill: dollars by service for a month without photos, and for one with this many photos."""
 
     design: str
     photos: float
@@ -116,167 +90,146 @@ class Bill:
 
     @property
     def idle_month(self) -> float:
-        """Dollars of a month without a photo."""
+        """Dollars for a month without photos."""
         return math.fsum(self.idle.values())
 
     @property
     def month(self) -> float:
-        """Dollars of this month."""
+        """Dollars for this month."""
         return math.fsum(self.lines.values())
 
     @property
-    def photo(self) -> float:
-        """Dollars of this month for each of its photos."""
-        return self.month / self.photos
-
-    @property
     def per_million(self) -> float:
-        """Dollars of this month for each million of its photos."""
-        return 1e6 * self.photo
+        """Dollars per million photos."""
+        return 1e6 * self.month / self.photos
 
 
 @cache
 def prices() -> Mapping[str, float]:
-    """Return the price of one of each unit in dollars."""
+    """Return the price in dollars of one unit of each item."""
     listed: Mapping[str, Mapping[str, Any]] = json.loads(PRICES.read_bytes())["prices"]
     return {name: float(one["dollars"]) / float(one["per"]) for name, one in listed.items()}
 
 
 def project(setting: Setting, photos: float, photo: str = "small") -> Bill:
-    """Bill the project.
-
-    Parameters
-    ----------
-    setting
-        How it is deployed.
-    photos
-        A month.
-    photo
-        Which of the measured photos they are like: ``small`` or ``phone``.
-
-    Raises
-    ------
-    KeyError
-        There is no price of that instance type, or no such photo.
-    """
+    """Return this project's bill; `photo` is a kind of photo in measured.json, ``small`` or ``phone``."""
     return Bill(str(setting), photos, _project(setting, 0, photo), _project(setting, photos, photo))
 
 
-def original(photos: float, photo: str = "small") -> Bill:
-    """Bill the original's design: three functions of 128 MB, the raw photo in the state, one instance.
+def baseline_design(photos: float, photo: str = "small") -> Bill:
+    """Return the bill of the student project's design.
 
-    In its favour, one instance is enough however many photos there are, and answers as fast as the project's
-    model; photos are stored as long as here. It has no events, results, alarms or traces to pay for.
+    It has three functions of 128 MB, keeps the raw photo in the state, and runs one instance. It is assumed
+    that the instance is enough for any number of photos and as fast as this project's model, and that photos
+    are stored as long as here. There are no events, results, alarms or traces to pay for.
     """
-    return Bill("the original", photos, _original(0, photo), _original(photos, photo))
+    return Bill(BASELINE_DESIGN, photos, _baseline_design(0, photo), _baseline_design(photos, photo))
 
 
 def capture_share(photos: float) -> float:
-    """Return what share of so many photos a month need be captured, in whole percent."""
+    """Return the share of a month's photos to capture, rounded down to a percent."""
     return min(1.0, max(0.01, math.floor(100 * MONITORED_A_DAY * 30 / photos) / 100)) if photos else 1.0
 
 
 def instances(setting: Setting, photos: float) -> int:
-    """Return how many instances the busiest hour takes, by what one was measured to answer a second."""
+    """Return the number of instances that the busiest hour needs; 0 for a serverless endpoint."""
     if setting.endpoint == "serverless":
         return 0
     return max(1, math.ceil(PEAK * photos / SECONDS / (UTILIZATION * usage.photos_per_second())))
 
 
 def recommended(photos: float, photo: str = "small") -> Bill:
-    """Return the bill of the setting to use: the cheapest, but Standard for `STANDARD_IS_WORTH` more."""
+    """Return the cheapest bill, where Standard may cost `STANDARD_IS_WORTH` more than Express."""
     bills = {setting: project(setting, photos, photo) for setting in SETTINGS}
-    worth = {
-        setting: bill.month - (STANDARD_IS_WORTH if setting.workflow == "STANDARD" else 0)
-        for setting, bill in bills.items()
-    }
-    return bills[min(worth, key=worth.__getitem__)]
+    discounts = {"STANDARD": STANDARD_IS_WORTH, "EXPRESS": 0}
+    return bills[min(bills, key=lambda setting: bills[setting].month - discounts[setting.workflow])]
 
 
 def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
-    price, found = prices(), usage.measured()
-    of_photo, durations = found["photos"][photo], _durations(setting, photo)
-    captured = photos * capture_share(photos) * (1 - OUTCOMES["Rejected"])
-    asked = photos * (1 - OUTCOMES["Rejected"])
-    line: defaultdict[str, float] = defaultdict(float)
+    price, measured = prices(), usage.measured()
+    of_photo, durations = measured["photos"][photo], _durations(setting, photo)
+    classified = photos * (1 - OUTCOMES["Rejected"])
+    captured = classified * capture_share(photos)
+    lines: defaultdict[str, float] = defaultdict(float)
 
-    line["Step Functions"] = photos * _workflow(setting, sum(durations.values()))
-    cold = _cold(photos)
+    lines["Step Functions"] = photos * _workflow(setting, sum(durations.values()))
+    cold = _cold_share(photos)
     for function, milliseconds in durations.items():
-        calls = photos if function == "serialize" else asked
-        init = cold * found["init_cpu_ms"][function] * _slowness(function)
-        line["Lambda"] += _calls(setting, calls, usage.memory(function), milliseconds + init)
-    records_read = captured / 30  # a day's, every hour
+        calls = photos if function == "serialize" else classified
+        init = cold * measured["init_cpu_ms"][function] * _slowdown(function)
+        lines["Lambda"] += _calls(setting, calls, usage.memory(function), milliseconds + init)
+    records_read = captured / 30  # every hour, the records of a day
     monitor = MONITOR_BASE_MS + MONITOR_RECORD_MS * records_read
-    line["Lambda"] += _calls(setting, HOURS, usage.memory("monitor"), monitor)
+    lines["Lambda"] += _calls(setting, HOURS, usage.memory("monitor"), monitor)
 
-    line["SageMaker"] = _endpoint(setting, photos, asked, cold)
+    lines["SageMaker"] = _endpoint(setting, photos, classified, cold)
     files = captured / RECORDS_A_FILE if setting.endpoint == "real-time" else captured
     stored = photos * of_photo["bytes"] + captured * 2 * of_photo["serialized_bytes"]
-    line["S3"] = (
-        (photos + files) * price["s3_put"]
-        + (photos + HOURS * files / 30) * price["s3_get"]
-        + stored / GB * usage.retention_days() / 30 * price["s3_gb_month"]
-    )
-    item = found["item_bytes"]
-    line["DynamoDB"] = photos * math.ceil(item / 1024) * price["dynamodb_write"]
-    kept_a_year = 12 * photos * item / GB
-    line["DynamoDB"] += kept_a_year * (price["dynamodb_gb_month"] + price["dynamodb_pitr_gb_month"])
-    line["EventBridge"] = photos * (price["events_opt_in"] + price["events_custom"])
-    line["SQS"] = 3 * photos * OUTCOMES["Needs review"] * price["sqs_request"]
-    logged = photos * (found["function_log_bytes"] + found["workflow_log_bytes"]) / GB
-    line["CloudWatch"] = logged * (price["logs_gb"] + price["logs_gb_month"])
-    metrics = found["monitor_metrics"] + DRIFT_METRICS + (found["custom_metrics"] if photos else 0)
-    watch = usage.watch()
-    # deploy's own: errors (two metrics) and latency; autoscaling's: one to add instances, one to take away
-    of_endpoint = 3 + (2 if setting.endpoint == "real-time" else 0)
-    line["CloudWatch"] += (
+    lines["S3"] = _s3(puts=photos + files, gets=photos + HOURS * files / 30, stored=stored)
+    item = measured["item_bytes"]
+    lines["DynamoDB"] = photos * math.ceil(item / 1024) * price["dynamodb_write"]
+    stored_for_a_year = 12 * photos * item / GB
+    lines["DynamoDB"] += stored_for_a_year * (price["dynamodb_gb_month"] + price["dynamodb_pitr_gb_month"])
+    lines["EventBridge"] = photos * (price["events_opt_in"] + price["events_custom"])
+    lines["SQS"] = 3 * photos * OUTCOMES["Needs review"] * price["sqs_request"]
+    lines["CloudWatch"] = _logs(photos * (measured["function_log_bytes"] + measured["workflow_log_bytes"]))
+    metrics = measured["monitor_metrics"] + DRIFT_METRICS + (measured["custom_metrics"] if photos else 0)
+    # `scones deploy` adds errors (two metrics) and latency; autoscaling adds one to scale out and one in
+    endpoint_alarms = 3 + (2 if setting.endpoint == "real-time" else 0)
+    lines["CloudWatch"] += (
         metrics * price["metric_month"]
-        + (watch.alarms + of_endpoint) * price["alarm_month"]
-        + watch.dashboards * price["dashboard_month"]
+        + (usage.alarm_metrics() + endpoint_alarms) * price["alarm_month"]
+        + len(usage.resources("AWS::CloudWatch::Dashboard")) * price["dashboard_month"]
     )
-    line["KMS"] = watch.keys * price["kms_key_month"]
-    line["X-Ray"] = _traces(photos) * price["xray_trace"]
-    return dict(line)
+    lines["KMS"] = len(usage.resources("AWS::KMS::Key")) * price["kms_key_month"]
+    lines["X-Ray"] = _traces(photos) * price["xray_trace"]
+    return dict(lines)
 
 
-def _original(photos: float, photo: str) -> dict[str, float]:
-    price, found = prices(), usage.measured()
-    of_photo = found["photos"][photo]
-    waits = {"serialize": FIRST_BYTE_MS, "classify": _answer_ms(ORIGINAL), "filter": 0.0}
-    init = _cold(photos) * found["init_cpu_ms"]["original"]
-    line: defaultdict[str, float] = defaultdict(float)
-    line["Step Functions"] = 3 * photos * price["states_transition"]
-    for function, wait in waits.items():
-        milliseconds = wait + (of_photo["original_cpu_ms"][function] + init) * FULL_CORE / 128
-        line["Lambda"] += _calls(ORIGINAL, photos, 128, milliseconds)
-    line["SageMaker"] = HOURS * price[ORIGINAL.instance_type]
-    line["SageMaker"] += photos * (of_photo["bytes"] + 64) / GB * price["sagemaker_gb"]
-    # it captures everything, in base64
+def _baseline_design(photos: float, photo: str) -> dict[str, float]:
+    price, measured = prices(), usage.measured()
+    of_photo, setting = measured["photos"][photo], BASELINE_SETTING
+    init = _cold_share(photos) * measured["init_cpu_ms"]["baseline_design"]
+    lines: defaultdict[str, float] = defaultdict(float)
+    lines["Step Functions"] = 3 * photos * price["states_transition"]
+    for function, wait in _waits(setting).items():
+        milliseconds = wait + (of_photo["baseline_design_cpu_ms"][function] + init) * FULL_CORE / 128
+        lines["Lambda"] += _calls(setting, photos, 128, milliseconds)
+    lines["SageMaker"] = HOURS * price[setting.instance_type]
+    lines["SageMaker"] += photos * (of_photo["bytes"] + 64) / GB * price["sagemaker_gb"]
+    # every request is captured, in base64
     stored = photos * of_photo["bytes"] * (1 + 4 / 3)
-    line["S3"] = (
-        photos * (1 + 1 / RECORDS_A_FILE) * price["s3_put"]
-        + photos * price["s3_get"]
-        + stored / GB * usage.retention_days() / 30 * price["s3_gb_month"]
-    )
-    # of each call only Lambda's own three lines
-    line["CloudWatch"] = photos * 3 * 350 / GB * (price["logs_gb"] + price["logs_gb_month"])
-    return dict(line)
+    lines["S3"] = _s3(puts=photos * (1 + 1 / RECORDS_A_FILE), gets=photos, stored=stored)
+    # only the three lines that Lambda itself logs for each call
+    lines["CloudWatch"] = _logs(photos * 3 * 350)
+    return dict(lines)
+
+
+def _s3(puts: float, gets: float, stored: float) -> float:
+    price, months = prices(), usage.retention_days() / 30
+    return puts * price["s3_put"] + gets * price["s3_get"] + stored / GB * months * price["s3_gb_month"]
+
+
+def _logs(size: float) -> float:
+    return size / GB * (prices()["logs_gb"] + prices()["logs_gb_month"])
 
 
 def _durations(setting: Setting, photo: str) -> dict[str, float]:
-    """Return milliseconds of each function, warm: what it waits for, and what it computes."""
-    waits = {"serialize": float(FIRST_BYTE_MS), "classify": _answer_ms(setting), "filter": 0.0}
+    """Return the milliseconds of each function when it is warm: waiting plus computing."""
     computed = usage.measured()["photos"][photo]["cpu_ms"]
-    return {name: wait + computed[name] * _slowness(name) for name, wait in waits.items()}
+    return {name: wait + computed[name] * _slowdown(name) for name, wait in _waits(setting).items()}
 
 
-def _slowness(function: str) -> float:
+def _waits(setting: Setting) -> dict[str, float]:
+    return {"serialize": FIRST_BYTE_MS, "classify": _answer_ms(setting), "filter": 0}
+
+
+def _slowdown(function: str) -> float:
     return max(1.0, FULL_CORE / usage.memory(function))
 
 
 def _answer_ms(setting: Setting) -> float:
-    """Return milliseconds from question to answer: a lone photo has all of an instance's cores."""
+    """Return the milliseconds of a request to the endpoint; on an instance it can use all cores."""
     endpoint = usage.measured()["endpoint"]
     if setting.endpoint == "serverless":
         return OVERHEAD_MS + float(endpoint["cpu_ms"]) * FULL_CORE / setting.serverless_memory
@@ -284,7 +237,7 @@ def _answer_ms(setting: Setting) -> float:
 
 
 def _workflow(setting: Setting, milliseconds: float) -> float:
-    """Return dollars of the workflow for a photo."""
+    """Return the dollars per photo for Step Functions."""
     price = prices()
     steps = sum(share * usage.photo_transitions(outcome) for outcome, share in OUTCOMES.items())
     if setting.workflow == "STANDARD":
@@ -300,22 +253,23 @@ def _calls(setting: Setting, calls: float, memory: int, milliseconds: float) -> 
     return calls * (price["lambda_request"] + each)
 
 
-def _cold(photos: float) -> float:
-    """Return the share of photos that find nothing running, if they come independently of one another."""
-    return math.exp(-photos / SECONDS * KEPT_WARM)
+def _cold_share(photos: float) -> float:
+    """Return the share of photos that cause a cold start if they arrive independently of each other."""
+    return math.exp(-photos / SECONDS * IDLE_TIMEOUT)
 
 
-def _endpoint(setting: Setting, photos: float, asked: float, cold: float) -> float:
+def _endpoint(setting: Setting, photos: float, requests: float, cold: float) -> float:
     price, endpoint = prices(), usage.measured()["endpoint"]
-    moved: float = asked * (endpoint["request_bytes"] + endpoint["answer_bytes"]) / GB * price["sagemaker_gb"]
+    bytes_each = endpoint["request_bytes"] + endpoint["answer_bytes"]
+    transfer: float = requests * bytes_each / GB * price["sagemaker_gb"]
     if setting.endpoint == "real-time":
-        return moved + instances(setting, photos) * HOURS * price[setting.instance_type]
+        return transfer + instances(setting, photos) * HOURS * price[setting.instance_type]
     seconds: float = (_answer_ms(setting) + cold * endpoint["start_cpu_ms"]) / 1000
-    return moved + asked * seconds * setting.serverless_memory / 1024 * price["serverless_gb_second"]
+    return transfer + requests * seconds * setting.serverless_memory / 1024 * price["serverless_gb_second"]
 
 
 def _traces(photos: float) -> float:
-    """Return how many traces X-Ray samples: the first in each second, and 5% of the others."""
+    """Return the number of traces that X-Ray samples: the first in each second, and 5% of the others."""
     rate = photos / SECONDS
     first = 1 - math.exp(-rate)
     return SECONDS * (first + 0.05 * (rate - first))

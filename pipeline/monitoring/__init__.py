@@ -1,1 +1,1 @@
-"""What an endpoint captured, against the baseline: the figures, the plots, and the page that shows them."""
+"""Report on the data that an endpoint captured, compared with a baseline."""

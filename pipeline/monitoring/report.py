@@ -1,80 +1,77 @@
-"""What monitoring found as one HTML page that needs nothing else: no network, no scripts, plots inside."""
+"""Write the monitoring report: an HTML page that works offline, its plots, and metrics.json."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
-from model import html_page, storage
+from model import charts, html_page, storage
 from model.photo import PhotoError
 from pipeline import PAGES
-from pipeline.monitoring.plots import CAPTIONS, spelled
+from pipeline.monitoring import plots
+from pipeline.monitoring.metrics import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
-    from pipeline.monitoring.metrics import Monitoring, Photo
+    from pipeline.monitoring.analysis import MonitoringReport
+
+MAX_SKIPPED = 20
+"""Maximum number of skipped lines on the page; metrics.json lists more."""
 
 
-NAMED = 20
-"""Skipped lines that the page names; metrics.json names more."""
-
-
-def render(report: Monitoring, plots: Mapping[str, str]) -> str:
-    """Write the page.
-
-    Parameters
-    ----------
-    report
-        What to show.
-    plots
-        SVG elements, by the plot's name.
-    """
-    return html_page.page("monitor.html", PAGES).render(
+def write(out: Path, report: MonitoringReport) -> None:
+    """Write all files, and remove the plots of an earlier report."""
+    figures = plots.draw(report)
+    page = html_page.page("monitor.html", PAGES).render(
         report=report,
-        plots={name: Markup(plot) for name, plot in plots.items()},  # noqa: S704  drawn by plots.py, which escapes
-        captions=CAPTIONS,
-        spelled=spelled,
-        moment=moment,
-        thumbnail=thumbnail,
+        window=report.window,
+        figures=figures,
+        svg=charts.svg,
+        spelled=plots.spelled,
+        moment=_moment,
+        thumbnail=_thumbnail,
         limit=LIMIT,
         moderate=MODERATE,
-        named=NAMED,
+        max_skipped=MAX_SKIPPED,
     )
+    files = html_page.report_files(page, metrics(report))
+    files |= {f"{name}.png": charts.png(figure) for name, figure in figures.items()}
+    storage.write_files(out, files, stale=[f"{name}.png" for name in plots.NAMES])
 
 
-def moment(at: datetime | None) -> str:
-    """Put a time in words: ``2026-11-25 14:00:05``."""
+def summary(report: MonitoringReport) -> list[str]:
+    """Return the main results as lines of text."""
+    counts = report.counts
+    lines = [
+        f"{counts.read:,} records read from {counts.files:,} files: {counts.records:,} events, "
+        f"{counts.duplicates:,} duplicates, {counts.broken:,} broken lines"
+    ]
+    if report.under_threshold and report.accepted:
+        lines.append(
+            f"{report.accepted.value:.1%} accepted, {report.under_threshold.value:.1%} below the threshold"
+        )
+    if report.estimated_accuracy:
+        value, low, high = report.estimated_accuracy
+        lines.append(f"estimated accuracy: {value:.1%} ({low:.1%} to {high:.1%}), from the confidence")
+    if report.labelled:
+        share = report.labelled.accuracy
+        lines.append(
+            f"accuracy: {share.value:.1%} ({share.low:.1%} to {share.high:.1%}) on {share.of:,} labels"
+        )
+    if report.drift:
+        drifted = ", ".join(f"{name} {report.drift[name].statistic:.2f}" for name in report.drifted)
+        lines.append(f"drifted: {drifted}" if drifted else "no drift")
+    return lines
+
+
+def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else "–"
 
 
-def thumbnail(photo: Photo) -> str | None:
-    """Return a photo, small, as a data URI; ``None`` if it cannot be read."""
+def _thumbnail(photo: bytes) -> str | None:
     try:
-        return html_page.thumbnail(photo.file)
+        return html_page.thumbnail(photo)
     except PhotoError:
         return None
-
-
-METRICS = "metrics.json"
-
-REPORT = "report.html"
-
-
-def write(out: Path, report: Monitoring) -> None:
-    """Write metrics, page and plots, and delete the plots of an earlier report."""
-    from pipeline.monitoring import plots  # noqa: PLC0415  as above
-    from pipeline.monitoring.metrics import metrics  # noqa: PLC0415
-
-    drawn = plots.draw(report)
-    files: Mapping[str, bytes] = {
-        METRICS: (json.dumps(metrics(report), indent=2) + "\n").encode(),
-        **{f"{name}.png": plots.png(figure) for name, figure in drawn.items()},
-        REPORT: render(report, {name: plots.svg(figure, name) for name, figure in drawn.items()}).encode(),
-    }
-    storage.write_files(out, files, stale=[f"{name}.png" for name in plots.CAPTIONS])

@@ -1,4 +1,4 @@
-"""Measure, and write down what was found: ``python -m tests.bench NAME [options]``."""
+"""Run a benchmark, which writes its results: ``python -m tests.bench NAME [options]``."""
 
 import importlib
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 
-class Benches(click.Group):
-    """Modules of this folder, each with a command `bench`."""
+class Benchmarks(click.Group):
+    """The modules of this folder, each of which has a command `bench`."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
@@ -19,4 +19,4 @@ class Benches(click.Group):
 
 
 if __name__ == "__main__":
-    Benches(help=__doc__)(prog_name="python -m tests.bench")
+    Benchmarks(help=__doc__)(prog_name="python -m tests.bench")

@@ -26,7 +26,7 @@ from model.network.backbone import LITE0, LITE2
 from model.network.embedding import Embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting, trainer
-from pipeline.costs.table import put_between
+from pipeline.markdown import update_section
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "model.md"
@@ -161,7 +161,7 @@ def bench(data: Path, photos: Path | None, out: Path) -> None:
         ]
     out.write_text(json.dumps(found, indent=2) + "\n")
     if out == RESULTS:
-        put_between(PAGE, BEGIN, table(found))
+        update_section(PAGE, BEGIN, table(found))
     click.echo(table(found))
 
 

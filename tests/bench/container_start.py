@@ -1,4 +1,4 @@
-"""How soon the model's container serves: ``python -m tests.bench container_start``."""
+"""Measure how fast the model's container starts: ``python -m tests.bench container_start``."""
 
 import json
 import os
@@ -22,15 +22,15 @@ PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(rounds: int, out: Path) -> None:
-    """Start the container until it answers and one of the same image that does nothing, in turn.
+    """Start the container until it answers, and in turn an empty one from the same image.
 
-    Writes down the medians, and how many times the one the other is.
+    Writes the medians and their ratio.
     """
     if reason := missing(()):
-        raise click.ClickException(f"{reason}: the container runs in Docker")
+        raise click.ClickException(f"The benchmark needs Docker: {reason}")
     built = image.build(image.native_platform())
-    starts = [(of_nothing(built), *of_start(built)) for _ in range(rounds + 1)]
-    # the first ones read the image from disk
+    starts = [(time_empty(built), *time_start(built)) for _ in range(rounds + 1)]
+    # the first round reads the image from disk
     empty, served, processor, memory = map(statistics.median, zip(*starts[1:], strict=True))
     found: dict[str, Any] = {
         "cores": os.process_cpu_count(),
@@ -45,15 +45,15 @@ def bench(rounds: int, out: Path) -> None:
     out.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def of_nothing(built: str) -> float:
-    """Return the seconds that a Python takes which ends at once."""
+def time_empty(built: str) -> float:
+    """Return the seconds that an empty Python program takes in a container."""
     began = time.perf_counter()
     docker("run", "--rm", "--publish", "127.0.0.1::8080", "--entrypoint", "python", built, "-c", "pass")
     return time.perf_counter() - began
 
 
-def of_start(built: str) -> tuple[float, float, float]:
-    """Return seconds to an answer, of a processor until then, and bytes held at the peak of a photo."""
+def time_start(built: str) -> tuple[float, float, float]:
+    """Return seconds to the first answer, CPU seconds until then, and peak memory in bytes with a photo."""
     began = time.perf_counter()
     with serving(built) as container:
         took = time.perf_counter() - began

@@ -1,6 +1,5 @@
 """Accuracy and latency by input size and numeric precision: ``python -m tests.bench input_sizes``."""
 
-import io
 import json
 import os
 import subprocess
@@ -26,12 +25,12 @@ from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
 from functions.monitor.capture_analysis.intervals import wilson
+from model.charts import AMBER, BLUE, STYLE, svg_file
 from model.data import dataset
 from model.network import embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting
-from pipeline.costs.plot import STYLE
-from tests.bench.aims import in_turn, ms
+from tests.bench.targets import in_turn, ms
 from tests.conftest import ROOT
 
 SIZES = (96, 128, 160, 192, 224, 256, 288)
@@ -41,7 +40,7 @@ TIMED = 100
 """Timed runs of each network."""
 CALIBRATED_ON = 100
 """Photos used to calibrate the ranges of the int8 network's activations."""
-COLOURS = {"fp32": "#3f8fd2", "int8": "#c98a1b"}
+COLOURS = {"fp32": BLUE, "int8": AMBER}
 PLOT = ROOT / "docs" / "input-sizes.svg"
 
 
@@ -203,6 +202,4 @@ def draw(found: Sequence[dict[str, Any]]) -> bytes:
         axes.set_xlabel("milliseconds a view")
         axes.set_ylabel("accuracy in %, cross-validated on 1,000 pictures")
         axes.legend(frameon=False, loc="lower right")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

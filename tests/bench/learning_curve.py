@@ -4,7 +4,6 @@ The whole training, with cross-validation, calibration and threshold, is repeate
 evaluated on the rest.
 """
 
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,18 +20,18 @@ from matplotlib.ticker import NullLocator
 from rich.progress import track
 from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedShuffleSplit
 
+from model.charts import AMBER, BLUE, SOFT, STYLE, TEAL, svg_file
 from model.data import dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network.embedding import Embedding
 from model.training import fitting, trainer
-from pipeline.costs.plot import INK, STYLE
 from tests.conftest import ROOT
 
 EACH = (10, 20, 40, 80, 160, 320)
 """Training photos of each label; the last point is 10-fold cross-validation on all photos."""
 PRECISION = 0.99
-COLOURS = {"accuracy": "#3f8fd2", "coverage": "#c98a1b", "precision": "#27a08f"}
+COLOURS = {"accuracy": BLUE, "coverage": AMBER, "precision": TEAL}
 NAMES = {"accuracy": "accuracy", "coverage": "coverage", "precision": "precision of accepted answers"}
 PLOT = ROOT / "docs" / "learning-curve.svg"
 
@@ -131,13 +130,11 @@ def draw(found: Sequence[Sequence[dict[str, Any]]]) -> bytes:
                 across, list(map(min, shares)), list(map(max, shares)), color=colour, alpha=0.15, lw=0
             )
             axes.plot(across, list(map(np.mean, shares)), color=colour, marker="o", label=NAMES[name])
-        axes.axhline(100 * PRECISION, color=INK, ls="--", lw=0.8)
+        axes.axhline(100 * PRECISION, color=SOFT, ls="--", lw=0.8)
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{number:,}" for number in across])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("training photos of both labels")
         axes.set_ylabel("% of held-out photos")
         axes.legend(frameon=False, loc="lower right")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

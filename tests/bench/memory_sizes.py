@@ -1,6 +1,5 @@
-"""Memory against duration, in Lambda's own image: ``python -m tests.bench memory_sizes``."""
+"""Measure duration by memory size, in Lambda's image: ``python -m tests.bench memory_sizes``."""
 
-import io
 import json
 import statistics
 import subprocess
@@ -13,16 +12,16 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from rich.progress import track
 
+from model.charts import AMBER, BLUE, SOFT, STYLE, TEAL, svg_file
 from pipeline.costs.bill import FULL_CORE, prices
-from pipeline.costs.plot import INK, STYLE
 from tests.bench.usage import photo
 from tests.conftest import ROOT
 
 IMAGE = "public.ecr.aws/lambda/python:3.13"
 MEMORIES = (256, 384, 512, 768, 1024, 1769, 3008)
-"""MB. A function has the share of a processor that its memory is of `FULL_CORE`."""
-STARTED_AT = 512
-"""MB at which cold starts are compared."""
+"""Memory sizes in MB. A function's CPU share is its memory size divided by `FULL_CORE`."""
+COLD_START_MEMORY = 512
+"""Memory size in MB at which cold starts are compared."""
 BUILT = ROOT / ".aws-sam" / "build"
 PLOT = ROOT / "docs" / "memory-sizes.svg"
 
@@ -45,7 +44,7 @@ STARTS = {
     "classify": ("import app", "import boto3; boto3.client('sagemaker-runtime'); boto3.client('s3')"),
     "filter": ("import app", "from aws_lambda_powertools import Logger; Logger()"),
 }
-"""What a function does before its first call, and what it does at least."""
+"""The code that a function runs before its first call, and the floor: the least that it must do."""
 
 
 @click.command()
@@ -72,7 +71,7 @@ def build(architecture: str) -> None:
 
 
 def run(function: str, memory: int, code: str, stdin: bytes = b"") -> str:
-    """Run code beside a function as built, in Lambda's image, with what such a function gets of a machine."""
+    """Run code next to a built function in Lambda's image, with the function's memory and CPU limits."""
     done = subprocess.run(
         [
             *("docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--tmpfs=/tmp"),
@@ -92,12 +91,12 @@ def run(function: str, memory: int, code: str, stdin: bytes = b"") -> str:
     )
     if done.returncode:
         reason = done.stderr.decode().strip()[-500:]
-        raise click.ClickException(f"docker run ended with {done.returncode}: {reason}")
+        raise click.ClickException(f"docker run failed with exit code {done.returncode}: {reason}")
     return done.stdout.decode().splitlines()[-1]
 
 
 def of_memory(memory: int, rounds: int, phone: bytes) -> dict[str, Any]:
-    """Median milliseconds to get ready and to serialize 12 megapixels, and what the latter costs."""
+    """Return median milliseconds to start and to serialize 12 megapixels, and the cost of the latter."""
     runs = [json.loads(run("serialize", memory, SERIALIZE, phone)) for _ in range(rounds)]
     took = statistics.median(one for each in runs for one in each["took"])
     second = prices()["lambda_gb_second_arm64"]
@@ -110,26 +109,24 @@ def of_memory(memory: int, rounds: int, phone: bytes) -> dict[str, Any]:
 
 
 def of_start(name: str, rounds: int) -> dict[str, Any]:
-    """Median milliseconds until a function is ready, and until its floor is, in turn."""
+    """Return median milliseconds until a function is ready, and until its floor is, measured in turn."""
     ours, floor = [], []
     for _ in range(rounds):
         for took, code in zip((ours, floor), STARTS[name], strict=True):
-            took.append(float(run(name, STARTED_AT, READY.format(code))))
+            took.append(float(run(name, COLD_START_MEMORY, READY.format(code))))
     project, least = (round(1000 * statistics.median(took), 1) for took in (ours, floor))
     return {"function": name, "project_ms": project, "floor_ms": least, "runs": rounds}
 
 
 def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
-    """Draw the milliseconds and the dollars by memory, as SVG."""
+    """Draw milliseconds and dollars by memory size, as SVG."""
     memories = [one["memory"] for one in sizes]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 3.8))
         axes = figure.add_subplot()
+        axes.plot(memories, [one["photo_ms"] for one in sizes], color=BLUE, marker="o", label="a photo, ms")
         axes.plot(
-            memories, [one["photo_ms"] for one in sizes], color="#3f8fd2", marker="o", label="a photo, ms"
-        )
-        axes.plot(
-            memories, [one["ready_ms"] for one in sizes], color="#27a08f", marker="o", label="cold start, ms"
+            memories, [one["ready_ms"] for one in sizes], color=TEAL, marker="o", label="cold start, ms"
         )
         axes.set_xscale("log")
         axes.set_xticks(memories, [str(one) for one in memories])
@@ -139,12 +136,10 @@ def draw(sizes: Sequence[dict[str, Any]]) -> bytes:
         axes.set_ylim(bottom=0)
         money = axes.twinx()
         dollars = [one["dollars_per_million"] for one in sizes]
-        money.plot(memories, dollars, color="#c98a1b", marker="o", ls="--", label="a million photos, USD")
+        money.plot(memories, dollars, color=AMBER, marker="o", ls="--", label="a million photos, USD")
         money.set_ylim(bottom=0)
         money.spines["right"].set_visible(True)
         money.grid(visible=False)
         money.set_ylabel("dollars")
-        figure.legend(frameon=False, loc="outside upper center", ncols=3, labelcolor=INK)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+        figure.legend(frameon=False, loc="outside upper center", ncols=3, labelcolor=SOFT)
+    return svg_file(figure)

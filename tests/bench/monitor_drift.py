@@ -1,7 +1,7 @@
-"""How often `scones monitor` cries wolf, and what it finds: ``python -m tests.bench.monitor_drift``.
+"""Measure false alarms and detections of `scones monitor`: ``python -m tests.bench monitor_drift``.
 
-Needs photos: a folder with sub-folders ``bicycle``, ``motorcycle`` and ``other``. Each is varied (cropped,
-mirrored, lit differently) to make many of few, sent as the pipeline sends it, and answered by the model.
+Needs a folder of photos with sub-folders ``bicycle``, ``motorcycle`` and ``other``. Photos are augmented
+(cropped, mirrored, brightened), resized as the pipeline does, and classified by the model.
 """
 
 import io
@@ -23,10 +23,9 @@ from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_pr
 from model.network.classifier import Classifier
 from model.photo import read_pixels
 from model.training import baseline
-from pipeline.monitoring import metrics as monitoring
 
 WINDOW, BASELINE = 200, 450
-"""Photos."""
+"""Photos in a window, and in a baseline."""
 EVERY_DAY = {"bicycle": 0.7, "motorcycle": 0.24, "other": 0.06}
 FLIPPED = {"bicycle": 0.24, "motorcycle": 0.7, "other": 0.06}
 SHIFTED = {"bicycle": 0.5, "motorcycle": 0.44, "other": 0.06}
@@ -35,12 +34,12 @@ WITH_ANOTHER = {"bicycle": 0.49, "motorcycle": 0.17, "other": 0.04, "another": 0
 type Change = Callable[[Image.Image], Image.Image]
 
 
-def as_it_is(photo: Image.Image) -> Image.Image:
+def unchanged(photo: Image.Image) -> Image.Image:
     return photo
 
 
 def blurred(photo: Image.Image) -> Image.Image:
-    """A dirty lens: a radius of 2.5 pixels of the 224 that are sent."""
+    """A dirty lens: a radius of 2.5 pixels at the model's input size of 224."""
     return photo.filter(ImageFilter.GaussianBlur(2.5 * max(photo.size) / 224))
 
 
@@ -50,29 +49,29 @@ def at_night(photo: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Pool:
-    """Photos of one kind, answered: N of them."""
+    """N classified photos of one kind."""
 
     probabilities: np.ndarray
     features: np.ndarray
-    look: np.ndarray
+    properties: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.look)
+        return len(self.properties)
 
     def __getitem__(self, which: np.ndarray) -> "Pool":
-        return Pool(self.probabilities[which], self.features[which], self.look[which])
+        return Pool(self.probabilities[which], self.features[which], self.properties[which])
 
 
-def joined(pools: list[Pool]) -> Pool:
+def concatenate(pools: list[Pool]) -> Pool:
     return Pool(
         *(
             np.concatenate([getattr(pool, name) for pool in pools])
-            for name in ("probabilities", "features", "look")
+            for name in ("probabilities", "features", "properties")
         )
     )
 
 
-def varied(photo: Image.Image, chance: random.Random) -> Image.Image:
+def augment(photo: Image.Image, chance: random.Random) -> Image.Image:
     width, height = photo.size
     share = chance.uniform(0.75, 1)
     left, top = (chance.uniform(0, side * (1 - share)) for side in photo.size)
@@ -82,29 +81,31 @@ def varied(photo: Image.Image, chance: random.Random) -> Image.Image:
     return ImageEnhance.Brightness(photo).enhance(chance.uniform(0.8, 1.2))
 
 
-def answered(
+def classify(
     files: list[Path], count: int, change: Change, classifier: Classifier, *, what: str, chance: random.Random
 ) -> Pool:
-    answers, features, look = [], [], []
+    answers, features, measured = [], [], []
     for _ in track(range(count), what):
-        picture = change(varied(Image.open(chance.choice(files)).convert("RGB"), chance))
+        picture = change(augment(Image.open(chance.choice(files)).convert("RGB"), chance))
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=90)
         sent = baseline.serialize_photo(file.getvalue(), classifier.description.input_size)
         pixels = read_pixels(sent, classifier.description.input_size)[np.newaxis]
         answers.append(classifier.probabilities(pixels)[0])
         features.append(classifier.features(pixels)[0])
-        look.append(list(image_properties(sent).values()))
-    return Pool(np.array(answers), np.array(features), np.array(look))
+        measured.append(list(image_properties(sent).values()))
+    return Pool(np.array(answers), np.array(features), np.array(measured))
 
 
-def drawn(pools: Mapping[str, Pool], mix: Mapping[str, float], count: int, rng: np.random.Generator) -> Pool:
-    """Draw a window; how many there are of each kind is up to chance, too.
+def draw_window(
+    pools: Mapping[str, Pool], mix: Mapping[str, float], count: int, rng: np.random.Generator
+) -> Pool:
+    """Draw a window at random; the number of photos of each kind is multinomial.
 
-    No photo comes twice unless there are too few: a window that repeats some tells less than its size says.
+    No photo is repeated unless there are too few, because repeats make a window less informative.
     """
     counts = dict(zip(mix, rng.multinomial(count, list(mix.values())), strict=True))
-    return joined(
+    return concatenate(
         [
             pools[kind][rng.choice(len(pools[kind]), n, replace=n > len(pools[kind]))]
             for kind, n in counts.items()
@@ -120,86 +121,92 @@ def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
         threshold=classifier.description.threshold,
         confidence=pool.probabilities.max(axis=1),
         predicted=pool.probabilities.argmax(axis=1),
-        properties=dict(zip(IMAGE_PROPERTIES, pool.look.T, strict=True)),
+        properties=dict(zip(IMAGE_PROPERTIES, pool.properties.T, strict=True)),
         features=pool.features,
     )
 
 
-def compared(pool: Pool, known: Baseline, *, seen: bool) -> dict[str, Drift]:
-    """What the command says, or without the model's feature space, what the function says."""
+def compare(pool: Pool, known: Baseline, *, with_model: bool) -> dict[str, Drift]:
+    """Compare a window with a baseline, as the command does, or without a model as the function does."""
     confidence, answers = pool.probabilities.max(axis=1), pool.probabilities.argmax(axis=1)
     numbers = {"confidence": confidence.tolist()}
-    numbers |= dict(zip(IMAGE_PROPERTIES, pool.look.T.tolist(), strict=True))
-    if seen:
-        numbers["feature_distance"] = (
-            baseline.FeatureSpace.from_baseline(known).distance(pool.features).tolist()
-        )
+    numbers |= dict(zip(IMAGE_PROPERTIES, pool.properties.T.tolist(), strict=True))
+    if with_model:
+        space = baseline.FeatureSpace.from_baseline(known)
+        numbers["feature_distance"] = space.distance(pool.features).tolist()
     by_label = np.bincount(answers, minlength=len(known.labels)).tolist()
     under = int((confidence < known.threshold).sum())
     found = Features(numbers, drift.categories(dict(zip(known.labels, by_label, strict=True)), under))
-    if seen:
-        return drift.compare(found, known, monitoring.number_test, monitoring.count_test)
     return drift.compare(found, known)
 
 
 @click.command()
 @click.option("--photos", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--another", multiple=True, default=("k10.jpg", "k14.jpg"), help="Of `other`, photos of another vehicle."
+    "--another",
+    multiple=True,
+    default=("k10.jpg", "k14.jpg"),
+    help="Files in `other` that show another vehicle.",
 )
 @click.option("--model", type=click.Path(path_type=Path))
 @click.option("--windows", default=100, show_default=True)
-@click.option("--pool", default=640, show_default=True, help="Photos of a vehicle that are made.")
+@click.option("--pool", default=640, show_default=True, help="Photos to generate for each vehicle.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(
     *, photos: Path, another: tuple[str, ...], model: Path | None, windows: int, pool: int, out: Path
 ) -> None:
-    """Count alarms in windows of 200 photos, without drift and with every kind of it."""
+    """Count alarms in windows of 200 photos, without drift and with each kind of drift."""
     classifier, chance = Classifier.load(model), random.Random(1)
     files = {kind: sorted((photos / kind).iterdir()) for kind in EVERY_DAY}
     files["another"] = [file for file in files["other"] if file.name in another]
     files["other"] = [file for file in files["other"] if file.name not in another]
 
-    def made(kind: str, count: int, change: Change = as_it_is) -> Pool:
-        return answered(
+    def generate(kind: str, count: int, change: Change = unchanged) -> Pool:
+        return classify(
             files[kind], count, change, classifier, what=f"{kind} {change.__name__}", chance=chance
         )
 
-    day = {kind: made(kind, pool if kind in FLIPPED and kind != "other" else pool // 5) for kind in files}
+    day = {kind: generate(kind, pool if kind in FLIPPED and kind != "other" else pool // 5) for kind in files}
     changed = {
-        change: {kind: made(kind, pool // 5, change) for kind in EVERY_DAY} for change in (blurred, at_night)
+        change: {kind: generate(kind, pool // 5, change) for kind in EVERY_DAY}
+        for change in (blurred, at_night)
     }
     rng = np.random.default_rng(1)
     found: dict[str, object] = {"photos_a_window": WINDOW, "windows": windows}
-    for who, seen in (("command", True), ("function", False)):
-        found[who] = watched(day, changed, classifier, windows, rng, seen=seen)
+    for who, with_model in (("command", True), ("function", False)):
+        found[who] = count_alarms(day, changed, classifier, windows, rng, with_model=with_model)
         click.echo(json.dumps({who: found[who]}, indent=2))
     out.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def watched(
+def count_alarms(
     day: dict[str, Pool],
     changed: dict[Change, dict[str, Pool]],
     classifier: Classifier,
     windows: int,
     rng: np.random.Generator,
     *,
-    seen: bool,
+    with_model: bool,
 ) -> dict[str, object]:
     alarms, beyond = Counter(), 0
-    for _ in range(windows):  # each with a baseline of its own, from other photos
+    for _ in range(windows):  # each with its own baseline, from other photos
         first, second = split(day, rng)
-        known = as_baseline(drawn(first, EVERY_DAY, BASELINE, rng), classifier)
-        verdict = compared(drawn(second, EVERY_DAY, WINDOW, rng), known, seen=seen)
+        known = as_baseline(draw_window(first, EVERY_DAY, BASELINE, rng), classifier)
+        verdict = compare(draw_window(second, EVERY_DAY, WINDOW, rng), known, with_model=with_model)
         alarms.update({"any": any(one.drifted for one in verdict.values())})
         alarms.update(name for name, one in verdict.items() if one.drifted)
         beyond += any(one.statistic > drift.MODERATE for one in verdict.values())
     first, second = split(day, rng)
-    known = as_baseline(drawn(first, EVERY_DAY, BASELINE, rng), classifier)
+    known = as_baseline(draw_window(first, EVERY_DAY, BASELINE, rng), classifier)
     one_baseline = sum(
-        any(one.drifted for one in compared(drawn(second, EVERY_DAY, WINDOW, rng), known, seen=seen).values())
+        any(
+            one.drifted
+            for one in compare(
+                draw_window(second, EVERY_DAY, WINDOW, rng), known, with_model=with_model
+            ).values()
+        )
         for _ in range(windows)
     )
     kinds = {
@@ -212,22 +219,29 @@ def watched(
         "alarms_without_drift": alarms["any"],
         "alarms_without_drift_against_one_baseline": one_baseline,
         "windows_without_drift_beyond_0.1_before_the_test": beyond,
-        "found": {name: detected(*kind, known, rng, seen=seen) for name, kind in kinds.items()},
+        "found": {
+            name: count_detections(*kind, known, rng, with_model=with_model) for name, kind in kinds.items()
+        },
     }
 
 
 def split(day: dict[str, Pool], rng: np.random.Generator) -> tuple[dict[str, Pool], dict[str, Pool]]:
-    """Two halves that share no photo."""
+    """Split each pool into two disjoint halves."""
     orders = {kind: rng.permutation(len(pool)) for kind, pool in day.items()}
     return tuple({kind: pool[orders[kind][half::2]] for kind, pool in day.items()} for half in (0, 1))
 
 
-def detected(
-    pools: dict[str, Pool], mix: Mapping[str, float], known: Baseline, rng: np.random.Generator, *, seen: bool
+def count_detections(
+    pools: dict[str, Pool],
+    mix: Mapping[str, float],
+    known: Baseline,
+    rng: np.random.Generator,
+    *,
+    with_model: bool,
 ) -> dict[str, object]:
     features, hits, tries = Counter(), 0, 20
     for _ in range(tries):
-        verdict = compared(drawn(pools, mix, WINDOW, rng), known, seen=seen)
+        verdict = compare(draw_window(pools, mix, WINDOW, rng), known, with_model=with_model)
         drifted = [name for name, one in verdict.items() if one.drifted]
         hits += bool(drifted)
         features.update(drifted)

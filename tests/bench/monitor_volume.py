@@ -1,4 +1,4 @@
-"""How long `scones monitor` takes, in how much memory: ``python -m tests.bench.monitor_volume``."""
+"""Measure time and memory of `scones monitor`: ``python -m tests.bench monitor_volume``."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 @click.command()
 @click.option("--records", multiple=True, type=int, default=(25_000, 50_000, 100_000), show_default=True)
-@click.option("--captures-in", type=click.Path(path_type=Path), help="A folder to make the captures in.")
+@click.option("--captures-in", type=click.Path(path_type=Path), help="A folder for the captures.")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Also measure distances in this model's feature space."
 )
@@ -25,7 +25,7 @@ from tests.conftest import ROOT
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(records: tuple[int, ...], captures_in: Path | None, model: Path | None, out: Path) -> None:
-    """Make captures, 1 to 50 records a file, report on them, and write down seconds and peak memory."""
+    """Make captures of 1 to 50 records per file, report on them, and write seconds and peak memory."""
     found = []
     for count in records:
         with tempfile.TemporaryDirectory(dir=captures_in) as folder:
@@ -50,15 +50,15 @@ def bench(records: tuple[int, ...], captures_in: Path | None, model: Path | None
 
 
 def report(folder: Path, model: Path | None) -> tuple[float, float, dict]:
-    """Seconds, peak megabytes and metrics of a whole report, with a baseline, in a process of its own."""
+    """Return seconds, peak megabytes and metrics of a report with a baseline, in a new process."""
     baseline = folder / "baseline.json"
     first_hour = f"{captures.START:%Y-%m-%dT}01:00"
-    monitor = [sys.executable, "-m", "model", "monitor", "--captures", str(folder / "vehicle-classifier")]
-    seeing = ["--model", str(model)] if model else []
+    monitor = [sys.executable, "-m", "scones", "monitor", "--captures", str(folder / "vehicle-classifier")]
+    features = ["--model", str(model)] if model else []
     subprocess.run(
         [
             *monitor,
-            *seeing,
+            *features,
             "--to",
             first_hour,
             "--write-baseline",
@@ -72,7 +72,7 @@ def report(folder: Path, model: Path | None) -> tuple[float, float, dict]:
     )
     began = time.perf_counter()
     process = subprocess.Popen(
-        [*monitor, *seeing, "--baseline", str(baseline), "--out", str(folder / "report")],
+        [*monitor, *features, "--baseline", str(baseline), "--out", str(folder / "report")],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )

@@ -1,4 +1,4 @@
-"""What serving adds to asking the model: ``python -m tests.bench serve_overhead``."""
+"""Measure the overhead of serving over HTTP: ``python -m tests.bench serve_overhead``."""
 
 import base64
 import contextlib
@@ -28,15 +28,19 @@ from tests.conftest import ROOT, free_port
 
 @click.command()
 @click.option(
-    "--photos", type=click.Path(exists=True, path_type=Path), help="Real photos, instead of a drawn one."
+    "--photos",
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder of real photos.  [default: one drawing]",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="[default: one trained on drawings]")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="A model's folder.  [default: one trained on drawings]"
+)
 @click.option("--rounds", default=200, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
 def bench(photos: Path | None, model: Path | None, rounds: int, out: Path) -> None:
-    """Ask for the same photo in turn over HTTP and in process, and write down the ratio of the medians."""
+    """Classify the same photos in turn over HTTP and in process, and write the ratio of the medians."""
     files = [serialized(content) for content in contents(photos)]
     served: list[float] = []
     bare: list[float] = []
@@ -50,7 +54,7 @@ def bench(photos: Path | None, model: Path | None, rounds: int, out: Path) -> No
             expected = classifier.classify(photo)
             ended = time.perf_counter()
             assert max(abs(a - b) for a, b in zip(answer, expected, strict=True)) < 1e-5
-            if number >= 10:  # the first ones warm caches
+            if number >= 10:  # the first ten warm caches
                 served.append(between - began)
                 bare.append(ended - between)
         peak = peak_of(process)
@@ -73,12 +77,12 @@ def contents(folder: Path | None) -> list[bytes]:
 
 
 def serialized(content: bytes) -> bytes:
-    """What the pipeline sends to the endpoint."""
+    """Return the image that the pipeline sends to the endpoint."""
     return base64.b64decode(serialize(io.BytesIO(content), 224)["image_data"])
 
 
 def trained(folder: Path) -> Path:
-    """Train a model on drawings: it does the work of one trained on photos, both networks' and all views'."""
+    """Train a model on drawings, which needs as much time per photo as one trained on photos."""
     for label, subject in (("bicycle", sample_images.bicycle), ("motorcycle", sample_images.motorcycle)):
         (folder / "data" / label).mkdir(parents=True)
         for seed in range(6):
@@ -92,14 +96,7 @@ def trained(folder: Path) -> Path:
 @contextlib.contextmanager
 def serving(model: Path) -> Iterator[tuple]:
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "model",
-        "serve",
-        f"--port={port}",
-        f"--model={model}",
-    ]
+    command = [sys.executable, "-m", "model", "serve", f"--port={port}", f"--model={model}"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
@@ -117,7 +114,7 @@ def serving(model: Path) -> Iterator[tuple]:
 
 
 def runtime_of(process: psutil.Process, clients: int) -> Any:
-    """A client of SageMaker's runtime, for so many threads, that asks a server of ours."""
+    """Return a client of SageMaker's runtime that calls this server, for `clients` threads."""
     port = next(one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN")
     return boto3.client(
         "sagemaker-runtime",
@@ -130,6 +127,6 @@ def runtime_of(process: psutil.Process, clients: int) -> Any:
 
 
 def peak_of(process: psutil.Process) -> float:
-    """Peak memory of a running process in megabytes, as Linux counts it."""
+    """Return the peak resident memory of a running process in megabytes (Linux)."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024

@@ -1,4 +1,4 @@
-"""What a photo uses of every service, for `scones cost`: ``python -m tests.bench usage``."""
+"""Measure a photo's usage of every service, for `scones cost`: ``python -m tests.bench usage``."""
 
 import base64
 import importlib
@@ -34,14 +34,14 @@ from tests.bench.serve_overhead import runtime_of, serving, trained
 from tests.conftest import ROOT, free_port
 
 PHOTOS = {"small": (960, 720, 8), "phone": (4032, 3024, 8)}
-"""Width, height and grain: one that the original survives, and what a phone takes (12 megapixels)."""
+"""Width, height and grain: a photo that the baseline design can process, and a phone's (12 megapixels)."""
 INITS = {
     **{f"{name}": f"import functions.{name}.app" for name in ("serialize", "classify", "filter")},
-    "original": "import base64, json, boto3; boto3.client('s3')",
+    "baseline_design": "import base64, json, boto3; boto3.client('s3')",
 }
-"""What a cold start runs before the first call; of the original's functions, the average one."""
+"""The code that a cold start runs before the first call; for the baseline design, an average function's."""
 HEADERS = 26
-"""Bytes that CloudWatch Logs counts beside an event's own (User Guide, PutLogEvents)."""
+"""Bytes that CloudWatch Logs adds to every event (API Reference, PutLogEvents)."""
 CLIENTS = 8
 
 
@@ -50,13 +50,13 @@ CLIENTS = 8
 @click.option("--requests", default=200, show_default=True, help="Requests to the endpoint.")
 @click.option("--out", type=click.Path(path_type=Path), default=usage.MEASURED, show_default=True)
 def bench(rounds: int, requests: int, out: Path) -> None:
-    """Have the local stack classify photos, and write down what each took: time, bytes, log, requests.
+    """Classify photos on the local stack, and write the time, bytes, log and requests of each.
 
-    Times of functions are CPU seconds, which other work on this machine does not lengthen.
+    Times of functions are CPU seconds, which other load on the machine does not affect.
     """
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(home=Path(folder), ports=Ports(free_port(), free_port()))
-        with stack.running(report=lambda step: click.echo(f"{step} …", err=True)):
+        with stack.running(progress=lambda step: click.echo(f"{step} …", err=True)):
             found = {
                 "measured_at": f"{datetime.now(UTC):%Y-%m-%d}",
                 "by": "python -m tests.bench usage",
@@ -76,7 +76,7 @@ def cpu_model() -> str:
 
 
 def photo(name: str) -> bytes:
-    """A drawn picture at a camera's size, with the grain that makes up most of a photo's bytes."""
+    """Return a drawing at a camera's size, with the grain that makes up most of a photo's bytes."""
     width, height, grain = PHOTOS[name]
     picture = sample_images.picture(sample_images.bicycle, seed=1).resize(
         (width, height), Image.Resampling.BICUBIC
@@ -88,24 +88,24 @@ def photo(name: str) -> bytes:
 
 
 def of_photo(stack: Stack, name: str, rounds: int) -> dict[str, Any]:
-    """CPU milliseconds of each function of the project's and of the original's for one photo."""
+    """Measure the CPU milliseconds of each function for one photo, in both designs."""
     content, key = photo(name), f"measured/{name}.jpg"
     bucket = stack.outputs["UploadBucketName"]
     stack.client("s3").put_object(Bucket=bucket, Key=f"uploads/{key}", Body=content)
     with environment(stack):
-        project, state = steps_of_project(bucket, f"uploads/{key}")
-        original = steps_of_original(stack, bucket, f"uploads/{key}")
+        project, state = functions_of_project(bucket, f"uploads/{key}")
+        baseline = functions_of_baseline_design(stack, bucket, f"uploads/{key}")
         return {
             "bytes": len(content),
             "serialized_bytes": len(base64.b64decode(state["image_data"])),
             "cpu_ms": {step: cpu_ms(call, rounds) for step, call in project.items()},
-            "original_cpu_ms": {step: cpu_ms(call, rounds) for step, call in original.items()},
+            "baseline_design_cpu_ms": {step: cpu_ms(call, rounds) for step, call in baseline.items()},
         }
 
 
 @contextmanager
 def environment(stack: Stack) -> Iterator[None]:
-    """The environment that the functions run in."""
+    """Set the functions' environment variables for a ``with`` block."""
     before = dict(os.environ)
     os.environ |= {
         **CREDENTIALS,
@@ -117,14 +117,14 @@ def environment(stack: Stack) -> Iterator[None]:
         "CONFIDENCE_THRESHOLD": "0.8",
     }
     try:
-        with redirect_stdout(io.StringIO()):  # where they log, and publish metrics
+        with redirect_stdout(io.StringIO()):  # where functions write logs and metrics
             yield
     finally:
         os.environ.clear()
         os.environ.update(before)
 
 
-def steps_of_project(bucket: str, key: str) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+def functions_of_project(bucket: str, key: str) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
     serialize, classify, filter_ = (
         importlib.reload(importlib.import_module(f"functions.{name}.app")).lambda_handler
         for name in ("serialize", "classify", "filter")
@@ -142,8 +142,8 @@ def steps_of_project(bucket: str, key: str) -> tuple[dict[str, Callable[[], Any]
     }, photo
 
 
-def steps_of_original(stack: Stack, bucket: str, key: str) -> dict[str, Callable[[], Any]]:
-    """The original's three functions: the raw file by way of /tmp, all of it in base64 through the state."""
+def functions_of_baseline_design(stack: Stack, bucket: str, key: str) -> dict[str, Callable[[], Any]]:
+    """Return the student project's functions; the raw file goes through /tmp and, in base64, the state."""
     s3 = boto3.client("s3")
     runtime = boto3.client("sagemaker-runtime", config=Config(read_timeout=60))
 
@@ -166,7 +166,7 @@ def steps_of_original(stack: Stack, bucket: str, key: str) -> dict[str, Callable
 
 
 def cpu_ms(call: Callable[[], Any], rounds: int) -> float:
-    """Median CPU milliseconds of a call."""
+    """Return the median CPU milliseconds of a call."""
     took = []
     for _ in range(rounds + 2):
         began = time.process_time()
@@ -176,7 +176,7 @@ def cpu_ms(call: Callable[[], Any], rounds: int) -> float:
 
 
 def init_cpu_ms(code: str) -> float:
-    """Median CPU milliseconds from starting Python to the function being ready."""
+    """Return the median CPU milliseconds from the start of Python until the function is ready."""
     took = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -187,9 +187,9 @@ def init_cpu_ms(code: str) -> float:
 
 
 def of_endpoint(model: Path, requests: int) -> dict[str, Any]:
-    """CPU time of a start and of a request, and how many a second several clients have answered.
+    """Measure the CPU time of a start and of a request, and the throughput with several clients.
 
-    Of a trained model, which does more than the ready-made one that the stack runs on.
+    For a trained model, which needs more time than the ready-made one of the stack.
     """
     content = serialized()
     with serving(model) as (_, server):
@@ -220,20 +220,20 @@ def of_endpoint(model: Path, requests: int) -> dict[str, Any]:
 
 
 def serialized() -> bytes:
-    """What the pipeline sends to the endpoint."""
+    """Return the image that the pipeline sends to the endpoint."""
     serialize = importlib.import_module("functions.serialize.photo").serialize
     return base64.b64decode(serialize(io.BytesIO(photo("small")), 224)["image_data"])
 
 
 def of_stack(stack: Stack) -> dict[str, Any]:
-    """Log, metrics, state and table: what the demonstration's pictures left of them, a photo on average."""
+    """Measure the average log, metrics, state and table item of a photo, with the demo's pictures."""
     pictures_sent = {
         f"measured-{n}/{name}": one for n in range(3) for name, one in sample_images.demo_pictures()
     }
     before = logged(stack)
     outcomes = list(demo.classify(stack, pictures_sent))
     assert {outcome.outcome for outcome in outcomes} == {"accepted", "needs_review", "rejected"}
-    time.sleep(6)  # for the last function's log, and the last captures
+    time.sleep(6)  # until the last logs and captures are written
     lines = {group: size - before.get(group, 0) for group, size in logged(stack).items()}
     namespace = f"SconesUnlimited/{stack.name}"
     now = datetime.now(UTC)
@@ -256,7 +256,7 @@ def of_stack(stack: Stack) -> dict[str, Any]:
 
 
 def of_monitor(stack: Stack, metric: dict[str, Any]) -> bool:
-    """Whether a metric is the monitor function's, and not one of those that photos pass through."""
+    """Return whether a metric is published by the monitor function, not by one that processes photos."""
     logs = stack.client("logs").get_paginator("filter_log_events")
     pages = logs.paginate(logGroupName=f"/aws/lambda/{stack.name}-monitor", filterPattern='"_aws"')
     lines = [event["message"] for page in pages for event in page["events"]]
@@ -289,12 +289,12 @@ def histories_of(stack: Stack) -> Iterator[list[dict[str, Any]]]:
 
 
 def log_bytes(history: list[dict[str, Any]]) -> int:
-    """Bytes of a history as Step Functions logs it without execution data, an event a line."""
+    """Return the bytes of a history as Step Functions logs it: one event per line, without execution data."""
     return sum(len(json.dumps(without_data(event), default=str)) + HEADERS for event in history)
 
 
 def without_data(value: Any) -> Any:
     if isinstance(value, dict):
-        left_out = ("input", "output", "parameters", "assignedVariables")
-        return {name: without_data(one) for name, one in value.items() if name not in left_out}
+        excluded = ("input", "output", "parameters", "assignedVariables")
+        return {name: without_data(one) for name, one in value.items() if name not in excluded}
     return value

@@ -1,4 +1,4 @@
-"""The container that SageMaker runs, built and run: it serves as the process here does, and it trains."""
+"""Build and run the model's container: it serves like the process here does, and it trains."""
 
 import gc
 import json
@@ -16,10 +16,10 @@ from pipeline import sample_images
 from tests.containers import docker, missing, serving
 
 BASE = "public.ecr.aws/docker/library/python:3.13-slim"
-MOST_TO_START = 1.5
-"""Seconds of a processor until the first answer to /ping: three times what it takes. By the clock is another
-matter beside other tests: `make bench BENCH=container_start`."""
-MOST_MEMORY = 400 * 1024 * 1024
+MAX_START_CPU_SECONDS = 1.5
+"""Until the first answer to /ping: three times the usual value. `make bench BENCH=container_start` measures
+elapsed time, which other tests affect."""
+MAX_MEMORY = 400 * 1024 * 1024
 
 MISSING = missing(())
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"the model's container: {MISSING}")
@@ -32,7 +32,7 @@ def built() -> str:
         present.returncode
         and subprocess.run(["docker", "pull", BASE], capture_output=True, check=False).returncode
     ):
-        pytest.skip(f"the base image {BASE} is neither here nor to be had")
+        pytest.skip(f"the base image {BASE} cannot be pulled")
     return image.build(image.native_platform())
 
 
@@ -43,22 +43,22 @@ PHOTOS = [
 ]
 
 
-def test_it_serves_the_ready_made_model_as_the_process_here_does_soon_and_in_little_memory(built):
+def test_it_serves_the_ready_made_model_quickly_and_in_little_memory(built):
     with serving(built) as container:
-        to_start = container.processor_seconds()
+        start_cpu_seconds = container.processor_seconds()
         answers = [container.probabilities(photo) for photo in PHOTOS * 4]
         memory = container.peak_memory()
-        user = container.of_the_process("status")
+        user = container.proc("status")
     here = Classifier.load()
 
     for answer, photo in zip(answers, PHOTOS * 4, strict=True):
         assert answer == pytest.approx(here.classify(photo), abs=1e-5)
-    assert to_start < MOST_TO_START
-    assert memory < MOST_MEMORY
+    assert start_cpu_seconds < MAX_START_CPU_SECONDS
+    assert memory < MAX_MEMORY
     assert "Uid:\t65534" in user  # nobody
 
 
-def test_a_model_that_is_mounted_is_the_one_served(built, tmp_path):
+def test_it_serves_a_mounted_model(built, tmp_path):
     from model.network import zero_shot  # noqa: PLC0415
 
     zero_shot.make(tmp_path)
@@ -88,7 +88,7 @@ def test_a_damaged_model_is_not_replaced_by_the_ready_made_one(built, tmp_path):
     assert "Error: /opt/ml/model/model.json lacks" in done.stderr
 
 
-OF_A_TEST = r"""#!/bin/sh
+TRAIN_SCRIPT = r"""#!/bin/sh
 cd /opt/ml/input/data/training
 [ -f fail ] && { echo "no photos of motorcycle" > /opt/ml/output/failure; exit 1; }
 mkdir -p /opt/ml/output/data
@@ -99,9 +99,9 @@ ls > /opt/ml/model/model.json
 
 @pytest.fixture
 def short_training(built, tmp_path, monkeypatch) -> Iterator[None]:
-    """The container with a training that only shows what it was given."""
+    """The container with a training script that only records its input."""
     pytest.importorskip("sagemaker", reason="needs the SageMaker SDK: make sagemaker")
-    (tmp_path / "train").write_text(OF_A_TEST)
+    (tmp_path / "train").write_text(TRAIN_SCRIPT)
     (tmp_path / "train").chmod(0o755)
     dockerfile = f"FROM {built}\nRUN rm /usr/local/bin/train\nCOPY train /usr/local/bin/train\n"
     (tmp_path / "Dockerfile").write_text(dockerfile)
@@ -110,17 +110,17 @@ def short_training(built, tmp_path, monkeypatch) -> Iterator[None]:
     yield
     docker("rmi", "--force", "scones-unlimited-test")
     with warnings.catch_warnings():
-        # the SDK does not close the pipe by which it reads what the container says
+        # the SDK does not close the pipe from which it reads the container's output
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 
 
-def left_by_compose() -> str:
-    of_the_image = docker("ps", "--all", "--quiet", "--filter", "ancestor=scones-unlimited-test")
-    return of_the_image + docker("network", "ls", "--quiet", "--filter", "name=sagemaker-local")
+def compose_leftovers() -> str:
+    containers = docker("ps", "--all", "--quiet", "--filter", "ancestor=scones-unlimited-test")
+    return containers + docker("network", "ls", "--quiet", "--filter", "name=sagemaker-local")
 
 
-def test_the_sdk_runs_the_container_here_as_a_job_and_leaves_only_the_model(short_training, tmp_path):
+def test_the_sdk_runs_a_job_in_the_container_here_and_leaves_only_the_model(short_training, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     data.mkdir()
     (data / "photo.png").touch()
@@ -130,10 +130,10 @@ def test_the_sdk_runs_the_container_here_as_a_job_and_leaves_only_the_model(shor
     assert json.loads((out / "metrics.json").read_text()) == {"epochs": "3"}
     with tarfile.open(out / "model.tar.gz") as tar:
         assert tar.extractfile("model.json").read() == b"photo.png\n"
-    assert left_by_compose() == ""
+    assert compose_leftovers() == ""
 
 
-def test_a_training_in_the_container_that_fails_gives_its_own_reason(short_training, tmp_path):
+def test_a_failed_training_job_reports_its_reason(short_training, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "fail").touch()
@@ -142,17 +142,17 @@ def test_a_training_in_the_container_that_fails_gives_its_own_reason(short_train
         training_job.train_in_docker(data, tmp_path / "out", {})
 
     assert not (tmp_path / "out").exists()
-    assert left_by_compose() == ""
+    assert compose_leftovers() == ""
 
 
-def test_it_ends_when_sagemaker_asks_it_to(built):
+def test_it_stops_on_sigterm(built):
     with serving(built) as container:
-        docker("stop", "--time", "10", container.name)  # after which it is killed, and ends with 137
+        docker("stop", "--time", "10", container.name)  # after 10 s it would be killed, with exit code 137
 
         assert docker("inspect", container.name, "--format", "{{.State.ExitCode}}") == "0"
 
 
-def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
+def test_it_trains_on_mounted_data_and_serves_the_result(built, tmp_path):
     job = tmp_path / "job"
     for folder in ("model", "output/data", "input/config"):
         (job / folder).mkdir(parents=True)
@@ -160,12 +160,12 @@ def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
     draw_data_set(tmp_path / "data")
     mounts = [f"--volume={job}:/opt/ml", f"--volume={tmp_path / 'data'}:/opt/ml/input/data/training:ro"]
 
-    said = docker("run", "--rm", *mounts, built, "train")
+    output = docker("run", "--rm", *mounts, built, "train")
 
     metrics = json.loads((job / "output/data/metrics.json").read_text())
-    assert f"validation:accuracy={metrics['validation:accuracy']:.4f}" in said
+    assert f"validation:accuracy={metrics['validation:accuracy']:.4f}" in output
     for name in training_job.METRICS:
-        assert f"{name}=" in said
+        assert f"{name}=" in output
     with serving(built, f"--volume={job / 'model'}:/opt/ml/model:ro") as container:
         answers = [container.probabilities(photo) for photo in PHOTOS]
     here = Classifier(job / "model")
@@ -173,7 +173,7 @@ def test_it_trains_on_what_is_mounted_and_serves_what_came_out(built, tmp_path):
         assert answer == pytest.approx(here.classify(photo), abs=1e-5)
 
 
-def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built, tmp_path):
+def test_a_training_without_photos_writes_the_reason_for_sagemaker(built, tmp_path):
     for folder in ("job/output", "job/input/config", "empty"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "job/input/config/hyperparameters.json").write_text("{}")
@@ -191,7 +191,7 @@ def test_a_training_without_photos_leaves_the_reason_where_sagemaker_looks(built
 
 
 def draw_data_set(folder: Path) -> None:
-    """Drawn at CIFAR's size: enough to train on, and no measure of anything."""
+    """Draw pictures of CIFAR's size: enough to train on, but not to evaluate on."""
     for draw, label in ((sample_images.bicycle, "bicycle"), (sample_images.motorcycle, "motorcycle")):
         (folder / label).mkdir(parents=True)
         for seed in range(30):

@@ -1,7 +1,7 @@
-"""Five classes, as docs/more-classes.md walks through them: photos, data set, model, stack, results.
+"""Five classes, as in docs/more-classes.md: photos, data set, model, stack, results.
 
-The stack is the cheapest besides (docs/costs.md): Express, and for a serverless endpoint, so that classify
-captures.
+The stack is also the cheapest one (docs/costs.md): an Express workflow, and captures made by the classify
+function, as for a serverless endpoint.
 """
 
 import json
@@ -24,7 +24,7 @@ from scones import cli
 from tests.conftest import free_port
 
 EACH = 8
-CAPTURES = f"s3://{CAPTURE_BUCKET}/of-classify"
+CAPTURES = f"s3://{CAPTURE_BUCKET}/classify-function"
 
 
 def car(draw: ImageDraw.ImageDraw, chance: random.Random) -> None:
@@ -58,7 +58,7 @@ SUBJECTS: Mapping[str, sample_images.Draw] = {
 
 
 def photo(subject: sample_images.Draw, seed: int) -> bytes:
-    """A drawing as a phone might take it: another light and another angle each time."""
+    """Draw a subject as a phone might photograph it: with varying light and angle."""
     chance = random.Random(seed)
     image = sample_images.picture(subject, seed).rotate(chance.uniform(-4, 4), fillcolor=(140, 140, 140))
     image = image.point(lambda level: level * chance.uniform(0.85, 1.1))
@@ -68,11 +68,11 @@ def photo(subject: sample_images.Draw, seed: int) -> bytes:
 
 
 class Serverless(Stack):
-    """A stack deployed as for many photos and `scones deploy --serverless`."""
+    """A stack for many photos, and for `scones deploy --serverless`."""
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
-        cheapest = {"CaptureUri": CAPTURES, "CapturePercent": 100, "WorkflowType": "EXPRESS"}
-        super().deploy({**parameters, **cheapest})
+        settings = {"CaptureUri": CAPTURES, "CapturePercent": 100, "WorkflowType": "EXPRESS"}
+        super().deploy({**parameters, **settings})
 
 
 def role_of(stack: Stack, function: str) -> str:
@@ -81,7 +81,7 @@ def role_of(stack: Stack, function: str) -> str:
     return role
 
 
-def done(*arguments: object) -> str:
+def run(*arguments: object) -> str:
     result = CliRunner().invoke(cli, [str(one) for one in arguments])
     assert result.exit_code == 0, result.output
     return result.output
@@ -89,26 +89,26 @@ def done(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A model of five classes, made with the three commands of the walk-through."""
+    """Make a model of five classes with the three commands of the walk-through."""
     folder = tmp_path_factory.mktemp("five")
     for label, subject in SUBJECTS.items():
         (folder / "photos" / label).mkdir(parents=True)
         for seed in range(EACH):
             (folder / "photos" / label / f"{seed}.jpg").write_bytes(photo(subject, seed))
-    done("data", "--source", folder / "photos", "--out", folder / "data")
-    done("train", "--data", folder / "data", "--out", folder / "model")
-    done("evaluate", "--model", folder / "model", "--data", folder / "data", "--out", folder / "evaluation")
+    run("data", "--source", folder / "photos", "--out", folder / "data")
+    run("train", "--data", folder / "data", "--out", folder / "model")
+    run("evaluate", "--model", folder / "model", "--data", folder / "data", "--out", folder / "evaluation")
     return folder / "model"
 
 
 @pytest.fixture(scope="module")
 def five(model, tmp_path_factory) -> Iterator[Stack]:
     stack = Serverless(tmp_path_factory.mktemp("stack"), Ports(free_port(), free_port()), model)
-    with stack.running(report=print):
+    with stack.running(progress=print):
         yield stack
 
 
-def test_a_stack_of_five_classes_answers_with_them_and_nothing_was_edited(five):
+def test_a_stack_classifies_five_classes_without_any_edits(five):
     sent = {f"{label}.jpg": photo(subject, seed=100) for label, subject in SUBJECTS.items()}
 
     outcomes = {one.photo.name: one for one in demo.classify(five, sent)}
@@ -129,32 +129,32 @@ def test_a_stack_of_five_classes_answers_with_them_and_nothing_was_edited(five):
         assert labels[max(range(len(labels)), key=result["inferences"].__getitem__)] == result["label"]
 
 
-def test_what_classify_captured_is_read_as_an_endpoints_captures_are(five, monkeypatch):
+def test_captures_by_classify_are_read_like_an_endpoints(five, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", five.endpoint_url)
 
     labels = five.outputs["ClassLabels"]
-    printed = done("monitor", "--captures", f"{CAPTURES}/{ENDPOINT_NAME}", "--labels", labels, "--json")
+    output = run("monitor", "--captures", f"{CAPTURES}/{ENDPOINT_NAME}", "--labels", labels, "--json")
 
-    read = json.loads(printed)
-    assert (read["records"], read["broken"], read["without"]) == (len(SUBJECTS), 0, {})
-    assert {label: n for label, n in read["class_mix"].items() if n} == dict.fromkeys(SUBJECTS, 1)
+    report = json.loads(output)
+    assert (report["records"], report["broken"], report["without"]) == (len(SUBJECTS), 0, {})
+    assert {label: n for label, n in report["class_mix"].items() if n} == dict.fromkeys(SUBJECTS, 1)
     monitored = five.client("lambda").invoke(FunctionName=five.outputs["MonitorFunctionName"], Payload="{}")
     assert "FunctionError" not in monitored
 
 
-def test_the_role_may_write_captures_of_this_endpoint_and_nothing_else(five):
+def test_classify_may_write_only_this_endpoints_captures(five):
     policy = five.client("iam").get_role_policy(RoleName=role_of(five, "Classify"), PolicyName="classify")
 
     statements = policy["PolicyDocument"]["Statement"]
     (allowed,) = [one for one in statements if "s3:PutObject" in one["Action"]]
 
     assert allowed["Action"] == "s3:PutObject"
-    assert allowed["Resource"] == f"arn:aws:s3:::{CAPTURE_BUCKET}/of-classify/{ENDPOINT_NAME}/*"
+    assert allowed["Resource"] == f"arn:aws:s3:::{CAPTURE_BUCKET}/classify-function/{ENDPOINT_NAME}/*"
 
 
 @contextmanager
 def without_permissions(stack: Stack, function: str) -> Iterator[None]:
-    """Take away all that a function may do, for a while."""
+    """Remove all permissions of a function for a ``with`` block."""
     iam, role = stack.client("iam"), role_of(stack, function)
     policy = iam.get_role_policy(RoleName=role, PolicyName=function.lower())["PolicyDocument"]
     iam.delete_role_policy(RoleName=role, PolicyName=function.lower())
@@ -164,35 +164,35 @@ def without_permissions(stack: Stack, function: str) -> Iterator[None]:
         iam.put_role_policy(RoleName=role, PolicyName=function.lower(), PolicyDocument=json.dumps(policy))
 
 
-def test_executions_of_an_express_workflow_are_in_its_log_alone_as_in_aws(five):
+def test_executions_of_an_express_workflow_cannot_be_listed_as_in_aws(five):
     step_functions = five.client("stepfunctions")
 
     with pytest.raises(step_functions.exceptions.StateMachineTypeNotSupported):
         step_functions.list_executions(stateMachineArn=five.outputs["StateMachineArn"])
 
 
-def test_express_workflows_are_backfilled_too_and_their_failures_are_failures(five):
+def test_a_backfill_through_express_workflows_counts_failures(five):
     for name in ("a.jpg", "b.jpg"):
         five.client("s3").put_object(
             Bucket=five.outputs["UploadBucketName"],
             Key=f"archive/{name}",
             Body=photo(sample_images.bicycle, 100),
         )
-    asked = ["backfill", "archive/", "--stack", str(five.description), "--tolerate", "100", "--json"]
+    command = ["backfill", "archive/", "--stack", str(five.description), "--tolerate", "100", "--json"]
 
     with without_permissions(five, "Classify"):
-        failed = CliRunner().invoke(cli, asked)
-    then = json.loads(done(*asked))
+        failed = CliRunner().invoke(cli, command)
+    retried = json.loads(run(*command))
 
     report = json.loads(failed.stdout.splitlines()[0])
     assert (failed.exit_code, report["failed"], report["done"]) == (1, 2, 0)
-    assert (then["failed"], then["done"], then["already"], then["accepted"]) == (0, 2, 0, 2)
-    assert json.loads(done(*asked))["already"] == 2
+    assert (retried["failed"], retried["done"], retried["already"], retried["accepted"]) == (0, 2, 0, 2)
+    assert json.loads(run(*command))["already"] == 2
 
 
-def test_traffic_through_express_workflows_is_accounted_for(five):
+def test_traffic_through_express_workflows_has_an_outcome_for_every_photo(five):
     sent = json.loads(
-        done("traffic", "--burst", 6, "--duplicates", 0.3, "--stack", five.description, "--json")
+        run("traffic", "--burst", 6, "--duplicates", 0.3, "--stack", five.description, "--json")
     )
 
     assert (sent["sent"], sent["failed"], sent["missing"], sent["double"]) == (6, 0, 0, 0)

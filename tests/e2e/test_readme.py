@@ -1,4 +1,4 @@
-"""The README by itself: each of its commands, in a clone whose path has a space in it."""
+"""Run each command of the README in a clone whose path contains a space."""
 
 import json
 import os
@@ -22,29 +22,30 @@ from scones import cli
 from tests import moto_gaps, readme
 from tests.conftest import ROOT, free_port
 
-# moto leaves the bucket's policy out
+# moto does not support bucket policies in CloudFormation
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
 
 TERMINAL = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-"""The environment of someone at a terminal, who is in no `make`."""
+"""The environment of a terminal, without the variables that `make` sets."""
 
 
 @dataclass(frozen=True)
 class Clone:
-    """A clone of what is committed, with what is installed here, and someone's photos."""
+    """A clone of the repository with the packages installed here, and a folder of photos."""
 
     folder: Path
-    sample_images: Path
+    pictures: Path
     ports: dict[str, str]
 
     def run(self, command: str, **env: str) -> str:
-        """Run one of the README's commands, and return what it printed."""
+        """Run one of the README's commands, and return its output."""
         done = subprocess.run(
-            ["bash", "-c", command.replace("~/Pictures", str(self.pictures))],
+            ["bash", "-c", f"{readme.ACTIVATE} && {command.replace('~/Pictures', str(self.pictures))}"],
             cwd=self.folder,
             check=False,
-            env={**TERMINAL, **self.ports, "COLUMNS": "120", **env},
+            # The shared .venv has an editable install of this repository, not of the clone.
+            env={**TERMINAL, **self.ports, "COLUMNS": "120", "PYTHONPATH": str(self.folder), **env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -74,7 +75,7 @@ def clone(tmp_path_factory) -> Clone:
 
 
 def install(folder: Path) -> None:
-    """Have `make setup` find everything there: what it installs is what is installed here."""
+    """Link the packages installed here, so that `make setup` has nothing to install."""
     (folder / ".venv").symlink_to(ROOT / ".venv")
     for name in ("pyproject.toml", "uv.lock", ".python-version"):
         os.utime(folder / name, (0, 0))
@@ -85,7 +86,7 @@ def install(folder: Path) -> None:
 
 @pytest.fixture
 def account() -> Iterator[Account]:
-    """An account with the role, and nothing of stage dev."""
+    """An account with the role and without resources of stage dev."""
     with moto_gaps.filled(), mock_aws():
         account = connect()
         account.cloudformation.create_stack(
@@ -97,8 +98,8 @@ def account() -> Iterator[Account]:
 
 
 @pytest.mark.verify
-@pytest.mark.parametrize("command", readme.DEMOS)
-def test_the_demo_and_ones_own_photos(clone, command):
+@pytest.mark.parametrize("command", [readme.DEMO, readme.OWN_PHOTOS, readme.PREDICT])
+def test_the_demo_and_predict_classify_photos(clone, command):
     shown = clone.run(command)
 
     assert "accepted" in shown
@@ -106,19 +107,19 @@ def test_the_demo_and_ones_own_photos(clone, command):
 
 
 @pytest.mark.verify
-def test_a_model_of_ones_own_and_a_stack_that_stays_up(clone):
+def test_a_trained_model_and_a_stack_that_stays_up(clone):
     clone.run(readme.TRAIN)
     assert (clone.folder / ".local" / "evaluation" / "report.html").is_file()
     assert readme.DOWN in clone.run(readme.UP)
     try:
-        assert "drifted from" in clone.run(readme.DRIFT)
+        assert "has drifted since" in clone.run(readme.DRIFT)
     finally:
-        ended = clone.run(readme.DOWN)
-    assert ended == "Ended the endpoint and the emulator.\n"
+        stopped = clone.run(readme.DOWN)
+    assert stopped == "Stopped the endpoint and the emulator.\n"
 
 
 @pytest.mark.verify
-def test_a_photo_is_classified_by_what_is_deployed(clone):
+def test_the_deployed_stack_classifies_a_photo(clone):
     clone.run(readme.UP)
     try:
         stack = Stack.find(home=clone.folder / ".local")
@@ -133,7 +134,7 @@ def test_a_photo_is_classified_by_what_is_deployed(clone):
 
 
 def deployment() -> Deployment:
-    """What `scones deploy` leaves, of the local stack's endpoint."""
+    """Return the deployment.json of the local stack's endpoint."""
     return Deployment(
         stage="dev",
         region="us-east-1",
@@ -150,34 +151,34 @@ def deployment() -> Deployment:
 
 
 def outcome_of_a_photo(stack: Stack, name: str) -> str:
-    """Upload a photo to a stack, and wait for its outcome."""
+    """Upload a photo to a stack, and return its outcome."""
     (described,) = stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
     bucket, key = outputs["UploadBucketName"], "uploads/photo.jpg"
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, 1))
     stack.client("s3").put_object(Bucket=bucket, Key=key, Body=photo)
-    wanted = {"photo": {"S": f"s3://{bucket}/{key}"}}
+    result_key = {"photo": {"S": f"s3://{bucket}/{key}"}}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        answer = stack.client("dynamodb").get_item(TableName=outputs["ResultsTableName"], Key=wanted)
-        if item := answer.get("Item"):
+        response = stack.client("dynamodb").get_item(TableName=outputs["ResultsTableName"], Key=result_key)
+        if item := response.get("Item"):
             return str(item["outcome"]["S"])
         time.sleep(0.5)
     return "missing"
 
 
-def ask(command: str, *more: str) -> str:
-    """Have this process do what a command line calls `scones` for."""
+def run_in_process(command: str, *options: str) -> str:
+    """Run a `scones` command line in this process, where moto replaces AWS."""
     arguments = shlex.split(command.partition("scones ")[2])
-    done = CliRunner(mix_stderr=False).invoke(cli, [*arguments, *more])
+    done = CliRunner(mix_stderr=False).invoke(cli, [*arguments, *options])
     assert done.exit_code == 0, done.stderr
     return done.stdout
 
 
-def test_the_container_and_the_endpoint_can_be_tried_first(account):
+def test_image_and_deploy_have_a_dry_run(account):
     address = image.uri(account, "linux/amd64")
-    assert f"push it as {address}" in ask(readme.IMAGE, "--dry-run")
-    image.make_repository(account)
+    assert f"push it as {address}" in run_in_process(readme.IMAGE, "--dry-run")
+    image.create_repository(account)
     manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
     account.ecr.put_image(
         repositoryName=image.REPOSITORY,
@@ -185,11 +186,12 @@ def test_the_container_and_the_endpoint_can_be_tried_first(account):
         imageTag=image.tag("linux/amd64"),
     )
 
-    assert ask(readme.IMAGE, "--dry-run") == f"{address} is there.\n"
-    assert ask(readme.MODEL, "--dry-run").startswith("Would create an endpoint (account 123456789012")
+    assert run_in_process(readme.IMAGE, "--dry-run") == f"{address} exists.\n"
+    shown = run_in_process(readme.MODEL, "--dry-run")
+    assert shown.startswith("Would create an endpoint (account 123456789012")
 
 
-def test_where_nothing_is_there_is_nothing_to_destroy(account, monkeypatch):
+def test_destroy_reports_that_there_is_nothing_to_delete(account, monkeypatch):
     monkeypatch.setattr(image, "local_images", list)
     recipe = subprocess.run(
         ["make", "--no-print-directory", "--dry-run", *readme.DESTROY.split()[1:]],
@@ -199,4 +201,4 @@ def test_where_nothing_is_there_is_nothing_to_destroy(account, monkeypatch):
         check=True,
     ).stdout.splitlines()[-1]
 
-    assert ask(recipe) == "There is nothing of stage dev to delete.\n"
+    assert run_in_process(recipe) == "Nothing to delete for stage dev.\n"

@@ -28,8 +28,7 @@ from model import storage
 from model.network.classifier import Classifier
 from model.training import baseline
 from pipeline import sample_images
-from pipeline.monitoring import metrics
-from pipeline.monitoring import metrics as monitoring
+from pipeline.monitoring import analysis
 from tests import captures
 from tests.conftest import ROOT
 
@@ -159,10 +158,10 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     known = stack.home / baseline.FILE
     captures.write(stack.home / "good", captures.records(300, day, chance), chance)
     window = Window(0.8, captures.LABELS, sample_size=300)
-    tally = monitoring.gather(str(stack.home / "good"), monitoring.TimeWindow(), window)
-    sample = monitoring.measure(window, None, 0)
-    report = monitoring.monitor("good", monitoring.TimeWindow(), window, tally, sample)
-    storage.write_file(known, metrics.as_baseline(report, sample, None).text().encode())
+    counts = analysis.read_captures(str(stack.home / "good"), analysis.TimeWindow(), window)
+    sample = analysis.measure_photos(window)
+    report = analysis.analyse_window("good", analysis.TimeWindow(), window, counts, sample)
+    storage.write_file(known, analysis.make_baseline(report).text().encode())
     stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(known))
 
     dark = [

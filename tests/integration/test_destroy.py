@@ -1,4 +1,4 @@
-"""`scones destroy` on the emulator: a stack with photos in it goes, and nothing else."""
+"""`scones destroy --stack` on the emulator: it deletes a stack with photos, and nothing else."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def bucket(stack) -> str:
     destroy(stack, "--yes")
 
 
-def test_a_stack_goes_with_every_version_of_every_photo_and_the_others_stay(stack, bucket):
+def test_a_stack_is_deleted_with_every_version_of_every_photo(stack, bucket):
     done = destroy(stack, "--yes")
 
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def test_a_stack_goes_with_every_version_of_every_photo_and_the_others_stay(stac
     assert bucket not in {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
 
 
-def test_a_dry_run_says_what_would_go_and_deletes_nothing(stack, bucket):
+def test_a_dry_run_lists_the_stack_and_deletes_nothing(stack, bucket):
     done = destroy(stack, "--dry-run")
 
     assert done.returncode == 0
@@ -73,7 +73,7 @@ def test_a_dry_run_says_what_would_go_and_deletes_nothing(stack, bucket):
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", ""])
-def test_any_answer_but_yes_deletes_nothing(stack, bucket, answer):
+def test_any_answer_other_than_yes_deletes_nothing(stack, bucket, answer):
     done = destroy(stack, answer=answer)
 
     assert done.returncode == 1
@@ -81,14 +81,14 @@ def test_any_answer_but_yes_deletes_nothing(stack, bucket, answer):
     assert len(stack.client("s3").list_object_versions(Bucket=bucket)["Versions"]) == 2
 
 
-def test_destroying_what_is_not_there_is_fine(stack):
+def test_a_stack_that_does_not_exist_is_not_an_error(stack):
     done = destroy(stack, "--yes")
 
     assert done.returncode == 0
-    assert done.stdout == f"There is no stack {NAME}: nothing to delete.\n"
+    assert done.stdout == f"No such stack: {NAME}. Nothing to delete.\n"
 
 
-def test_a_stack_of_others_is_left_alone(stack):
+def test_a_stack_of_others_is_not_deleted(stack):
     deploy(
         stack, {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}, "Outputs": {"Name": {"Value": "theirs"}}}
     )
@@ -96,6 +96,8 @@ def test_a_stack_of_others_is_left_alone(stack):
     done = destroy(stack, "--yes")
 
     assert done.returncode == 1
-    assert done.stderr == f"Error: {NAME} is not a stack of this project: it has no UploadBucketName.\n"
+    assert (
+        done.stderr == f"Error: {NAME} is not a stack of this project: it has no output UploadBucketName.\n"
+    )
     assert NAME in stacks(stack)
     stack.client("cloudformation").delete_stack(StackName=NAME)

@@ -18,15 +18,15 @@ from tests.conftest import free_port
 
 
 @pytest.fixture
-def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
+def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.MotoExtension]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     for variable in doctor.PORTS:
         monkeypatch.setenv(variable, str(free_port()))
     monkeypatch.setattr(doctor, "STACK_FILE", tmp_path / "stack.json")
     monkeypatch.setattr(doctor, "check_docker", lambda: preflight.Check("docker", "ok", "engine"))
-    with moto_gaps.filled() as wishes, mock_aws():
-        yield wishes
+    with moto_gaps.filled() as extension, mock_aws():
+        yield extension
 
 
 def run(*arguments: str) -> Result:
@@ -93,20 +93,20 @@ def test_a_missing_permission_is_reported_with_the_command_that_needs_it(aws):
 
 
 def test_permissions_that_cannot_be_simulated_are_unknown_and_no_failure(aws):
-    aws.refused["SimulatePrincipalPolicy"] = ("AccessDenied", "not authorized")
+    aws.errors["SimulatePrincipalPolicy"] = ("AccessDenied", "not authorized")
 
     assert failed() == []
     assert "unknown permissions" in " ".join(run().stdout.split())
 
 
 def test_quotas_that_cannot_be_read_are_unknown_and_no_failure(aws):
-    aws.refused["ListServiceQuotas"] = ("AccessDeniedException", "not authorized")
+    aws.errors["ListServiceQuotas"] = ("AccessDeniedException", "not authorized")
 
     assert failed() == []
 
 
 def test_missing_credentials_are_reported_and_the_rest_is_left_out(aws, monkeypatch):
-    aws.refused["GetCallerIdentity"] = ("InvalidClientTokenId", "The security token is invalid.")
+    aws.errors["GetCallerIdentity"] = ("InvalidClientTokenId", "The security token is invalid.")
 
     (check,) = failed()
 
@@ -175,7 +175,7 @@ def test_docker_that_does_not_run_is_reported(script, finding, monkeypatch, tmp_
     ("instances", "most", "needed"), [(1, 4, 4), (1, 1, 3), (3, 4, 6)], ids=["scaling", "one", "several"]
 )
 def test_an_update_needs_both_fleets_at_once(instances, most, needed):
-    hosting = Hosting(instances=instances, most_instances=most)
+    hosting = Hosting(instances=instances, max_instances=most)
 
     assert preflight.needed_instances(hosting, None) == needed
 

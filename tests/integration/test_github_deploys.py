@@ -1,7 +1,7 @@
-"""A review's stack as GitHub makes and deletes it, with what the deploying role of .github/oidc.yaml may do.
+"""Deploy and delete a review's stack with the permissions of the deploying role in .github/oidc.yaml.
 
-That this is enough is seen as far as the emulator asks: it asks for no iam:PassRole, and takes no notice of
-the role under which CloudFormation works, whose permissions tests/unit/test_github.py looks at.
+The emulator does not check iam:PassRole, and ignores the role of CloudFormation, whose permissions
+tests/unit/test_github.py checks.
 """
 
 import importlib.util
@@ -17,18 +17,20 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from samcli.yamlhelper import yaml_parse
 
 from local.stack import Stack
+from tests.binaries import machines
 from tests.conftest import ROOT
 
 STAGE = "review7"
 NAME = f"scones-unlimited-{STAGE}"
 UNCHECKED = (0b01).to_bytes(4, "little")
-"""Of a file of bytecode: it is used without a look at its source (PEP 552)."""
+"""Flags of a bytecode file that Python uses without checking its source (PEP 552)."""
 PROVIDER = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
 
 
-def done(stack: Stack, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(stack: Stack, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, env=stack._environment() | env, capture_output=True, text=True, check=False
     )
@@ -36,10 +38,8 @@ def done(stack: Stack, *command: str, **env: str) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def roles(stack: Stack) -> Iterator[Mapping[str, str]]:
-    """The outputs of what `make github` makes for reviews."""
-    made = done(
-        stack, "make", "github", "STAGE=review", "REPOSITORY=scones/unlimited", f"PROVIDER={PROVIDER}"
-    )
+    """The outputs of the stack that `make github` deploys for reviews."""
+    made = run(stack, "make", "github", "STAGE=review", "REPOSITORY=scones/unlimited", f"PROVIDER={PROVIDER}")
     assert made.returncode == 0, made.stderr
     cloudformation = stack.client("cloudformation")
     (described,) = cloudformation.describe_stacks(StackName="scones-unlimited-github-review")["Stacks"]
@@ -49,7 +49,7 @@ def roles(stack: Stack) -> Iterator[Mapping[str, str]]:
 
 @pytest.fixture(scope="module")
 def workflow(stack: Stack, roles: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """The environment of a workflow: the credentials of a user who may do what the role may."""
+    """The environment of a workflow: the credentials of a user with the permissions of the role."""
     iam, role = stack.client("iam"), roles["DeployRoleArn"].rpartition("/")[2]
     document = iam.get_role_policy(RoleName=role, PolicyName="deploy")["PolicyDocument"]
     iam.create_user(UserName="workflow")
@@ -70,7 +70,7 @@ def workflow(stack: Stack, roles: Mapping[str, str]) -> Iterator[dict[str, str]]
 
 
 def test_a_review_is_deployed_and_destroyed(stack, workflow):
-    deployed = done(stack, "make", "deploy", **workflow, STAGE=STAGE)
+    deployed = run(stack, "make", "deploy", **workflow, STAGE=STAGE)
 
     assert deployed.returncode == 0, deployed.stderr
     cloudformation = stack.client("cloudformation")
@@ -80,19 +80,20 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
         "stage": STAGE,
     }
     assert_no_function_compiles(stack)
+    assert_libraries_match_architecture(stack, "x86_64")
     bucket = next(
         one["OutputValue"] for one in described["Outputs"] if one["OutputKey"] == "UploadBucketName"
     )
-    stack.client("s3").put_object(Bucket=bucket, Key="archive/left.jpg", Body=b"a photo that is left")
+    stack.client("s3").put_object(Bucket=bucket, Key="archive/left.jpg", Body=b"a remaining photo")
 
-    destroyed = done(stack, sys.executable, "-m", "scones", "destroy", "--stack", NAME, "--yes", **workflow)
+    destroyed = run(stack, sys.executable, "-m", "scones", "destroy", "--stack", NAME, "--yes", **workflow)
 
     assert destroyed.returncode == 0, destroyed.stderr
     assert NAME not in str(cloudformation.describe_stacks()["Stacks"])
 
 
 def assert_no_function_compiles(stack: Stack) -> None:
-    """All functions deployed bring bytecode of their runtime's version, which Python takes as it is."""
+    """Every deployed function contains bytecode for its runtime's version, which Python uses unchecked."""
     runtime = f"python{sys.version_info.major}.{sys.version_info.minor}"
     functions = stack.client("lambda").list_functions()["Functions"]
     ours = [one for one in functions if one["FunctionName"].startswith(NAME)]
@@ -108,8 +109,33 @@ def assert_no_function_compiles(stack: Stack) -> None:
         assert len(sources) == sum(name.endswith(".pyc") for name in package.namelist())
 
 
+def assert_libraries_match_architecture(stack: Stack, architecture: str) -> None:
+    """The built template, its libraries and the deployed functions agree on the architecture."""
+    build = ROOT / ".aws-sam" / "build"
+    template = yaml_parse((build / "template.yaml").read_text())
+    functions = stack.client("lambda").list_functions()["Functions"]
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
+    assert machines(build) == {architecture}
+    assert {tuple(one["Architectures"]) for one in functions if one["FunctionName"].startswith(NAME)} == {
+        (architecture,)
+    }
+
+
+def test_by_default_libraries_and_template_are_for_arm64(stack):
+    """SAM takes the architecture from the template: `sam local invoke`, and `sam deploy` without options."""
+    built = run(stack, "make", "build")
+
+    assert built.returncode == 0, built.stderr
+    build = ROOT / ".aws-sam" / "build"
+    template = yaml_parse((build / "template.yaml").read_text())
+    assert machines(build) == {"arm64"}
+    assert template["Globals"]["Function"]["Architectures"] == ["arm64"]
+    assert template["Parameters"]["Architecture"]["Default"] == "arm64"
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == ["arm64"]
+
+
 @pytest.mark.parametrize("name", ["scones-unlimited-dev", "scones-unlimited-prod", "scones-unlimited-roles"])
-def test_it_reaches_no_other_stage(stack, workflow, name):
+def test_the_role_cannot_change_another_stage(stack, workflow, name):
     keys = (workflow["AWS_ACCESS_KEY_ID"], workflow["AWS_SECRET_ACCESS_KEY"])
     cloudformation = boto3.Session(*keys, region_name=stack.region).client(
         "cloudformation", endpoint_url=stack.endpoint_url

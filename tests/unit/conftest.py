@@ -10,7 +10,7 @@ import pytest_socket
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from tests.aws_shapes import Recorded, recording
+from tests.aws_shapes import AwsCalls, recording
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,8 @@ def logged(capsys, monkeypatch) -> Callable[[Logger], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def asked(aws) -> Iterator[Recorded]:
-    """What a test asks of AWS, each request as AWS knows it."""
+def aws_calls(aws) -> Iterator[AwsCalls]:
+    """The requests of a test to AWS, which have to be valid."""
     with recording() as recorded:
         yield recorded
     assert recorded.violations == []

@@ -1,4 +1,4 @@
-"""What the demonstration takes from a folder, and how it shows what became of it."""
+"""The photos that the demo uploads, and the table of their outcomes."""
 
 import io
 import subprocess
@@ -12,7 +12,7 @@ from local import LocalError, Ports, demo
 from tests.conftest import ROOT
 
 
-def test_of_a_folder_every_file_counts_but_hidden_ones(tmp_path):
+def test_every_file_in_a_folder_is_a_photo_except_hidden_ones(tmp_path):
     for name in ("b.jpg", "a.txt", "sub/c d.png", ".DS_Store", ".thumbnails/e.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -25,10 +25,10 @@ def test_of_a_folder_every_file_counts_but_hidden_ones(tmp_path):
     }
 
 
-def test_a_folder_of_hidden_files_holds_no_photos(tmp_path):
+def test_a_folder_with_only_hidden_files_has_no_photos(tmp_path):
     (tmp_path / ".DS_Store").touch()
 
-    with pytest.raises(LocalError, match="holds no files"):
+    with pytest.raises(LocalError, match=r"^No files in .*Give a folder that contains photos"):
         demo.photos(tmp_path)
 
 
@@ -45,13 +45,13 @@ def test_any_name_can_be_shown(name):
     assert name[-4:] in shown.read()
 
 
-def test_two_servers_cannot_have_one_port():
-    with pytest.raises(LocalError, match=r"port 4567 .* EMULATOR_PORT or ENDPOINT_PORT"):
+def test_the_two_servers_need_different_ports():
+    with pytest.raises(LocalError, match=r"Port 4567 .* EMULATOR_PORT or ENDPOINT_PORT"):
         Ports(emulator=4567, endpoint=4567)
 
 
-def test_help_and_ctrl_c_need_not_wait_for_large_libraries():
-    """Until a command runs, Ctrl-C would end in a traceback."""
+def test_help_imports_no_large_libraries():
+    """Nor does a command before it handles signals."""
     imports = "import sys, local.__main__, local.commands.demo"
     loaded = f"{imports}; print({{'boto3', 'numpy', 'PIL', 'httpx'}} & sys.modules.keys())"
 

@@ -1,4 +1,4 @@
-"""The documentation is true: what it takes from the code is up to date, and its links lead somewhere."""
+"""Generated parts of the documentation are up to date, and its links have targets."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from docs import pages
-from pipeline.costs.table import END
+from pipeline.markdown import END
 from tests import readme
 from tests.conftest import ROOT
 
@@ -18,30 +18,30 @@ LARGEST_PICTURE = 300_000
 
 
 def prose(page: Path) -> str:
-    """A page without what is code in it."""
+    """Return a page without its code."""
     return re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
+    """Return the anchors that GitHub gives the headings of a page."""
     without_code = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", without_code, re.MULTILINE)
-    named = set(re.findall(r'<a id="([^"]+)">', without_code))
-    return named | {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    explicit = set(re.findall(r'<a id="([^"]+)">', without_code))
+    return explicit | {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", pages.contents(), ids=lambda page: page.name)
-def test_what_a_page_takes_from_the_code_is_up_to_date(page):
-    place, text = pages.contents()[page]
+def test_generated_parts_are_up_to_date(page):
+    name, text = pages.contents()[page]
 
-    shown = page.read_text().partition(f"<!-- {place}: make docs -->")[2].partition(END)[0].strip()
+    shown = page.read_text().partition(f"<!-- {name}: make docs -->")[2].partition(END)[0].strip()
 
     assert shown == text, "make docs"
 
 
-def test_the_picture_of_the_state_machine_has_every_state_and_every_way():
+def test_the_diagram_has_every_transition_of_the_state_machine():
     definition = json.loads((ROOT / pages.MACHINE).read_text())
-    drawn = pages.machine(definition)
+    drawn = pages.flowchart(definition)
 
     for name, state in definition["States"].items():
         if state["Type"] == "Choice":
@@ -51,20 +51,20 @@ def test_the_picture_of_the_state_machine_has_every_state_and_every_way():
             before, ends = name, {state["Next"]} if "Next" in state else set()
             ends -= {one for one in ends if definition["States"][one]["Type"] == "Choice"}
         for end in ends:
-            way = rf"^ *{pages.node_id(before)} .*--> {pages.node_id(end)}$"
-            assert re.search(way, drawn, re.MULTILINE), (before, end)
+            transition = rf"^ *{pages.node_id(before)} .*--> {pages.node_id(end)}$"
+            assert re.search(transition, drawn, re.MULTILINE), (before, end)
 
 
-def test_the_picture_changes_with_the_definition():
+def test_the_diagram_changes_with_the_definition():
     definition = json.loads((ROOT / pages.MACHINE).read_text())
-    before = pages.machine(definition)
+    before = pages.flowchart(definition)
     definition["States"]["Filter"]["Next"] = "Record"
 
-    assert pages.machine(definition) != before
+    assert pages.flowchart(definition) != before
 
 
 @pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: page.name)
-def test_links_lead_to_files_and_headings_that_are_there(page):
+def test_links_point_to_existing_files_and_headings(page):
     for link in LINK.findall(prose(page)):
         if re.match(r"[a-z]+:", link):
             continue
@@ -76,13 +76,13 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
             assert anchor in anchors(target), link
 
 
-def test_every_page_can_be_found_from_the_readme():
+def test_the_readme_links_to_every_page():
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(prose(ROOT / "README.md"))}
 
     assert set(MARKDOWN) - linked == {ROOT / "README.md"}
 
 
-def test_pictures_are_small_and_are_shown_somewhere():
+def test_pictures_are_small_and_every_one_is_used():
     shown = {(page.parent / link).resolve() for page in MARKDOWN for link in LINK.findall(prose(page))}
     pictures = {file for file in (ROOT / "docs").iterdir() if file.suffix in {".png", ".svg"}}
 
@@ -97,7 +97,7 @@ def test_the_readme_fits_on_two_screens():
     )
 
 
-def test_how_each_command_of_the_readme_is_proven_is_known():
-    """tests/e2e/test_readme.py runs them: a new one belongs there."""
+def test_the_commands_of_the_readme_are_those_that_are_tested():
+    """tests/e2e/test_readme.py runs them; add a new one there."""
     assert list(readme.KNOWN) == readme.COMMANDS
     assert {kind for kind, _ in readme.BLOCKS} == {"sh", "mermaid"}

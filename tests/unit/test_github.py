@@ -1,4 +1,4 @@
-"""What GitHub runs, and what it may do in AWS: the workflows, and the roles of .github/oidc.yaml."""
+"""GitHub's workflows, and the IAM roles of .github/oidc.yaml with which they deploy."""
 
 import re
 from collections.abc import Iterator
@@ -59,23 +59,23 @@ def test_a_workflow_starts_with_no_permission_and_a_job_says_what_it_needs(path)
         assert set(job["permissions"].items()) <= {("contents", "read"), ("id-token", "write")}, name
 
 
-def test_only_what_deploys_may_ask_for_credentials():
-    asking = {
+def test_only_jobs_that_deploy_may_request_credentials():
+    jobs = {
         f"{path.stem}.{name}"
         for path in WORKFLOWS
         for name, job in workflow(path)["jobs"].items()
         if "id-token" in job["permissions"]
     }
 
-    assert asking == {"stage.run", "deploy.dev", "deploy.prod", "review.deploy", "review.destroy"}
+    assert jobs == {"stage.run", "deploy.dev", "deploy.prod", "review.deploy", "review.destroy"}
 
 
-def test_every_job_ends_by_itself(path):
+def test_every_job_has_a_timeout(path):
     for name, job in workflow(path)["jobs"].items():
         assert "uses" in job or int(job["timeout-minutes"]) <= 60, name
 
 
-def test_what_a_step_runs_exists(path):
+def test_the_commands_of_a_step_exist(path):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for step in steps(path):
         run = step.get("run", "")
@@ -84,8 +84,17 @@ def test_what_a_step_runs_exists(path):
             assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
 
 
-def test_nothing_of_an_event_is_put_into_a_script(path):
-    """What others choose, a branch's name say, would be run."""
+def test_the_demo_runs_on_every_platform_of_the_readme():
+    """`make test` runs on Linux on x86-64."""
+    jobs = workflow(ROOT / ".github" / "workflows" / "checks.yaml")["jobs"]
+
+    assert jobs["demo"]["strategy"]["matrix"]["runner"] == ["macos-15", "ubuntu-24.04-arm"]
+    assert [step["run"] for step in jobs["demo"]["steps"] if "run" in step] == ["make demo"]
+    assert "Linux (x86-64\nor arm64), macOS 14 or later on Apple silicon" in (ROOT / "README.md").read_text()
+
+
+def test_no_script_interpolates_an_expression(path):
+    """A value that others choose, such as a branch's name, could run as code."""
     assert [step["run"] for step in steps(path) if "${{" in step.get("run", "")] == []
 
 
@@ -95,13 +104,13 @@ def test_the_token_stays_out_of_the_checked_out_repository(path):
     assert all(step["with"]["persist-credentials"] == "false" for step in checkouts)
 
 
-def test_pull_requests_of_others_get_no_stack():
+def test_pull_requests_from_forks_get_no_stack():
     for job in workflow(ROOT / ".github" / "workflows" / "review.yaml")["jobs"].values():
         assert "!github.event.pull_request.head.repo.fork" in job["if"]
 
 
-def test_prod_waits_for_its_environment():
-    """Who has to approve is a setting of GitHub's environment; it holds for the role's trust too."""
+def test_prod_is_deployed_after_dev_in_its_environment():
+    """The environment's settings at GitHub require an approval, and the role trusts only the environment."""
     jobs = workflow(ROOT / ".github" / "workflows" / "deploy.yaml")["jobs"]
 
     assert jobs["prod"]["with"]["environment"] == "prod"
@@ -109,18 +118,18 @@ def test_prod_waits_for_its_environment():
     assert jobs["dev"]["needs"] == "checks"
 
 
-def test_every_environment_has_a_role_to_trust_it():
-    asked = {
+def test_every_environment_has_a_role_that_trusts_it():
+    environments = {
         job["with"]["environment"]
         for path in WORKFLOWS
         for job in workflow(path)["jobs"].values()
         if "environment" in job.get("with", {})
     }
 
-    assert asked == set(SOUND[".github/oidc.yaml"]["Parameters"]["Stage"]["AllowedValues"])
+    assert environments == set(SOUND[".github/oidc.yaml"]["Parameters"]["Stage"]["AllowedValues"])
 
 
-def test_what_is_updated_is_there():
+def test_dependabots_directories_contain_what_it_updates():
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
 
     files = {"uv": "uv.lock", "pip": "requirements.txt", "docker": "Dockerfile", "npm": "package-lock.json"}
@@ -134,7 +143,7 @@ def test_what_is_updated_is_there():
 
 UNUSED = re.compile(
     r"""(?x)
-    # services that no resource of the template's is connected to
+    # services that no resource of the template uses
     ^(ec2|elasticfilesystem|firehose|kinesis|s3files|s3tables):
     # properties that none of its resources has
     | dynamodb:(\w*Item$|Scan|Query|Import|DescribeImport|\w*TableReplica|\w*KinesisStreaming\w*$)
@@ -147,29 +156,29 @@ UNUSED = re.compile(
     | s3:\w*(Analytics|Inventory|CORS|Cors|Metrics|Website|Accelerate|Replication|ObjectLock|Logging|Tiering)
     | s3:\w*(Metadata|Acl$|Abac)
     | sns:PutDataProtectionPolicy | events:(PutPermission|RemovePermission)
-    # keys of the account's own: the table's and the logs' are AWS's
+    # customer-managed keys: the table and the logs use AWS's keys
     | kms:(CreateGrant|RevokeGrant|ListAliases|Encrypt|Decrypt|GenerateDataKey|ReEncrypt|(En|Dis)ableKey$)
-    # what a bucket deletes is what it holds; nothing does when a stack goes
+    # content of buckets, which CloudFormation does not delete
     | s3:DeleteObject
     """
 )
-"""What resources of the template's types may need, and its own do not."""
+"""Actions that resources of the template's types may need, but its own resources do not."""
 NO_ACTIONS = {
     *("s3:DeleteBucketEncryption", "s3:DeleteBucketLifecycle", "s3:GetObjectMetadata", "s3:REST.PUT.OBJECT"),
     "s3:ListTagsForResource",  # of Storage Lens and access grants alone
 }
-"""AWS's descriptions name them, and its authorization reference does not, or of other things."""
+"""CloudFormation's schemas name these, but the authorization reference lacks them or uses them elsewhere."""
 
 
 def needed() -> set[str]:
-    """What CloudFormation has to be allowed for the template, as AWS describes its resources' types."""
+    """The actions that CloudFormation needs for the template, according to its resource schemas."""
     types = {resource["Type"] for resource in SOUND["template.yaml"]["Resources"].values()}
     actions = set()
     for kind in types:
         handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
         for name in ("create", "read", "update", "delete"):
             asked = {re.sub("^S3:", "s3:", one) for one in handlers.get(name, {}).get("permissions", [])}
-            # A read looks at all that a resource could have.
+            # Reading fetches every property that a resource could have.
             actions |= {one for one in asked if name == "read" or not UNUSED.match(one)}
     return actions - NO_ACTIONS - {"kms:Decrypt"}
 
@@ -179,11 +188,11 @@ def allowed(role: str) -> set[str]:
     return {action for one in statements(properties["Policies"]) for action in aslist(one["Action"])}
 
 
-def test_cloudformation_may_do_what_the_template_takes_and_nothing_more():
+def test_cloudformation_is_allowed_exactly_what_the_template_needs():
     assert allowed("CloudFormationRole") == needed()
 
 
-def test_what_cloudformation_may_fits_in_a_role():
+def test_the_policies_of_cloudformations_role_are_within_iams_size_limit():
     """10,240 characters, white space not counted (IAM User Guide, "IAM and AWS STS quotas")."""
     policies = SOUND[".github/oidc.yaml"]["Resources"]["CloudFormationRole"]["Properties"]["Policies"]
     text = "".join(str(policies).split()).replace("${AWS::Partition}", "aws")
@@ -192,15 +201,15 @@ def test_what_cloudformation_may_fits_in_a_role():
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "review"])
-def test_a_stages_names_are_no_others(stage):
-    """A wildcard behind a stage's name reaches no other stage, and not the roles themselves."""
+def test_the_names_of_a_stage_do_not_match_another(stage):
+    """A wildcard after a stage's name matches no other stage, nor the roles' own stacks."""
     stages = {"dev", "prod", "review1", "roles", f"github-{stage}"}
 
     assert {one for one in stages if one.startswith(stage)} == {"review1" if stage == "review" else stage}
 
 
 @pytest.mark.parametrize("role", ["DeployRole", "CloudFormationRole"])
-def test_of_a_stage_each_role_reaches_its_own(role):
+def test_each_role_is_restricted_to_its_stage(role):
     properties = SOUND[".github/oidc.yaml"]["Resources"][role]["Properties"]
     named = [
         text
@@ -239,7 +248,7 @@ def test_only_this_repository_in_this_environment_gets_the_role():
     }
 
 
-def test_only_a_reviews_stack_can_be_deleted_from_github():
+def test_only_review_stacks_can_be_deleted_from_github():
     properties = SOUND[".github/oidc.yaml"]["Resources"]["DeployRole"]["Properties"]
     (policy,) = properties["Policies"]
     always = [one for one in policy["PolicyDocument"]["Statement"] if "Fn::If" not in one]

@@ -1,4 +1,4 @@
-"""The servers that a stack consists of: what starts or ends them is not cut short."""
+"""Starting and stopping the servers of a local stack."""
 
 import json
 import os
@@ -14,20 +14,20 @@ from local.processes import Server
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_end_waits_until_all_is_done(number):
-    told = []
-    before = signal.signal(number, lambda *_: told.append("to end"))
+def test_a_signal_is_deferred_until_the_block_is_done(number):
+    events = []
+    before = signal.signal(number, lambda *_: events.append("signal"))
     try:
-        with processes.uninterrupted():
+        with processes.defer_signals():
             signal.raise_signal(number)
-            told.append("done")
+            events.append("done")
     finally:
         signal.signal(number, before)
 
-    assert told == ["done", "to end"]
+    assert events == ["done", "signal"]
 
 
-def test_one_server_is_ended_and_the_others_stay(tmp_path):
+def test_one_server_is_stopped_and_the_others_keep_running(tmp_path):
     registry = tmp_path / "processes.json"
     started = {
         name: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -51,7 +51,7 @@ def test_one_server_is_ended_and_the_others_stay(tmp_path):
             process.wait()
 
 
-def test_a_server_that_ended_by_itself_is_forgotten_when_it_is_started_again(tmp_path):
+def test_restarting_a_server_that_exited_replaces_its_entry(tmp_path):
     registry = tmp_path / "processes.json"
     sleeps = Server(
         name="one",
@@ -71,19 +71,19 @@ def test_a_server_that_ended_by_itself_is_forgotten_when_it_is_started_again(tmp
     assert processes.stop_all(registry) == ["one"]
 
 
-def test_a_server_that_another_process_started_has_ended_when_it_is_a_zombie(tmp_path, monkeypatch):
-    """Whoever started it asks about it later, or never."""
+def test_a_zombie_counts_as_stopped(tmp_path, monkeypatch):
+    """Another process started the server, and may never wait for it."""
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     created = psutil.Process(started.pid).create_time()
     registry = tmp_path / "processes.json"
     registry.write_text(json.dumps([{"name": "one", "pid": started.pid, "created": created}]))
-    monkeypatch.setattr(psutil, "wait_procs", lambda *_, **__: None)  # as one that is not its parent waits
+    monkeypatch.setattr(psutil, "wait_procs", lambda *_, **__: None)  # which only its parent can wait for
     killed = []
     monkeypatch.setattr(psutil.Process, "kill", lambda process: killed.append(process.pid))
     try:
         assert processes.stop(["one"], registry) == ["one"]
         assert killed == []
-        assert not processes.lives(psutil.Process(started.pid))
+        assert not processes.is_running(psutil.Process(started.pid))
     finally:
         started.kill()
         started.wait()

@@ -1,4 +1,4 @@
-"""Progress bars show a rate, and only on a terminal."""
+"""Progress bars."""
 
 import io
 from types import SimpleNamespace
@@ -18,9 +18,9 @@ def test_the_rate_is_shown_once_it_is_known(speed, finished_speed, shown):
     assert RateColumn().render(task).plain == shown
 
 
-@pytest.mark.parametrize(("terminal", "seen"), [(True, True), (False, False)])
-def test_it_is_shown_only_on_a_terminal(terminal, seen):
+@pytest.mark.parametrize(("terminal", "visible"), [(True, True), (False, False)])
+def test_progress_is_shown_only_on_a_terminal(terminal, visible):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
 
     assert list(track(range(3), 3, "Counting", console)) == [0, 1, 2]
-    assert ("Counting" in console.file.getvalue()) is seen
+    assert ("Counting" in console.file.getvalue()) is visible

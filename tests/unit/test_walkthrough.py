@@ -1,6 +1,8 @@
-"""The notebook as it is kept: nothing of a run in it, and no way of its own to do what a command does."""
+"""The notebook in the repository: no output of a run, and no logic of its own."""
 
 import ast
+import importlib
+import types
 
 import nbformat
 import pytest
@@ -17,7 +19,7 @@ def notebook() -> nbformat.NotebookNode:
     return read
 
 
-def test_nothing_of_a_run_is_kept(notebook):
+def test_the_notebook_has_no_output_of_a_run(notebook):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
     assert [cell.id for cell in code if cell.outputs or cell.execution_count] == []
@@ -28,18 +30,40 @@ def test_nothing_of_a_run_is_kept(notebook):
     }
 
 
-def test_every_step_says_what_the_original_did_and_what_is_done_instead(notebook):
+def test_every_step_says_what_the_student_project_did_and_what_is_done_here(notebook):
     steps = [cell.source for cell in notebook.cells if cell.source.startswith("## ")]
 
     assert len(steps) == 8
-    assert [step for step in steps if "\n*There*: " not in step or "\n*Here*: " not in step] == []
+    assert [step for step in steps if "\n*Student project*: " not in step or "\n*Here*: " not in step] == []
 
 
-def test_it_runs_on_both_by_the_same_cells_and_has_no_logic_of_its_own(notebook):
-    """Whatever decides something is the project's: cells call it, and define nothing."""
+def test_cells_call_the_project_and_define_nothing(notebook):
     trees = [ast.parse(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
 
     nodes = [node for tree in trees for node in ast.walk(tree)]
     assert not [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    started = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "run"]
-    assert [ast.unparse(one) for one in started] == ["subprocess.run"]  # make deploy
+    runs = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr == "run"]
+    assert [ast.unparse(one) for one in runs] == ["subprocess.run"]  # make deploy
+
+
+def test_everything_that_cells_import_exists(notebook):
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    nodes = list(ast.walk(ast.parse(source)))
+
+    modules = {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                found = getattr(module, name.name, None) or importlib.import_module(
+                    f"{node.module}.{name.name}"
+                )
+                if isinstance(found, types.ModuleType):
+                    modules[name.asname or name.name] = found
+    used = [
+        (node.value.id, node.attr)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules
+    ]
+    assert len(used) > 10
+    assert [f"{name}.{attribute}" for name, attribute in used if not hasattr(modules[name], attribute)] == []

@@ -6,7 +6,7 @@ This is plain Python, because SciPy and NumPy take 160 MB unpacked; tests compar
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -16,21 +16,19 @@ from .window import OTHER, Window
 FORMAT = 1
 """The version of the baseline's file format. Increase it if old files become unreadable or wrong."""
 MODERATE, LIMIT = 0.1, 0.2
-"""The values beyond which a statistic means moderate and large change. These are the usual limits for PSI (N.
-Siddiqi, "Credit risk scorecards", 2006), here also used for distances. They assume about ten bins: with two
-or three categories even a large change gives a small PSI (0.16 if 60:40 becomes 40:60), so for categories the
-first limit already counts as drift."""
+"""Beyond these, a change is moderate or large: the usual limits for PSI (N. Siddiqi, "Credit risk
+scorecards", 2006), here also used for distances. They assume about ten bins: with two or three categories
+even a large change gives a small PSI (0.16 if 60:40 becomes 40:60), so for categories `MODERATE` counts as
+drift."""
 SIGNIFICANCE = 0.01
 """The probability that any feature of a window without drift is reported as drifted."""
 DIGITS = 6
 """Significant digits of the baseline's numbers and of those compared with them, so that a value that many
 photos share, such as an aspect ratio of 4:3, equals itself after it was written and read."""
 BINS = 10
-"""The number of PSI's bins for numeric features, which are the baseline's deciles."""
+"""The number of PSI's bins for numeric features, bounded by the baseline's deciles."""
 
 type Level = Literal["none", "moderate", "drifted"]
-type NumberTest = Callable[[Sequence[float], Sequence[float]], tuple[float, float]]
-type CountTest = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class BaselineError(Exception):
@@ -49,16 +47,8 @@ class Numbers:
 class Baseline:
     """Statistics of ``n`` photos and answers, with which later ones are compared. It contains no photos.
 
-    Attributes
-    ----------
-    model
-        The model's name and version.
-    accuracy
-        The share of correct answers, from 0 to 1; ``None`` if the correct labels are not known.
-    numbers, counts
-        The distribution of each numeric feature, and the counts by category of each categorical feature.
-    feature_space
-        The parameters for measuring a photo's distance in the model's feature space, if there are any.
+    ``accuracy`` is the share of correct answers, or ``None`` without correct labels; ``feature_space`` holds
+    the parameters for measuring a photo's distance in the model's feature space.
     """
 
     model: str
@@ -74,13 +64,7 @@ class Baseline:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """Parse the JSON that `text` returns.
-
-        Raises
-        ------
-        BaselineError
-            The text is not a baseline, or its format is not supported.
-        """
+        """Parse what `text` returns; raise `BaselineError` if it is something else or of another version."""
         try:
             value = json.loads(text)
             if value["format"] != FORMAT:
@@ -104,23 +88,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a feature is from the baseline.
+    """How far a feature's ``n`` values are from the baseline.
 
-    Attributes
-    ----------
-    psi
-        The population stability index.
-    ks, variation
-        The Kolmogorov-Smirnov distance of a numeric feature, or the total variation distance of a categorical
-        one: the share of answers that changed category.
-    p_value
-        The probability of a distance at least this large without drift.
-    n
-        The number of values in the window.
-    statistic
-        The larger of `psi` and the distance.
-    level
-        ``drifted`` if `statistic` is significant and beyond `limit`, ``moderate`` if beyond `MODERATE`.
+    ``psi`` is the population stability index; ``ks`` a numeric feature's Kolmogorov-Smirnov distance;
+    ``variation`` a categorical feature's total variation distance, the share of answers that changed
+    category; ``p_value`` the probability of a distance at least this large without drift. ``level`` is
+    ``drifted`` if the statistic is significant and beyond ``limit``, ``moderate`` if beyond `MODERATE`.
     """
 
     psi: float
@@ -147,8 +120,8 @@ class Features:
 
 def features(window: Window, photos: Mapping[str, Sequence[float]]) -> Features:
     """Return the features of a window, given the image properties of its sample."""
-    counts = categories(window.by_label(), window.under_threshold())
-    return Features({"confidence": window.confidence, **photos}, counts)
+    numbers = {"confidence": window.confidence, **photos}
+    return Features(numbers, categories(window.by_label(), window.under_threshold()))
 
 
 def categories(by_label: Mapping[str, int], under_threshold: int) -> dict[str, dict[str, int]]:
@@ -194,21 +167,15 @@ def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
     Categories that are empty in both samples are ignored.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x + y]
-    of_a, of_b, freedom = sum(a), sum(b), len(pairs) - 1
-    if freedom < 1:
+    if (freedom := len(pairs) - 1) < 1:
         return 1.0
-    statistic = math.fsum(
-        (observed - expected) ** 2 / expected
-        for x, y in pairs
-        for observed, expected in (
-            (x, (x + y) * of_a / (of_a + of_b)),
-            (y, (x + y) * of_b / (of_a + of_b)),
-        )
-    )
-    return chi_squared_tail(statistic, freedom)
+    share = sum(a) / (sum(a) + sum(b))
+    # In each category, the two samples differ from their expected counts by the same number.
+    statistic = math.fsum((x - (x + y) * share) ** 2 / ((x + y) * share * (1 - share)) for x, y in pairs)
+    return _chi_squared_tail(statistic, freedom)
 
 
-def chi_squared_tail(statistic: float, freedom: int) -> float:
+def _chi_squared_tail(statistic: float, freedom: int) -> float:
     """Return the probability that a chi-squared variable with these degrees of freedom exceeds a value.
 
     M. Abramowitz, I. Stegun, "Handbook of mathematical functions" (1964), 26.4.4 and 26.4.5: with h half the
@@ -259,45 +226,27 @@ def deciles(sample: Sequence[float]) -> list[float]:
     return sorted(bounds)
 
 
-def compare(
-    window: Features,
-    baseline: Baseline,
-    number_test: NumberTest = kolmogorov_smirnov,
-    count_test: CountTest = same_shares,
-    significance: float = SIGNIFICANCE,
-) -> dict[str, Drift]:
-    """Compare each feature that both have, and say which have drifted.
+def compare(window: Features, baseline: Baseline, significance: float = SIGNIFICANCE) -> dict[str, Drift]:
+    """Measure the drift of each feature that both window and baseline have.
 
-    A feature has drifted if it is far from the baseline, PSI or the distance (Kolmogorov-Smirnov's, or of
-    categories the total variation) beyond its limit, and that is not chance: its p-value is below
-    `significance` divided by the number of features (Bonferroni), since one of many is sooner far by chance
-    than one alone.
-
-    Parameters
-    ----------
-    window, baseline
-        What to compare, and with what.
-    number_test
-        Returns distance and p-value of two samples of numbers.
-    count_test
-        Returns the p-value of two lists of counts.
-    significance
-        The chance that any feature of a window without drift passes for drifted.
+    A feature has drifted if its PSI or its distance (Kolmogorov-Smirnov; total variation for categories) is
+    beyond the limit and significant: its p-value is below `significance`, the probability of reporting any
+    drift in a window without drift, divided by the number of features (Bonferroni).
     """
     found: dict[str, Drift] = {}
     for name, values in window.numbers.items():
-        if len(values) and (known := baseline.numbers.get(name)):
-            seen, bounds = rounded(values), deciles(known.sample)
-            psi = population_stability_index(_binned(seen, bounds), _binned(known.sample, bounds))
-            distance, p_value = number_test(seen, known.sample)
-            found[name] = Drift(psi, distance, None, p_value, len(seen))
+        if len(values) and (numbers := baseline.numbers.get(name)):
+            current, bounds = rounded(values), deciles(numbers.sample)
+            psi = population_stability_index(_binned(current, bounds), _binned(numbers.sample, bounds))
+            distance, p_value = kolmogorov_smirnov(current, numbers.sample)
+            found[name] = Drift(psi, distance, None, p_value, len(current))
     for name, counts in window.counts.items():
         if sum(counts.values()) and (reference := baseline.counts.get(name)):
-            categories = sorted({*counts, *reference})
-            a, b = ([one.get(category, 0) for category in categories] for one in (counts, reference))
+            names = sorted({*counts, *reference})
+            a, b = ([side.get(category, 0) for category in names] for side in (counts, reference))
             psi, variation = population_stability_index(a, b), total_variation(a, b)
-            found[name] = Drift(psi, None, variation, count_test(a, b), sum(a), limit=MODERATE)
-    return {name: _judged(drift, significance / len(found)) for name, drift in found.items()}
+            found[name] = Drift(psi, None, variation, same_shares(a, b), sum(a), limit=MODERATE)
+    return {name: _with_level(drift, significance / len(found)) for name, drift in found.items()}
 
 
 def _binned(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
@@ -307,9 +256,8 @@ def _binned(values: Sequence[float], bounds: Sequence[float]) -> list[int]:
     return counts
 
 
-def _judged(drift: Drift, significance: float) -> Drift:
-    by_chance = drift.p_value >= significance
+def _with_level(drift: Drift, significance: float) -> Drift:
     level: Level = "none"
-    if not by_chance and drift.statistic > MODERATE:
+    if drift.p_value < significance and drift.statistic > MODERATE:
         level = "drifted" if drift.statistic > drift.limit else "moderate"
     return replace(drift, level=level, drifted=level == "drifted")

@@ -1,28 +1,31 @@
-"""What a month costs: small sums by hand, and what has to be true of all of them."""
+"""The monthly bill: small cases calculated by hand, and properties of all bills."""
 
 import json
 import math
 
 import pytest
+import yaml
 from click.testing import CliRunner
+from samcli.yamlhelper import yaml_parse
 
-from model.sagemaker.endpoint import PHOTOS_PER_SECOND, UTILIZATION
+from model.sagemaker.autoscaling import PHOTOS_PER_SECOND, UTILIZATION
 from pipeline.costs import bill, usage
-from pipeline.costs.bill import SETTINGS, Setting, original, project, recommended
-from pipeline.costs.table import BEGIN, END, SCALES, bills, table
+from pipeline.costs.bill import SETTINGS, Setting, baseline_design, project, recommended
+from pipeline.costs.table import BEGIN, SCALES, bills, table
+from pipeline.markdown import END
 from scones import cli
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "costs.md"
 
 
-def test_every_price_has_a_page_and_a_date():
+def test_every_price_has_a_source_and_a_date():
     listed = json.loads(bill.PRICES.read_bytes())["prices"]
 
     assert all(one["page"].startswith("https://aws.amazon.com/") and one["date"] for one in listed.values())
 
 
-def test_transitions_are_the_states_that_a_photo_enters():
+def test_transitions_are_counted_along_the_longest_path():
     definition = {
         "StartAt": "a",
         "States": {
@@ -41,22 +44,43 @@ def test_transitions_are_the_states_that_a_photo_enters():
         usage.transitions(definition, "broken")
 
 
+def test_cloudformations_tags_are_dropped():
+    text = "a: !Sub [x, {b: !Ref c}]\nd: !If [e, 1, 2]\nf: !GetAtt g.Arn\nh: 8\n"
+
+    assert yaml.load(text, usage.TemplateLoader) == {
+        "a": ["x", {"b": "c"}],
+        "d": ["e", 1, 2],
+        "f": "g.Arn",
+        "h": 8,
+    }
+
+
+def test_the_template_is_read_as_sam_reads_it():
+    sam = yaml_parse(usage.TEMPLATE.read_text())["Resources"]
+    ours = usage.template()["Resources"]
+
+    assert {name: one["Type"] for name, one in ours.items()} == {
+        name: one["Type"] for name, one in sam.items()
+    }
+    assert usage.memory("serialize") == sam["SerializeFunction"]["Properties"]["MemorySize"]
+
+
 def test_standard_charges_for_each_transition_of_the_deployed_definition():
     steps = sum(share * usage.photo_transitions(outcome) for outcome, share in bill.OUTCOMES.items())
 
     assert project(Setting(), 1000).lines["Step Functions"] == pytest.approx(steps * 0.025)
 
 
-def test_the_original_by_hand():
-    lines = original(1_000_000).lines
+def test_the_baseline_design_matches_a_calculation_by_hand():
+    lines = baseline_design(1_000_000).lines
 
     assert lines["Step Functions"] == pytest.approx(75)
-    assert original(0.0).idle_month == pytest.approx(730 * 0.23)
+    assert baseline_design(0.0).idle_month == pytest.approx(730 * 0.23)
     assert lines["SageMaker"] > 730 * 0.23
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_a_month_costs_what_it_costs_idle_and_more_with_each_photo(setting):
+def test_the_bill_grows_from_the_idle_month_with_each_photo(setting):
     months = [project(setting, photos).month for photos in (1, 1_000, 1_000_000)]
 
     assert project(setting, 1).idle_month < months[0] < months[1] < months[2]
@@ -76,14 +100,14 @@ def test_instances_follow_the_busiest_hour():
     ]
 
 
-def test_no_more_is_captured_than_tells_of_a_day():
+def test_no_more_is_captured_than_monitoring_needs():
     assert [bill.capture_share(photos) for photos in (0, 150_000, 300_000, 10**9)] == [1, 1, 0.5, 0.01]
 
 
 @pytest.mark.parametrize("photos", SCALES)
-def test_what_is_recommended_costs_less_than_the_original(photos):
-    assert recommended(photos).month < original(photos).month / 3
-    assert recommended(photos).idle_month < original(photos).idle_month / 3
+def test_the_recommendation_costs_less_than_the_baseline_design(photos):
+    assert recommended(photos).month < baseline_design(photos).month / 3
+    assert recommended(photos).idle_month < baseline_design(photos).idle_month / 3
 
 
 def test_the_page_shows_what_the_command_computes():
@@ -92,21 +116,21 @@ def test_the_page_shows_what_the_command_computes():
     assert shown == table(bills(SCALES, "small"), "small"), "scones cost --update docs/costs.md"
 
 
-def test_as_json_and_into_a_page(tmp_path):
+def test_the_bills_are_printed_as_json_and_put_into_a_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
 
     done = CliRunner().invoke(cli, ["cost", "--photos", "5000", "--json", "--update", str(page)])
 
     found = json.loads(done.output)
-    assert [one["design"] for one in found] == ["the original", *map(str, SETTINGS)]
+    assert [one["design"] for one in found] == ["baseline design", *map(str, SETTINGS)]
     assert sum(one["recommended"] for one in found) == 1
     assert all(math.isclose(sum(one["services"].values()), one["month"], abs_tol=1e-3) for one in found)
     assert page.read_text().startswith(f"before\n{BEGIN}\n\n| photos a month")
     assert (tmp_path / "costs.svg").read_bytes().startswith(b"<?xml")
 
 
-def test_a_page_without_the_marks_is_left_alone(tmp_path):
+def test_a_page_without_a_section_to_update_is_an_error(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
 
@@ -117,5 +141,5 @@ def test_a_page_without_the_marks_is_left_alone(tmp_path):
     assert page.read_text() == "nothing\n"
 
 
-def test_autoscaling_aims_at_the_throughput_that_was_measured():
+def test_autoscaling_uses_the_measured_throughput():
     assert pytest.approx(usage.photos_per_second(), rel=0.05) == PHOTOS_PER_SECOND

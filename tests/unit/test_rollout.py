@@ -1,4 +1,4 @@
-"""`scones deploy`, `rollback`, `status`, `predict --endpoint` and `destroy`, against moto."""
+"""`scones deploy`, `rollback`, `status`, `parameters`, `predict --endpoint` and `destroy`, with moto."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 from onnx import TensorProto, helper, numpy_helper
+from samcli.cli.types import CfnParameterOverridesType
 
 from model import storage
 from model.network import artifact
@@ -24,22 +25,24 @@ from model.network.classifier import Classifier
 from model.sagemaker import endpoint, image
 from model.sagemaker.account import connect
 from model.sagemaker.deployment_file import FILE, Deployment
+from model.sagemaker.registry import pack_folder
+from model.sagemaker.rollout import blue_green
 from pipeline import teardown
 from pipeline.costs.usage import photos_per_second
 from scones import cli
 from tests import moto_gaps
-from tests.aws_shapes import Recorded, violations
+from tests.aws_shapes import AwsCalls, violations
 from tests.conftest import ROOT
 
 SIDE = 32
 LOADER = botocore.loaders.create_loader()
 
-# moto leaves the bucket's policy out
+# moto ignores the bucket's policy.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
 
 def write_model(folder: Path, version: str, *, threshold: float = 0.9) -> Path:
-    """A model that answers by the picture's colour, small enough to make in a test."""
+    """Write a model that classifies a picture by its colour, small enough to create in a test."""
     weights = np.random.default_rng(int(version)).normal(size=(3, 3)).astype(np.float32) / 50
     nodes = [
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
@@ -76,13 +79,13 @@ def write_model(folder: Path, version: str, *, threshold: float = 0.9) -> Path:
 
 
 @pytest.fixture
-def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
-    """An account with the role, the bucket and the images there, and a working directory of its own."""
+def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.MotoExtension]:
+    """An account with the roles stack and the images, and an empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(endpoint, "POLL_SECONDS", 0)
     monkeypatch.setattr(teardown, "STACK_POLL", 0)
     monkeypatch.setattr(image, "local_images", list)
-    with moto_gaps.filled() as wishes, mock_aws():
+    with moto_gaps.filled() as extension, mock_aws():
         account = connect()
         account.cloudformation.create_stack(
             StackName="scones-unlimited-roles",
@@ -90,10 +93,10 @@ def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
             Capabilities=["CAPABILITY_IAM"],
             Tags=[{"Key": "project", "Value": "scones-unlimited"}],
         )
-        image.make_repository(account)
+        image.create_repository(account)
         for platform in image.PLATFORMS:
             push(account, platform)
-        yield wishes
+        yield extension
 
 
 def push(account, platform: str) -> None:
@@ -106,9 +109,9 @@ def push(account, platform: str) -> None:
 
 @pytest.fixture
 def model(aws, tmp_path) -> Path:
-    """A model, which the endpoints of the test serve."""
+    """A model, with which the endpoints of the test answer."""
     folder = write_model(tmp_path / "model", "1")
-    aws.answer = Classifier(folder).classify
+    aws.classify = Classifier(folder).classify
     return folder
 
 
@@ -128,7 +131,7 @@ def succeed(*arguments: object) -> str:
 
 
 def serve(aws, folder: Path) -> None:
-    aws.answer = Classifier(folder).classify
+    aws.classify = Classifier(folder).classify
 
 
 def fail(*arguments: object) -> str:
@@ -139,15 +142,15 @@ def fail(*arguments: object) -> str:
     return result.stderr
 
 
-def test_a_first_deployment_makes_an_endpoint_that_scales_is_watched_and_captures(asked, model):
+def test_a_first_deployment_creates_an_endpoint_with_scaling_alarms_and_data_capture(aws_calls, model):
     shown = succeed("deploy", "--model", model)
 
     deployed = Deployment.read()
-    (config,) = asked.of("CreateEndpointConfig")
-    (endpoint_made,) = asked.of("CreateEndpoint")
+    (config,) = aws_calls.of("CreateEndpointConfig")
+    (created,) = aws_calls.of("CreateEndpoint")
     assert deployed.endpoint_name in shown
-    assert endpoint_made["EndpointName"] == deployed.endpoint_name
-    assert {"Key": "stage", "Value": "dev"} in endpoint_made["Tags"]
+    assert created["EndpointName"] == deployed.endpoint_name
+    assert {"Key": "stage", "Value": "dev"} in created["Tags"]
     assert config["DataCaptureConfig"] == {
         "EnableCapture": True,
         "InitialSamplingPercentage": 100,
@@ -157,8 +160,8 @@ def test_a_first_deployment_makes_an_endpoint_that_scales_is_watched_and_capture
     }
     (variant,) = config["ProductionVariants"]
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.m5.large", 1)
-    assert len(asked.of("PutMetricAlarm")) == 2
-    (policy,) = asked.of("PutScalingPolicy")
+    assert len(aws_calls.of("PutMetricAlarm")) == 2
+    (policy,) = aws_calls.of("PutScalingPolicy")
     assert policy["ResourceId"] == f"endpoint/{deployed.endpoint_name}/variant/AllTraffic"
     target = policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
     assert target == round(60 * 0.7 * photos_per_second())
@@ -172,11 +175,11 @@ def test_a_first_deployment_makes_an_endpoint_that_scales_is_watched_and_capture
     }
 
 
-def test_a_model_is_registered_with_its_metrics_and_served_from_the_registry(asked, model):
+def test_a_model_is_registered_with_its_metrics_and_served_from_the_registry(aws_calls, model):
     succeed("deploy", "--model", model)
 
-    (package,) = asked.of("CreateModelPackage")
-    (served,) = asked.of("CreateModel")
+    (package,) = aws_calls.of("CreateModelPackage")
+    (served,) = aws_calls.of("CreateModel")
     metrics = package["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
     bucket, _, key = metrics.removeprefix("s3://").partition("/")
     content = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -186,34 +189,32 @@ def test_a_model_is_registered_with_its_metrics_and_served_from_the_registry(ask
     assert served["PrimaryContainer"] == {"ModelPackageName": Deployment.read().model_package}
 
 
-def test_what_is_deployed_from_s3_is_the_same_model(asked, model, tmp_path):
+def test_a_model_in_s3_is_deployed_from_its_address(aws_calls, model, tmp_path):
     url = "s3://elsewhere/job/output/model.tar.gz"
     boto3.client("s3").create_bucket(Bucket="elsewhere")
-    from model.sagemaker.registry import pack  # noqa: PLC0415
-
-    boto3.client("s3").put_object(Bucket="elsewhere", Key="job/output/model.tar.gz", Body=pack(model))
+    boto3.client("s3").put_object(Bucket="elsewhere", Key="job/output/model.tar.gz", Body=pack_folder(model))
 
     succeed("deploy", "--model", url)
 
-    (package,) = asked.of("CreateModelPackage")
+    (package,) = aws_calls.of("CreateModelPackage")
     assert package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"] == url
 
 
-def test_a_second_deployment_is_tried_out_first_and_then_shifts_traffic_by_a_canary(asked, aws, model, newer):
+def test_an_update_runs_a_smoke_test_and_then_shifts_traffic_by_a_canary(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model)
     first = Deployment.read()
-    asked.requests.clear()
+    aws_calls.requests.clear()
     serve(aws, newer)
 
     succeed("deploy", "--model", newer)
 
     second = Deployment.read()
-    operations = asked.operations()
-    (tried,) = asked.of("CreateEndpoint")
-    (update,) = asked.of("UpdateEndpoint")
+    operations = aws_calls.operations()
+    (temporary,) = aws_calls.of("CreateEndpoint")
+    (update,) = aws_calls.of("UpdateEndpoint")
     assert second.endpoint_name == first.endpoint_name
     assert (second.confidence_threshold, second.model) == (0.7, "by-colour 2")
-    assert "-smoke-" in tried["EndpointName"]
+    assert "-smoke-" in temporary["EndpointName"]
     assert operations.index("InvokeEndpoint") < operations.index("DeleteEndpoint")
     assert operations.index("DeleteEndpoint") < operations.index("UpdateEndpoint")
     routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
@@ -228,113 +229,116 @@ def test_a_second_deployment_is_tried_out_first_and_then_shifts_traffic_by_a_can
         f"{first.endpoint_name}-errors",
         f"{first.endpoint_name}-latency",
     ]
-    live, trial = asked.of("CreateEndpointConfig")
+    live, smoke = aws_calls.of("CreateEndpointConfig")
     assert live["ProductionVariants"][0]["InitialInstanceCount"] == 2
-    assert trial["ProductionVariants"][0]["InitialInstanceCount"] == 1
-    assert "DataCaptureConfig" not in trial
+    assert smoke["ProductionVariants"][0]["InitialInstanceCount"] == 1
+    assert "DataCaptureConfig" not in smoke
     assert operations.index("DeregisterScalableTarget") < operations.index("UpdateEndpoint")
     assert operations.index("UpdateEndpoint") < operations.index("RegisterScalableTarget")
 
 
-def test_a_model_that_answers_otherwise_than_here_never_gets_traffic(asked, aws, model, newer):
+def test_a_model_that_answers_differently_than_on_this_machine_gets_no_traffic(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model)
     before = everything()
 
-    said = fail("deploy", "--model", newer)  # the endpoint still serves the first
+    message = fail("deploy", "--model", newer)  # the endpoint still serves the first
 
-    assert "where the model answers" in said
-    assert "nothing is left behind" in said
-    assert asked.of("UpdateEndpoint") == []
+    assert "but the model on this machine answers" in message
+    assert "nothing is left behind" in message
+    assert aws_calls.of("UpdateEndpoint") == []
     assert everything() == before
     assert Deployment.read().model == "by-colour 1"
 
 
-def test_an_update_that_is_taken_back_leaves_what_was_there(asked, aws, model, newer):
+def test_an_update_that_is_rolled_back_changes_nothing(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model)
     before = everything()
     serve(aws, newer)
-    aws.taken_back = True
+    aws.update_rolled_back = True
 
-    said = fail("deploy", "--model", newer)
+    message = fail("deploy", "--model", newer)
 
-    assert "serves what it did before" in said
-    assert "Alarm(s) breached" in said
+    assert "update rolled back; " in message
+    assert " still serves the previous model" in message
+    assert "Alarm(s) breached" in message
     assert everything() == before
 
 
 def everything() -> set[str]:
-    """All that is there but the registered versions, which stay whatever becomes of an endpoint."""
-    return {str(found) for found in teardown.take(connect()) if found.kind != "model package"}
+    """All resources except registered versions, which are kept when a deployment fails."""
+    return {str(found) for found in teardown.list_resources(connect()) if found.kind != "model package"}
 
 
-def test_rollback_returns_to_the_model_before_and_only_that_one_is_kept(asked, aws, model, newer, tmp_path):
+def test_rollback_returns_to_the_previous_model_and_only_that_one_is_kept(
+    aws_calls, aws, model, newer, tmp_path
+):
     for folder in (model, newer, write_model(tmp_path / "newest", "3")):
         serve(aws, folder)
         succeed("deploy", "--model", folder)
-    assert len([found for found in teardown.take(connect()) if found.kind == "model"]) == 2
+    assert len([found for found in teardown.list_resources(connect()) if found.kind == "model"]) == 2
 
     shown = succeed("rollback")
 
     deployed = Deployment.read()
     assert "serves by-colour 2 (2) again" in shown
     assert (deployed.model, deployed.confidence_threshold) == ("by-colour 2", 0.7)
-    update = asked.of("UpdateEndpoint")[-1]
+    update = aws_calls.of("UpdateEndpoint")[-1]
     routing = update["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert routing["Type"] == "ALL_AT_ONCE"
 
 
-def changes(asked: Recorded) -> set[str]:
-    """Which requests were made that can change something."""
-    return {name for name in asked.operations() if not name.startswith(("Describe", "Get", "List"))}
+def changes(aws_calls: AwsCalls) -> set[str]:
+    """The operations called that can change something."""
+    return {name for name in aws_calls.operations() if not name.startswith(("Describe", "Get", "List"))}
 
 
-def test_a_dry_run_says_what_a_deployment_would_do_and_does_nothing(asked, aws, model, newer):
-    told = succeed("deploy", "--model", model, "--dry-run")
+def test_a_dry_run_prints_the_plan_and_changes_nothing(aws_calls, aws, model, newer):
+    plan = succeed("deploy", "--model", model, "--dry-run")
 
-    assert told.startswith(
+    assert plan.startswith(
         "Would create an endpoint (account 123456789012, us-east-1, stage dev): by-colour 1"
     )
-    assert changes(asked) == set()
+    assert changes(aws_calls) == set()
     assert not FILE.exists()
     succeed("deploy", "--model", model)
-    before = list(asked.requests)
+    before = list(aws_calls.requests)
     plan = json.loads(succeed("deploy", "--model", newer, "--dry-run", "--json"))
     assert (plan["action"], plan["endpoint_name"]) == ("update", Deployment.read().endpoint_name)
     assert (plan["model"], plan["on"]) == ("by-colour 2", "ml.m5.large")
-    asked.requests = asked.requests[len(before) :]
-    assert changes(asked) == set()
+    aws_calls.requests = aws_calls.requests[len(before) :]
+    assert changes(aws_calls) == set()
     assert Deployment.read().model == "by-colour 1"
 
 
-def test_a_dry_run_refuses_what_could_not_be_done(asked, model, monkeypatch):
+def test_a_dry_run_fails_where_the_deployment_would_fail(aws_calls, model, monkeypatch):
     succeed("deploy", "--model", model)
-    assert "which is not to be changed" in fail("deploy", "--model", model, "--serverless", "--dry-run")
+    assert "an update cannot change that" in fail("deploy", "--model", model, "--serverless", "--dry-run")
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
     assert "scones image" in fail("deploy", "--model", model, "--dry-run")
 
 
-def test_what_was_deployed_can_be_read_by_a_program(asked, model):
-    told = json.loads(succeed("deploy", "--model", model, "--json"))
+def test_deploy_prints_the_deployment_as_json(aws_calls, model):
+    printed = json.loads(succeed("deploy", "--model", model, "--json"))
 
-    assert told == json.loads(FILE.read_text())
-    assert json.loads(succeed("parameters", "--json"))["EndpointName"] == told["endpoint_name"]
+    assert printed == json.loads(FILE.read_text())
+    assert json.loads(succeed("parameters", "--json"))["EndpointName"] == printed["endpoint_name"]
 
 
-def test_a_dry_run_of_rollback_says_to_which_model_and_stays(asked, aws, model, newer):
+def test_a_dry_run_of_rollback_names_the_model_and_changes_nothing(aws_calls, aws, model, newer):
     for folder in (model, newer):
         serve(aws, folder)
         succeed("deploy", "--model", folder)
-    asked.requests = []
+    aws_calls.requests = []
 
-    told = json.loads(succeed("rollback", "--dry-run", "--json"))
+    plan = json.loads(succeed("rollback", "--dry-run", "--json"))
 
-    assert (told["model"], told["dry_run"]) == ("by-colour 1", True)
+    assert (plan["model"], plan["dry_run"]) == ("by-colour 1", True)
     assert "would serve by-colour 1 (1) again" in succeed("rollback", "--dry-run")
-    assert changes(asked) == set()
+    assert changes(aws_calls) == set()
     assert Deployment.read().model == "by-colour 2"
 
 
-def test_what_is_destroyed_can_be_read_by_a_program(asked, model):
+def test_destroy_prints_its_results_as_json(aws_calls, model):
     succeed("deploy", "--model", model)
 
     assert run("destroy", "--json").exit_code == 2
@@ -346,57 +350,57 @@ def test_what_is_destroyed_can_be_read_by_a_program(asked, model):
     assert json.loads(succeed("destroy", "--yes", "--json"))["found"] == []
 
 
-def test_there_is_nothing_to_roll_back_to_after_a_first_deployment(asked, model):
+def test_rollback_fails_after_a_first_deployment(aws_calls, model):
     assert "nothing to roll back" in fail("rollback")
     succeed("deploy", "--model", model)
     assert "nothing to roll back to" in fail("rollback")
 
 
-def test_approval_keeps_a_model_back_until_somebody_gives_it(asked, model):
-    said = fail("deploy", "--model", model, "--require-approval")
-    package = said.split()[1]
-    assert "update-model-package" in said
-    assert asked.of("CreateModel") == []
+def test_a_model_that_needs_approval_is_deployed_once_it_is_approved(aws_calls, model):
+    message = fail("deploy", "--model", model, "--require-approval")
+    package = message.split()[1]
+    assert "update-model-package" in message
+    assert aws_calls.of("CreateModel") == []
 
     assert package in fail("deploy", "--model", model, "--require-approval")
     boto3.client("sagemaker").update_model_package(ModelPackageArn=package, ModelApprovalStatus="Approved")
     succeed("deploy", "--model", model, "--require-approval")
 
-    assert len(asked.of("CreateModelPackage")) == 1
+    assert len(aws_calls.of("CreateModelPackage")) == 1
     assert Deployment.read().model_package == package
 
 
-def test_a_rejected_model_is_not_deployed(asked, model):
+def test_a_rejected_model_is_not_deployed(aws_calls, model):
     package = fail("deploy", "--model", model, "--require-approval").split()[1]
     boto3.client("sagemaker").update_model_package(ModelPackageArn=package, ModelApprovalStatus="Rejected")
 
     assert "was rejected" in fail("deploy", "--model", model)
 
 
-def test_serverless_has_no_instances_and_no_scaling_and_the_pipeline_captures(asked, model):
+def test_a_serverless_endpoint_has_no_scaling_and_the_pipeline_captures_data(aws_calls, model):
     succeed("deploy", "--model", model, "--serverless", "--memory", "3072", "--capture-percent", "25")
 
-    (config,) = asked.of("CreateEndpointConfig")
+    (config,) = aws_calls.of("CreateEndpointConfig")
     assert config["ProductionVariants"][0]["ServerlessConfig"] == {
         "MemorySizeInMB": 3072,
         "MaxConcurrency": 20,
     }
     assert "DataCaptureConfig" not in config
-    assert asked.of("RegisterScalableTarget") == []
+    assert aws_calls.of("RegisterScalableTarget") == []
     parameters = Deployment.read().parameters()
     assert parameters["CapturePercent"] == "25"
     assert parameters["CaptureUri"].endswith("/captures")
     assert "is serverless" in fail("deploy", "--model", model)
 
 
-def test_an_update_of_a_serverless_endpoint_has_no_canary(asked, aws, model, newer):
+def test_an_update_of_a_serverless_endpoint_has_no_canary(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model, "--serverless")
     serve(aws, newer)
 
     succeed("deploy", "--model", newer, "--serverless")
     succeed("rollback")
 
-    assert all("DeploymentConfig" not in update for update in asked.of("UpdateEndpoint"))
+    assert all("DeploymentConfig" not in update for update in aws_calls.of("UpdateEndpoint"))
 
 
 @pytest.mark.parametrize(
@@ -411,48 +415,48 @@ def test_an_update_of_a_serverless_endpoint_has_no_canary(asked, aws, model, new
         (None, "linux/amd64"),
     ],
 )
-def test_graviton_gets_the_image_for_its_processor(instance_type, platform):
+def test_the_image_is_for_the_processor_of_the_instance_type(instance_type, platform):
     assert endpoint.Hosting(instance_type=instance_type).platform == platform
 
 
-def test_a_graviton_endpoint_serves_the_arm_image(asked, model):
+def test_a_graviton_endpoint_serves_the_arm_image(aws_calls, model):
     succeed("deploy", "--model", model, "--instance-type", "ml.c6g.large")
 
-    (package,) = asked.of("CreateModelPackage")
+    (package,) = aws_calls.of("CreateModelPackage")
     assert package["InferenceSpecification"]["Containers"][0]["Image"].endswith("-arm64")
 
 
-def test_a_key_encrypts_volumes_and_captures(asked, model):
+def test_a_kms_key_encrypts_volumes_and_captures(aws_calls, model):
     key = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
     succeed("deploy", "--model", model, "--kms-key", key, "--capture-percent", "50")
 
-    (config,) = asked.of("CreateEndpointConfig")
+    (config,) = aws_calls.of("CreateEndpointConfig")
     assert config["KmsKeyId"] == key
     assert config["DataCaptureConfig"]["KmsKeyId"] == key
     assert config["DataCaptureConfig"]["InitialSamplingPercentage"] == 50
 
 
-def test_stages_are_apart(asked, aws, model, newer):
+def test_stages_are_independent(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model)
     dev = Deployment.read()
     serve(aws, newer)
     succeed("deploy", "--model", newer, "--stage", "prod")
 
-    assert asked.of("UpdateEndpoint") == []
+    assert aws_calls.of("UpdateEndpoint") == []
     assert Deployment.read().endpoint_name != dev.endpoint_name
-    assert "is of stage prod" in fail("parameters", "--stage", "dev")
+    assert "belongs to stage prod" in fail("parameters", "--stage", "dev")
     assert f"EndpointName={Deployment.read().endpoint_name}\n" in succeed("parameters", "--stage", "prod")
 
     succeed("destroy", "--stage", "dev", "--yes")
 
-    left = everything()
-    assert "stack scones-unlimited-roles" in " ".join(left)
-    assert not [one for one in left if "-dev-" in one]
-    assert any("endpoint scones-unlimited-prod-" in one for one in left)
+    remaining = everything()
+    assert "stack scones-unlimited-roles" in " ".join(remaining)
+    assert not [one for one in remaining if "-dev-" in one]
+    assert any("endpoint scones-unlimited-prod-" in one for one in remaining)
 
 
-def test_status_says_what_is_deployed(asked, aws, model, newer):
+def test_status_describes_the_deployment(aws_calls, aws, model, newer):
     assert "has no endpoint" in fail("status")
     succeed("deploy", "--model", model)
     serve(aws, newer)
@@ -469,7 +473,7 @@ def test_status_says_what_is_deployed(asked, aws, model, newer):
     assert "by-colour 2 (2)" in succeed("status")
 
 
-def test_predict_asks_the_endpoint_with_the_labels_it_was_deployed_with(asked, aws, model, tmp_path):
+def test_predict_uses_the_labels_of_the_endpoints_model(aws_calls, aws, model, tmp_path):
     succeed("deploy", "--model", model)
     photo = tmp_path / "photo.png"
     photo.write_bytes(picture())
@@ -488,14 +492,14 @@ def picture() -> bytes:
     return encoded(picture(bicycle, seed=1), "PNG")
 
 
-def test_predict_says_when_there_is_no_such_endpoint(asked, tmp_path):
+def test_predict_fails_without_such_an_endpoint(aws_calls, tmp_path):
     photo = tmp_path / "photo.png"
     photo.write_bytes(picture())
 
-    assert "there is no endpoint nowhere" in fail("predict", "--endpoint", "nowhere", photo)
+    assert "No such endpoint in us-east-1: nowhere" in fail("predict", "--endpoint", "nowhere", photo)
 
 
-def test_destroy_leaves_nothing_twice(asked, aws, model, newer):
+def test_destroy_deletes_everything_and_can_be_repeated(aws_calls, aws, model, newer):
     theirs = boto3.client("sagemaker")
     theirs.create_model(
         ModelName="scones-unlimited-not-ours", ExecutionRoleArn=role(), PrimaryContainer={"Image": "x"}
@@ -508,13 +512,13 @@ def test_destroy_leaves_nothing_twice(asked, aws, model, newer):
         logGroupName=f"/aws/sagemaker/Endpoints/{Deployment.read().endpoint_name}"
     )
     listed = succeed("destroy", "--dry-run").splitlines()
-    assert len(teardown.take(connect())) == len(listed)
+    assert len(teardown.list_resources(connect())) == len(listed)
 
     shown = succeed("destroy", "--yes").splitlines()
 
     assert shown == listed + [f"Deleted {one}." for one in listed]
-    assert teardown.take(connect()) == []
-    assert succeed("destroy", "--yes") == "There is nothing of this project to delete.\n"
+    assert teardown.list_resources(connect()) == []
+    assert succeed("destroy", "--yes") == "Nothing to delete.\n"
     assert [one["ModelName"] for one in theirs.list_models()["Models"]] == ["scones-unlimited-not-ours"]
     groups = theirs.list_model_package_groups()["ModelPackageGroupSummaryList"]
     assert [one["ModelPackageGroupName"] for one in groups] == ["theirs"]
@@ -525,21 +529,21 @@ def role() -> str:
     return "arn:aws:iam::123456789012:role/theirs"
 
 
-def test_destroy_goes_on_past_what_cannot_be_deleted_and_says_so(asked, aws, model):
+def test_destroy_continues_after_a_failure_and_reports_it(aws_calls, aws, model):
     succeed("deploy", "--model", model)
-    aws.refused["DeleteModel"] = ("AccessDeniedException", "not you")
+    aws.errors["DeleteModel"] = ("AccessDeniedException", "not you")
 
     result = run("destroy", "--yes")
 
     assert result.exit_code == 1
     assert "Not deleted: model scones-unlimited-dev-" in result.stderr
     assert "1 of " in result.stderr
-    aws.refused.clear()
+    aws.errors.clear()
     succeed("destroy", "--yes")
-    assert teardown.take(connect()) == []
+    assert teardown.list_resources(connect()) == []
 
 
-def test_destroy_asks_first(asked, model):
+def test_destroy_asks_for_confirmation(aws_calls, model):
     succeed("deploy", "--model", model)
     before = everything()
 
@@ -547,19 +551,19 @@ def test_destroy_asks_first(asked, model):
     assert everything() == before
 
 
-def test_a_failed_creation_gives_sagemakers_reason_and_leaves_nothing(asked, aws, model):
+def test_a_failed_creation_reports_sagemakers_reason_and_leaves_nothing(aws_calls, aws, model):
     before = everything()
     aws.endpoint_failures = ["The container for AllTraffic did not pass the ping health check."]
 
-    said = fail("deploy", "--model", model)
+    message = fail("deploy", "--model", model)
 
-    assert "did not pass the ping health check" in said
-    assert "nothing is left behind" in said
+    assert "did not pass the ping health check" in message
+    assert "nothing is left behind" in message
     assert everything() - before == {"model package group scones-unlimited"}
     assert not Path("deployment.json").exists()
 
 
-def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, model, monkeypatch):
+def test_an_interruption_names_what_exists_and_destroy_finds_it(aws_calls, aws, model, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -568,15 +572,15 @@ def test_an_interruption_names_what_there_is_and_destroy_finds_it(asked, aws, mo
         result = run("deploy", "--model", model)
 
     assert result.exit_code == 130
-    said = " ".join(result.stderr.split())
+    message = " ".join(result.stderr.split())
     for what in ("model", "endpoint configuration", "endpoint"):
-        assert f"{what} scones-unlimited-dev-" in said
-    assert "scones destroy" in said
+        assert f"{what} scones-unlimited-dev-" in message
+    assert "scones destroy" in message
     succeed("destroy", "--yes")
-    assert teardown.take(connect()) == []
+    assert teardown.list_resources(connect()) == []
 
 
-def test_an_endpoint_that_is_still_being_made_is_deleted_once_it_is(asked, aws, model):
+def test_an_endpoint_is_deleted_once_it_has_been_created(aws_calls, aws, model):
     succeed("deploy", "--model", model)
     name = Deployment.read().endpoint_name
     states = iter(["Creating", "Creating", "InService"])
@@ -594,14 +598,14 @@ def test_an_endpoint_that_is_still_being_made_is_deleted_once_it_is(asked, aws, 
     assert endpoint.describe(connect(), name) is None
 
 
-def test_what_cannot_be_taken_back_is_named(asked, aws, model):
+def test_what_could_not_be_deleted_is_named(aws_calls, aws, model):
     aws.endpoint_failures = ["no capacity"]
-    aws.refused["DeleteModel"] = ("AccessDeniedException", "not you")
+    aws.errors["DeleteModel"] = ("AccessDeniedException", "not you")
 
-    said = fail("deploy", "--model", model)
+    message = fail("deploy", "--model", model)
 
-    assert "left behind: model scones-unlimited-dev-" in said
-    aws.refused.clear()
+    assert "could not delete: model scones-unlimited-dev-" in message
+    aws.errors.clear()
     assert any("model scones-unlimited-dev-" in one for one in everything())
 
 
@@ -624,58 +628,57 @@ def test_what_cannot_be_taken_back_is_named(asked, aws, model):
         ("GetCallerIdentity", ("ExpiredToken", "The security token is expired"), "sign in again"),
     ],
 )
-def test_what_aws_refuses_is_one_line_and_leaves_nothing(asked, aws, model, *, operation, refusal, advice):
+def test_an_aws_error_is_one_line_with_advice_and_leaves_nothing(
+    aws_calls, aws, model, *, operation, refusal, advice
+):
     before = everything()
-    aws.refused[operation] = refusal
+    aws.errors[operation] = refusal
 
-    said = fail("deploy", "--model", model)
+    message = fail("deploy", "--model", model)
 
-    assert refusal[1] in said
-    assert advice in said
-    aws.refused.clear()
+    assert refusal[1] in message
+    assert advice in message
+    aws.errors.clear()
     assert everything() - before <= {"model package group scones-unlimited"}
 
 
-def test_an_image_that_is_not_in_ecr_is_missed_before_anything_is_made(asked, aws, model, monkeypatch):
+def test_a_missing_image_is_reported_before_anything_is_created(aws_calls, aws, model, monkeypatch):
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
     before = everything()
 
-    said = fail("deploy", "--model", model)
+    message = fail("deploy", "--model", model)
 
-    assert "is not in ECR: scones image --platform linux/amd64 --push" in said
+    assert "is not in ECR. Push it with: scones image --platform linux/amd64 --push" in message
     assert everything() == before
 
 
-def test_without_the_roles_it_says_how_to_make_them(asked, aws, model):
+def test_without_the_roles_stack_it_says_how_to_create_it(aws_calls, aws, model):
     boto3.client("cloudformation").delete_stack(StackName="scones-unlimited-roles")
 
     assert "make roles" in fail("deploy", "--model", model)
 
 
-def test_the_policy_for_whoever_deploys_allows_what_is_asked_and_nothing_that_never_is(
-    asked, aws, model, newer
-):
+def test_the_deployer_policy_allows_exactly_the_actions_used(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model)
     serve(aws, newer)
     succeed("deploy", "--model", newer)
     succeed("rollback")
     succeed("status")
-    found = teardown.take(connect())
-    for one in found:
-        if one.kind != "stack":
-            one.delete()
+    for resource in teardown.list_resources(connect()):
+        if resource.kind != "stack":
+            resource.delete()
 
     allowed = allowed_actions("DeployerPolicy")
-    # what the services are called where they are signed for, where IAM calls them something else
-    asked_for = {action.replace("monitoring:", "cloudwatch:") for action in asked.actions}
-    of_s3 = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectVersions": "s3:ListBucketVersions"}
-    asked_for = {of_s3.get(action, action) for action in asked_for} - {"sts:GetCallerIdentity"}
-    assert asked_for <= allowed
-    never = {action for action in allowed - asked_for if action.startswith("sagemaker:")}
-    assert never == {
+    # IAM names some services and operations differently than their requests do.
+    used = {action.replace("monitoring:", "cloudwatch:") for action in aws_calls.actions}
+    iam_names = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectVersions": "s3:ListBucketVersions"}
+    used = {iam_names.get(action, action) for action in used} - {"sts:GetCallerIdentity"}
+    assert used <= allowed
+    unused = {action for action in allowed - used if action.startswith("sagemaker:")}
+    assert unused == {
         "sagemaker:AddTags",
         "sagemaker:UpdateEndpointWeightsAndCapacities",
-        # training's, which is tested elsewhere
+        # used by training, which other tests cover
         "sagemaker:CreateTrainingJob",
         "sagemaker:DeleteTrainingJob",
         "sagemaker:DescribeTrainingJob",
@@ -695,7 +698,7 @@ def roles() -> Any:
     return cfn_yaml.load(str(ROOT / "model" / "roles.yaml"))
 
 
-def test_no_statement_of_the_roles_has_a_wildcard_where_it_need_not():
+def test_no_statement_of_the_roles_allows_an_action_by_a_wildcard():
     for name in ("ExecutionRole", "StudioRole", "DeployerPolicy"):
         properties = roles()["Resources"][name]["Properties"]
         documents = [
@@ -708,7 +711,7 @@ def test_no_statement_of_the_roles_has_a_wildcard_where_it_need_not():
             assert statement["Sid"]
 
 
-def test_a_policy_fits_in_what_iam_takes():
+def test_the_deployer_policy_is_within_iams_size_limit():
     document = json.dumps(roles()["Resources"]["DeployerPolicy"]["Properties"]["PolicyDocument"])
     longest = {
         "${AWS::Partition}": "aws-us-gov",
@@ -721,7 +724,7 @@ def test_a_policy_fits_in_what_iam_takes():
     assert len("".join(document.split())) + 500 < 6144
 
 
-def test_a_studio_domain_goes_with_what_people_made_in_it(asked, aws):
+def test_a_studio_domain_is_deleted_with_its_content(aws_calls, aws):
     sagemaker = boto3.client("sagemaker")
     domain = sagemaker.create_domain(
         DomainName="scones-unlimited",
@@ -731,7 +734,7 @@ def test_a_studio_domain_goes_with_what_people_made_in_it(asked, aws):
         VpcId="vpc-1",
     )["DomainArn"].rpartition("/")[2]
     owner = {"UserProfileName": "ada", "SpaceName": "lab"}
-    aws.in_studio = {
+    aws.studio = {
         "App": [{"AppName": "default", "AppType": "JupyterLab", "Status": "InService", "SpaceName": "lab"}],
         "Space": [owner],
         "UserProfile": [owner],
@@ -739,20 +742,20 @@ def test_a_studio_domain_goes_with_what_people_made_in_it(asked, aws):
 
     teardown.delete_domain(connect(), domain)
 
-    assert aws.in_studio == {"App": [], "Space": [], "UserProfile": []}
+    assert aws.studio == {"App": [], "Space": [], "UserProfile": []}
     assert sagemaker.list_domains()["Domains"] == []
-    assert asked.of("DeleteDomain")[0]["RetentionPolicy"] == {"HomeEfsFileSystem": "Delete"}
+    assert aws_calls.of("DeleteDomain")[0]["RetentionPolicy"] == {"HomeEfsFileSystem": "Delete"}
 
 
 @pytest.mark.parametrize("instances", [1, 2, 40])
 @pytest.mark.parametrize("bake_seconds", [0, 60, 3600])
 @pytest.mark.parametrize("canary", [True, False])
-def test_any_update_is_within_sagemakers_bounds(instances, bake_seconds, canary):
-    how = endpoint.blue_green(instances, ["one", "other"], bake_seconds, canary=canary)
+def test_every_update_policy_is_valid_for_sagemaker(instances, bake_seconds, canary):
+    policy = blue_green(instances, ["one", "other"], bake_seconds, canary=canary)
 
     shape = boto3.client("sagemaker").meta.service_model.shape_for("DeploymentConfig")
-    assert violations(how, shape, "DeploymentConfig") == []
-    routing = how["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert violations(policy, shape, "DeploymentConfig") == []
+    routing = policy["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert (routing["Type"] == "CANARY") == (canary and instances > 1)
 
 
@@ -760,19 +763,19 @@ def test_any_update_is_within_sagemakers_bounds(instances, bake_seconds, canary)
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({"AWS_DEFAULT_REGION": "us-esat-1"}, "us-esat-1 is no region that SageMaker is in"),
+        ({"AWS_DEFAULT_REGION": "us-esat-1"}, "SageMaker is not available in us-esat-1"),
         ({"AWS_DEFAULT_REGION": ""}, "no region: set AWS_REGION"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no AWS credentials"),
     ],
 )
-def test_a_wrong_environment_is_one_line(command, environment, reason, monkeypatch):
+def test_a_wrong_aws_environment_is_reported_in_one_line(command, environment, reason, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
 
     assert reason in fail(command)
 
 
-def test_a_name_is_one_that_sagemaker_and_the_stack_take():
+def test_a_unique_name_is_valid_for_sagemaker_and_the_stack():
     name = endpoint.unique_name("productionstage1", "smoke")
 
     assert len(name) <= 63
@@ -781,7 +784,7 @@ def test_a_name_is_one_that_sagemaker_and_the_stack_take():
 
 
 @pytest.mark.parametrize("stage", ["Dev", "a-b", "", "x" * 17, "1a"])
-def test_a_stage_is_a_short_word(stage):
+def test_a_stage_that_is_not_a_short_word_is_a_usage_error(stage):
     assert run("status", "--stage", stage).exit_code == 2
 
 
@@ -792,7 +795,7 @@ def test_parameters_need_a_deployment_or_an_endpoint(monkeypatch, tmp_path):
     assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
 
 
-def test_parameters_of_another_endpoint_are_not_those_of_the_deployed_one(monkeypatch, tmp_path):
+def test_parameters_of_another_endpoint_do_not_come_from_the_deployment(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     deployed = Deployment(
         stage="dev",
@@ -811,14 +814,16 @@ def test_parameters_of_another_endpoint_are_not_those_of_the_deployed_one(monkey
 
     assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
     ours = (
-        'EndpointName=ours\nClassLabels="e bike,moped"\nConfidenceThreshold=0.87\nImageSize=96\n'
-        "CapturePercent=0\n"
+        "EndpointName=ours\nConfidenceThreshold=0.87\nImageSize=96\nCapturePercent=0\n"
+        "file://deployment.yaml\n"
     )
     assert succeed("parameters", "--endpoint", "ours") == ours
     assert succeed("parameters") == ours
+    # sam gets the words into which a shell splits the output of $(scones parameters)
+    assert CfnParameterOverridesType().convert(tuple(ours.split()), None, None) == deployed.parameters()
     older = json.loads(FILE.read_text())
     del older["capture_percent"]
     FILE.write_text(json.dumps(older))
     assert Deployment.read() == deployed
     replace(deployed, stage="prod").write()
-    assert "is of stage prod" in fail("parameters")
+    assert "belongs to stage prod" in fail("parameters")

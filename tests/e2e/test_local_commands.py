@@ -1,4 +1,4 @@
-"""The commands of `scones`, as one who types them meets them: also when something goes wrong."""
+"""`scones demo`, `up`, `down` and `drift` on the command line, also when they fail."""
 
 import json
 import os
@@ -41,59 +41,59 @@ def nothing_listens(ports: dict[str, str]) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def no_stack_of_ones_own():
-    """These tests are about the stack in .local, which someone may be using."""
+def no_running_stack():
+    """These tests use the stack in .local, which a developer may have left running."""
     if (ROOT / ".local" / "processes.json").exists():
-        pytest.skip("`make up` left a stack running: `make down` to run this test")
+        pytest.skip("A local stack is running. Stop it with: make down")
 
 
-def test_the_demo_ends_in_a_table_of_ones_own_photos_and_leaves_nothing_running(tmp_path, ports):
+def test_the_demo_shows_the_outcomes_of_a_folder_and_leaves_nothing_running(tmp_path, ports):
     (tmp_path / "monday").mkdir()
     (tmp_path / "monday" / "[bold]a+b.png").write_bytes(
         sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "PNG")
     )
-    (tmp_path / "notes.jpg").write_text("no photo")
+    (tmp_path / "notes.jpg").write_text("not a photo")
 
     demo = start("demo", "--photos", str(tmp_path), **ports)
-    shown, said = demo.communicate(timeout=300)
+    stdout, stderr = demo.communicate(timeout=300)
 
-    assert demo.returncode == 0, said
-    assert re.search(r"monday/\[bold\]a\+b\.png +accepted +bicycle +0\.\d{3}", shown)
-    assert re.search(r"notes\.jpg +rejected +unreadable", shown)
+    assert demo.returncode == 0, stderr
+    assert re.search(r"monday/\[bold\]a\+b\.png +accepted +bicycle +0\.\d{3}", stdout)
+    assert re.search(r"notes\.jpg +rejected +unreadable", stdout)
     assert nothing_listens(ports)
-    assert str(ROOT / ".local" / "report" / "report.html") in shown
+    assert str(ROOT / ".local" / "report" / "report.html") in stdout
     metrics = json.loads((ROOT / ".local" / "report" / "metrics.json").read_text())
     assert (metrics["records"], metrics["class_mix"]["bicycle"]) == (1, 1)
 
 
-@pytest.mark.parametrize("signalled", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_interrupted_leaves_nothing_running(signalled, ports):
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_running(signal_number, ports):
     demo = start("demo", **ports)
     deadline = time.monotonic() + 60
     while nothing_listens(ports) and time.monotonic() < deadline:
         time.sleep(0.1)
 
-    demo.send_signal(signalled)
-    _, said = demo.communicate(timeout=60)
+    demo.send_signal(signal_number)
+    _, stderr = demo.communicate(timeout=60)
 
     assert demo.returncode == 130
-    assert said == "Interrupted; nothing is left running.\n"
+    assert stderr == "Interrupted; nothing is left running.\n"
     assert nothing_listens(ports)
 
 
 @pytest.mark.parametrize("name", ["EMULATOR_PORT", "ENDPOINT_PORT"])
-def test_a_port_that_is_taken_is_named_with_who_has_it(name, ports):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", int(ports[name])))
-        other.listen()
+def test_a_port_in_use_is_reported_with_the_process_that_uses_it(name, ports):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", int(ports[name])))
+        listener.listen()
 
         demo = start("demo", **ports)
-        _, said = demo.communicate(timeout=60)
+        _, stderr = demo.communicate(timeout=60)
 
     assert demo.returncode == 1
-    assert said.startswith(f"Error: port {ports[name]}, which ")
-    assert f"process {os.getpid()}" in said
-    assert said.count("\n") == 1
+    assert stderr.startswith(f"Error: Port {ports[name]}, which ")
+    assert f"process {os.getpid()}" in stderr
+    assert stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("folder", ["missing", "empty"])
@@ -101,52 +101,52 @@ def test_a_folder_without_photos_is_refused_before_anything_starts(folder, tmp_p
     (tmp_path / "empty").mkdir()
 
     demo = start("demo", "--photos", str(tmp_path / folder))
-    _, said = demo.communicate(timeout=60)
+    _, stderr = demo.communicate(timeout=60)
 
     assert demo.returncode == 1
-    assert (
-        said
-        == f"Error: {tmp_path / folder} {'is no folder' if folder == 'missing' else 'holds no files'}: "
-        + ("give one with photos in it\n" if folder == "missing" else "give a folder with photos in it\n")
-    )
+    expected = {
+        "missing": f"Error: Not a folder: {tmp_path / folder}. Give one that contains photos.\n",
+        "empty": f"Error: No files in {tmp_path / folder}. Give a folder that contains photos.\n",
+    }
+    assert stderr == expected[folder]
 
 
-def test_up_leaves_a_stack_and_its_description_and_down_nothing(ports):
+def test_up_leaves_a_stack_with_its_description_running_and_down_removes_both(ports):
     up = start("up", **ports)
-    shown, said = up.communicate(timeout=300)
-    assert up.returncode == 0, said
-    described = json.loads((ROOT / ".local" / "stack.json").read_text())
+    stdout, stderr = up.communicate(timeout=300)
+    assert up.returncode == 0, stderr
+    description = json.loads((ROOT / ".local" / "stack.json").read_text())
     try:
-        assert described["endpoint_url"] == f"http://127.0.0.1:{ports['EMULATOR_PORT']}"
-        assert described["sagemaker_runtime_url"] == f"http://127.0.0.1:{ports['ENDPOINT_PORT']}"
-        assert f"s3://{described['outputs']['UploadBucketName']}/uploads/" in shown
+        assert description["endpoint_url"] == f"http://127.0.0.1:{ports['EMULATOR_PORT']}"
+        assert description["sagemaker_runtime_url"] == f"http://127.0.0.1:{ports['ENDPOINT_PORT']}"
+        assert f"s3://{description['outputs']['UploadBucketName']}/uploads/" in stdout
         again = start("up", **ports)
         assert "is up already" in again.communicate(timeout=60)[1]
         assert again.returncode == 1
     finally:
         down = start("down")
-        ended, _ = down.communicate(timeout=60)
+        stopped, _ = down.communicate(timeout=60)
 
-    assert ended == "Ended the endpoint and the emulator.\n"
+    assert stopped == "Stopped the endpoint and the emulator.\n"
     assert nothing_listens(ports)
     assert not (ROOT / ".local" / "stack.json").exists()
 
 
-def test_drift_needs_a_stack_to_rehearse_on():
+def test_drift_needs_a_running_stack():
     drift = start("drift")
 
-    assert drift.communicate(timeout=60) == ("", "Error: no local stack is up: `make up` first\n")
+    assert drift.communicate(timeout=60) == ("", "Error: No local stack is up. Start one with: make up\n")
     assert drift.returncode == 1
 
 
-def test_down_is_fine_when_nothing_is_up():
+def test_down_succeeds_when_nothing_is_running():
     down = start("down")
 
     assert down.communicate(timeout=60) == ("Nothing was running.\n", "")
     assert down.returncode == 0
 
 
-def test_down_spares_a_process_that_has_taken_over_a_dead_servers_id(tmp_path):
+def test_down_does_not_stop_a_process_that_reuses_a_servers_id(tmp_path):
     from local import processes  # noqa: PLC0415
 
     registry = tmp_path / "processes.json"

@@ -1,4 +1,4 @@
-"""From an empty account to a photo classified to nothing left: the emulator, moto, the local endpoint."""
+"""The whole lifecycle: from an empty account to a classified photo and back, on the emulator and moto."""
 
 import importlib.util
 import json
@@ -26,11 +26,11 @@ from model.sagemaker.deployment_file import FILE, Deployment
 from pipeline import sample_images, teardown
 from scones import cli
 from tests import moto_gaps
-from tests.aws_shapes import Recorded, recording
+from tests.aws_shapes import AwsCalls, recording
 from tests.conftest import ROOT
 
 REGION = "us-east-1"
-# What the emulator has not, moto has, at AWS's own addresses.
+# Services that the emulator lacks; moto answers at AWS's own addresses.
 AT_MOTO = ("SAGEMAKER", "APPLICATION_AUTO_SCALING", "CLOUDWATCH", "ECR", "STS", "PRICING")
 HOSTS = {
     "SAGEMAKER": "api.sagemaker",
@@ -43,7 +43,7 @@ HOSTS = {
 
 
 @pytest.fixture
-def aws(stack: Stack, monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
+def aws(stack: Stack, monkeypatch, tmp_path) -> Iterator[moto_gaps.MotoExtension]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(endpoint, "POLL_SECONDS", 0)
     monkeypatch.setattr(image, "local_images", list)
@@ -52,12 +52,12 @@ def aws(stack: Stack, monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
     for service in AT_MOTO:
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"https://{HOSTS[service]}.{REGION}.amazonaws.com")
     local = {"mock_credentials": False, "passthrough": {"urls": [r"http://127\.0\.0\.1"]}}
-    with moto_gaps.filled() as wishes, mock_aws(config={"core": local}):
-        yield wishes
+    with moto_gaps.filled() as extension, mock_aws(config={"core": local}):
+        yield extension
 
 
 @pytest.fixture
-def asked(aws) -> Iterator[Recorded]:
+def aws_calls(aws) -> Iterator[AwsCalls]:
     with recording() as recorded:
         yield recorded
     assert recorded.violations == []
@@ -77,9 +77,9 @@ def make_roles(stack: Stack) -> None:
 
 
 def push_image() -> None:
-    """As `scones image --push` does, but for the layers."""
+    """Do what `scones image --push` does, without the layers."""
     account = connect()
-    image.make_repository(account)
+    image.create_repository(account)
     media_type = "application/vnd.docker.distribution.manifest.v2+json"
     account.ecr.put_image(
         repositoryName="scones-unlimited",
@@ -89,7 +89,7 @@ def push_image() -> None:
 
 
 def make_stack(stack: Stack, stage: str) -> Stack:
-    """As `make deploy` does, with what was built for the local stack."""
+    """Do what `make deploy` does, with the build of the local stack."""
     sam = Path(sys.executable).parent / "sam"
     config = [f"--config-file={ROOT / 'samconfig.toml'}", f"--config-env={stage}"]
     template = f"--template={stack.home / 'build' / 'template.yaml'}"
@@ -122,10 +122,10 @@ def names(stack: Stack) -> set[str]:
     return {one["StackName"] for one in stack.client("cloudformation").describe_stacks()["Stacks"]}
 
 
-def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aws, photos):
+def test_from_an_empty_account_to_a_classified_photo_and_back(stack, aws_calls, aws, photos):
     stacks_before = names(stack)
     buckets_before = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
-    assert teardown.take(connect()) == []
+    assert teardown.list_resources(connect()) == []
 
     # empty account → role, bucket, image
     make_roles(stack)
@@ -135,15 +135,17 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
     # stage
     run("data", "--source", photos, "--out", "data", "--to", f"s3://{bucket}/data")
 
-    # train: the job leaves what the ready-made model is
+    # train: the job writes the ready-made model
     if importlib.util.find_spec("sagemaker"):
-        run("deploy")  # packs the ready-made model and brings it to S3
-        made = asked.of("CreateModelPackage")[0]["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+        run("deploy")  # packs the ready-made model and uploads it to S3
+        made = aws_calls.of("CreateModelPackage")[0]["InferenceSpecification"]["Containers"][0][
+            "ModelDataUrl"
+        ]
         key = made.removeprefix(f"s3://{bucket}/")
         content = stack.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
         aws.leave_model = lambda url: leave(stack, url, content)
         run("train", "--on", "sagemaker", "--data", f"s3://{bucket}/data", "--out", "trained")
-        job = asked.of("CreateTrainingJob")[0]["TrainingJobName"]
+        job = aws_calls.of("CreateTrainingJob")[0]["TrainingJobName"]
         assert Path("trained", "model.tar.gz").read_bytes() == content
         from_job = ["--training-job", job]
     else:
@@ -151,14 +153,14 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
         from_job = []
     first = Deployment.read()
 
-    # update, by a canary, to what was trained, with another threshold
+    # update, by a canary, to the trained model, with another threshold
     run("deploy", *from_job, "--threshold", "0.75")
     second = Deployment.read()
     assert second.endpoint_name == first.endpoint_name
-    assert asked.of("UpdateEndpoint")[-1]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
+    assert aws_calls.of("UpdateEndpoint")[-1]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
     assert json.loads(run("status", "--json"))["model_package"] == second.model_package
 
-    # invoke: alone, and by the stack that was told by deployment.json
+    # invoke: directly, and through the stack that deployment.json describes
     photo = Path("photo.jpg")
     photo.write_bytes(sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1)))
     assert json.loads(run("predict", "--endpoint", second.endpoint_name, photo))["label"] == "bicycle"
@@ -170,22 +172,22 @@ def test_from_an_empty_account_to_a_classified_photo_to_nothing(stack, asked, aw
     run("rollback")
     assert Deployment.read().confidence_threshold == first.confidence_threshold
 
-    # nothing left, and nothing of others gone
+    # everything is deleted, except the resources of others
     run("destroy", "--yes")
-    assert teardown.take(connect()) == []
+    assert teardown.list_resources(connect()) == []
     assert names(stack) - {"aws-sam-cli-managed-default"} == stacks_before - {"aws-sam-cli-managed-default"}
     buckets = {one["Name"] for one in stack.client("s3").list_buckets()["Buckets"]}
     assert not {one for one in buckets - buckets_before if "sam-cli" not in one}
-    assert left_at_moto() == {}
+    assert remaining_in_moto() == {}
     assert not Path("deployment.json").exists()
-    assert run("destroy", "--yes") == "There is nothing of this project to delete.\n"
+    assert run("destroy", "--yes") == "Nothing to delete.\n"
 
 
 @pytest.mark.verify
-def test_the_notebook_goes_through_it_all_by_the_same_cells(stack, asked, aws, monkeypatch, tmp_path):
-    """tests/e2e/test_walkthrough.py has them run on a local stack; here the endpoint is SageMaker's."""
+def test_the_notebook_runs_with_an_endpoint_of_sagemaker(stack, aws_calls, aws, monkeypatch, tmp_path):
+    """tests/e2e/test_notebook.py runs the same cells on a local stack."""
     if (ROOT / FILE).exists():
-        pytest.skip(f"there is a {FILE}, which the notebook would write anew and delete")
+        pytest.skip(f"there is a {FILE}, which the notebook would overwrite and delete")
     make_roles(stack)
     push_image()
     workspace = f"s3://{connect().workspace.bucket}/captures"
@@ -195,17 +197,17 @@ def test_the_notebook_goes_through_it_all_by_the_same_cells(stack, asked, aws, m
     monkeypatch.delenv("SOURCE", raising=False)
     monkeypatch.chdir(ROOT / "model")
     monkeypatch.setattr(sys, "path", [*sys.path])
-    # `make deploy`, without moto, which has only this process
+    # moto works in this process only, so `make deploy` uses the emulator.
     for_make = stack._environment() | {"ARCHITECTURE": "x86_64"}
     monkeypatch.setattr(subprocess, "run", partial(subprocess.run, env=for_make))
     shown: list[object] = []
-    known: dict[str, Any] = {"display": shown.append}
+    namespace: dict[str, Any] = {"display": shown.append}
 
     try:
         for cell in nbformat.read(ROOT / "model" / "walkthrough.ipynb", as_version=4).cells:
             if cell.cell_type == "code":
-                exec(compile(cell.source, cell.id, "exec"), known)
-            if "train.command" in cell.source:  # what SageMaker does: serve this model, and capture
+                exec(compile(cell.source, cell.id, "exec"), namespace)
+            if 'cli(["train"' in cell.source:  # what SageMaker does: serve this model, and capture data
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(local.stack, "CAPTURE_URI", workspace)
                     patch.setattr(subprocess, "run", subprocess.run.func)
@@ -214,13 +216,13 @@ def test_the_notebook_goes_through_it_all_by_the_same_cells(stack, asked, aws, m
         monkeypatch.undo()
         stack.serve(None)
 
-    assert known["told"]["EndpointName"].startswith("scones-unlimited-dev-")
-    assert known["told"]["CaptureUri"] == workspace
-    assert {one.outcome for one in known["outcomes"]} <= {"accepted", "needs_review"}
-    assert known["tally"].records == len(known["sent"]) + 1
-    assert "sharpness" in known["report"].drifted
+    assert namespace["parameters"]["EndpointName"].startswith("scones-unlimited-dev-")
+    assert namespace["parameters"]["CaptureUri"] == workspace
+    assert {one.outcome for one in namespace["outcomes"]} <= {"accepted", "needs_review"}
+    assert namespace["counts"].records == len(namespace["sent"]) + 1
+    assert "sharpness" in namespace["report"].drifted
     assert len(shown) == 3
-    assert left_at_moto() == {}
+    assert remaining_in_moto() == {}
     assert not (ROOT / FILE).exists()
 
 
@@ -231,8 +233,8 @@ def leave(stack: Stack, url: str, content: bytes) -> None:
     stack.client("s3").put_object(Bucket=bucket, Key=output, Body=content)
 
 
-def left_at_moto() -> dict[str, list[object]]:
-    """Everything that SageMaker, autoscaling, CloudWatch and ECR still list."""
+def remaining_in_moto() -> dict[str, list[object]]:
+    """The resources that SageMaker, autoscaling, CloudWatch and ECR still list."""
     sagemaker = boto3.client("sagemaker")
     listed = {
         "endpoints": sagemaker.list_endpoints()["Endpoints"],

@@ -1,4 +1,4 @@
-"""The monitoring report in a real browser: no error, no request, and nothing wider than the window."""
+"""The monitoring report in a real browser: no errors, no requests, nothing wider than the window."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from tests import captures
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
 
-# The page's own policy forbids scripts, so what is to be known of it is asked of a frame that holds it.
+# The page's policy forbids scripts, so a surrounding page inspects it through a frame.
 AROUND = """<!doctype html><meta charset="utf-8"><body style="margin:0">
 <iframe src="report.html" width="{width}" height="4000" style="border:0"></iframe>
 <pre id="found"></pre>
@@ -37,7 +37,7 @@ addEventListener("load", () => {{
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    """A report with everything on it: drift, labels, and a broken line."""
+    """A report with drift, true labels and a broken line."""
     folder, chance = tmp_path_factory.mktemp("page"), random.Random(1)
     photos = captures.photos(12)
     dark = [
@@ -73,7 +73,7 @@ def page(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_opens_without_an_error_or_a_request_and_fits(page, width, tmp_path):
+def test_the_page_opens_without_errors_or_requests_and_fits(page, width, tmp_path):
     around = page.with_name(f"around-{width}.html")
     around.write_text(AROUND.format(width=width))
     done = subprocess.run(
@@ -102,10 +102,10 @@ def test_the_page_opens_without_an_error_or_a_request_and_fits(page, width, tmp_
     assert found["small"] >= 8
     assert found["headings"] == [
         "Over time",
-        "Drift, feature by feature",
-        "Where somebody checked",
-        "The least confident",
-        "The farthest from the baseline",
-        "What was read",
+        "Drift by feature",
+        "Labelled answers",
+        "Least confident answers",
+        "Farthest from the baseline",
+        "Captured data",
     ]
     assert found["requests"] == []

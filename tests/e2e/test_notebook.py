@@ -1,4 +1,4 @@
-"""The notebook for those who come from the original project: run from top to bottom on a local stack."""
+"""The notebook for readers of the student project, run from top to bottom on a local stack."""
 
 import json
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ PNG = "image/png"
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory) -> Iterator[Stack]:
-    """One of its own: what its endpoint serves changes."""
+    """A stack of its own, because the notebook changes the model that the endpoint serves."""
     stack = Stack(home=tmp_path_factory.mktemp("stack"), ports=Ports(free_port(), free_port()))
-    with stack.running(report=print):
+    with stack.running(progress=print):
         yield stack
 
 
 def printed(cell: nbformat.NotebookNode) -> str:
-    """All that a cell shows as text."""
+    """The text output of a cell."""
     outputs = [one.get("text") or one.get("data", {}).get("text/plain", "") for one in cell.outputs]
     return "".join(outputs)
 
 
 @pytest.fixture(scope="module")
 def done(stack, tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
-    """The notebook as it was after it had run, and the folder that it wrote to."""
+    """The notebook after a run, and the folder that it wrote to."""
     out = tmp_path_factory.mktemp("walkthrough")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def done(stack, tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
 
 @pytest.fixture
 def after(done):
-    """What the code cell under a heading shows, the last one where there are several."""
+    """Return the last code cell under a heading."""
     cells = done[0].cells
 
     def look(heading: str) -> nbformat.NotebookNode:
@@ -60,19 +60,19 @@ def after(done):
     return look
 
 
-def test_it_trains_a_model_and_the_endpoint_serves_it(done, after, stack):
+def test_the_trained_model_is_deployed(done, after, stack):
     trained = Classifier.load(done[1] / "model").description
 
     (described,) = stack.client("cloudformation").describe_stacks(StackName=stack.name)["Stacks"]
-    told = {one["ParameterKey"]: one["ParameterValue"] for one in described["Parameters"]}
-    assert float(told["ConfidenceThreshold"]) == trained.threshold
-    assert told["ClassLabels"] == ",".join(trained.labels)
-    assert told["BaselineUri"]
+    parameters = {one["ParameterKey"]: one["ParameterValue"] for one in described["Parameters"]}
+    assert float(parameters["ConfidenceThreshold"]) == trained.threshold
+    assert parameters["ClassLabels"] == ",".join(trained.labels)
+    assert parameters["BaselineUri"]
     assert f"'ConfidenceThreshold': '{trained.threshold}'" in printed(after("Deploy"))
-    assert "'label': 'bicycle'" in printed(after("Predict"))
+    assert '"label": "bicycle"' in printed(after("Predict"))
 
 
-def test_every_photo_uploaded_has_an_outcome_and_a_capture(done, after):
+def test_every_uploaded_photo_has_an_outcome_and_a_capture(done, after):
     held_out = json.loads((done[1] / "data" / "manifest.json").read_text())["counts"]["test"]
     sent = 2 * sum(held_out.values())
 
@@ -84,14 +84,14 @@ def test_every_photo_uploaded_has_an_outcome_and_a_capture(done, after):
     assert "0 repeats, 0 broken" in printed(after("Read the captures"))
 
 
-def test_it_draws_what_was_captured_and_sees_the_dirty_lens(after):
+def test_the_plots_show_the_drift_by_the_dirty_lens(after):
     plots = after("Plot them")
 
     assert sum(PNG in output.get("data", {}) for output in plots.outputs) == 2
     assert "sharpness" in printed(plots).rpartition("drifted:")[2]
 
 
-def test_it_leaves_no_photo_and_no_result(done, stack):
+def test_the_photos_and_their_results_are_deleted(done, stack):
     versions = stack.client("s3").list_object_versions(Bucket=stack.outputs["UploadBucketName"])
     assert "Versions" not in versions
     assert stack.client("dynamodb").scan(TableName=stack.outputs["ResultsTableName"])["Items"] == []

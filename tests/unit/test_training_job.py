@@ -1,4 +1,4 @@
-"""`--on sagemaker` and its failures, against moto and the SDK; without the SDK, the one line that says so."""
+"""`scones train --on sagemaker` and its failures, with moto as AWS, and without the SDK."""
 
 import importlib.util
 import io
@@ -17,7 +17,7 @@ from PIL import Image
 
 from model.sagemaker import image, training_job
 from model.sagemaker.account import AccountError, connect
-from model.sagemaker.training_job import Job, TrainingJobError
+from model.sagemaker.training_job import CompletedJob, Job, TrainingJobError
 from scones import cli
 from tests import moto_gaps
 from tests.conftest import ROOT
@@ -32,16 +32,16 @@ with_sdk = pytest.mark.skipif(
 
 
 @pytest.fixture
-def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
+def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.MotoExtension]:
     monkeypatch.setattr(botocore.loaders, "create_loader", lambda search_path_string=None: LOADER)
-    with moto_gaps.filled() as wishes, mock_aws():
+    with moto_gaps.filled() as extension, mock_aws():
         account = connect()
         account.cloudformation.create_stack(
             StackName="scones-unlimited-roles",
             TemplateBody=(ROOT / "model" / "roles.yaml").read_text(),
             Capabilities=["CAPABILITY_IAM"],
         )
-        image.make_repository(account)
+        image.create_repository(account)
         media_type = "application/vnd.docker.distribution.manifest.v2+json"
         account.ecr.put_image(
             repositoryName="scones-unlimited",
@@ -57,8 +57,8 @@ def aws(monkeypatch, tmp_path) -> Iterator[moto_gaps.Wishes]:
                 Bucket=bucket, Key=output, Body=packed("data/metrics.json", b'{"accuracy": 1}')
             )
 
-        wishes.leave_model = leave_model
-        yield wishes
+        extension.leave_model = leave_model
+        yield extension
 
 
 def packed(name: str, content: bytes) -> bytes:
@@ -87,15 +87,15 @@ def data(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def train(job: Job, data: object, out: Path) -> training_job.Trained:
+def train(job: Job, data: object, out: Path) -> CompletedJob:
     return training_job.train_on_sagemaker(connect(), job, str(data), out, {"epochs": 3})
 
 
 @with_sdk
-def test_our_own_container_is_trained_in_with_what_it_takes_and_leaves_its_model(asked, data, tmp_path):
+def test_a_job_runs_our_container_and_its_model_is_downloaded(aws_calls, data, tmp_path):
     trained = train(Job(stage="prod"), data, tmp_path / "out")
 
-    (request,) = asked.of("CreateTrainingJob")
+    (request,) = aws_calls.of("CreateTrainingJob")
     account = connect()
     assert request["TrainingJobName"].startswith("scones-unlimited-prod-")
     assert request["AlgorithmSpecification"]["TrainingImage"] == image.uri(account, "linux/amd64")
@@ -111,10 +111,10 @@ def test_our_own_container_is_trained_in_with_what_it_takes_and_leaves_its_model
         "labels": "bicycle/motorcycle",
     }
     (channel,) = request["InputDataConfig"]
-    place = channel["DataSource"]["S3DataSource"]["S3Uri"]
+    source = channel["DataSource"]["S3DataSource"]["S3Uri"]
     assert channel["ChannelName"] == "training"
     staged = account.s3.list_objects_v2(
-        Bucket=account.workspace.bucket, Prefix=place.removeprefix(f"s3://{account.workspace.bucket}/")
+        Bucket=account.workspace.bucket, Prefix=source.removeprefix(f"s3://{account.workspace.bucket}/")
     )
     assert len(staged["Contents"]) == 8 + 3
     assert not request.get("EnableManagedSpotTraining")
@@ -125,10 +125,12 @@ def test_our_own_container_is_trained_in_with_what_it_takes_and_leaves_its_model
 
 
 @with_sdk
-def test_the_built_in_algorithm_gets_settings_for_small_images_and_its_four_channels(asked, data, tmp_path):
+def test_the_built_in_algorithm_gets_hyperparameters_for_small_images_and_four_channels(
+    aws_calls, data, tmp_path
+):
     trained = train(Job(algorithm="built-in"), data, tmp_path / "out")
 
-    (request,) = asked.of("CreateTrainingJob")
+    (request,) = aws_calls.of("CreateTrainingJob")
     assert request["AlgorithmSpecification"]["TrainingImage"].endswith("/image-classification:1")
     assert request["ResourceConfig"]["InstanceType"] == "ml.g4dn.xlarge"
     assert request["HyperParameters"]["num_layers"] == "20"
@@ -142,7 +144,7 @@ def test_the_built_in_algorithm_gets_settings_for_small_images_and_its_four_chan
         "validation_lst",
     }
     assert {channel["ContentType"] for channel in request["InputDataConfig"]} == {"application/x-image"}
-    # it refuses definitions of metrics that it already has
+    # It rejects definitions of metrics that it has itself.
     assert not request["AlgorithmSpecification"].get("MetricDefinitions")
     assert trained.built_in
     assert (tmp_path / "out" / "model.tar.gz").exists()
@@ -151,26 +153,26 @@ def test_the_built_in_algorithm_gets_settings_for_small_images_and_its_four_chan
 
 
 @with_sdk
-def test_spot_waits_for_capacity_as_long_again_as_it_may_run(asked, data, tmp_path):
+def test_a_spot_job_waits_for_capacity_as_long_as_it_may_run(aws_calls, data, tmp_path):
     train(Job(spot=True, hours=3, instance_type="ml.c5.xlarge"), data, tmp_path / "out")
 
-    (request,) = asked.of("CreateTrainingJob")
+    (request,) = aws_calls.of("CreateTrainingJob")
     assert request["EnableManagedSpotTraining"] is True
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 10800, "MaxWaitTimeInSeconds": 21600}
     assert request["ResourceConfig"]["InstanceType"] == "ml.c5.xlarge"
 
 
 @with_sdk
-def test_a_key_encrypts_the_jobs_volume_and_model(asked, data, tmp_path):
+def test_a_kms_key_encrypts_the_volume_and_the_model(aws_calls, data, tmp_path):
     train(Job(kms_key="alias/models"), data, tmp_path / "out")
 
-    (request,) = asked.of("CreateTrainingJob")
+    (request,) = aws_calls.of("CreateTrainingJob")
     assert request["ResourceConfig"]["VolumeKmsKeyId"] == "alias/models"
     assert request["OutputDataConfig"]["KmsKeyId"] == "alias/models"
 
 
 @with_sdk
-def test_data_that_is_in_s3_already_is_used_from_there(asked, data, tmp_path):
+def test_data_in_s3_is_used_from_there(aws_calls, data, tmp_path):
     from model.data.staging import stage  # noqa: PLC0415
 
     account = connect()
@@ -179,14 +181,14 @@ def test_data_that_is_in_s3_already_is_used_from_there(asked, data, tmp_path):
 
     train(Job(), "s3://photos/set/", tmp_path / "out")
 
-    (channel,) = asked.of("CreateTrainingJob")[0]["InputDataConfig"]
+    (channel,) = aws_calls.of("CreateTrainingJob")[0]["InputDataConfig"]
     assert channel["DataSource"]["S3DataSource"]["S3Uri"] == "s3://photos/set"
     with pytest.raises(TrainingJobError, match="has no manifest"):
         train(Job(), "s3://photos/elsewhere", tmp_path / "out")
 
 
 @with_sdk
-def test_a_job_that_fails_says_why_and_leaves_no_files(asked, aws, data, tmp_path):
+def test_a_failed_job_reports_the_reason_and_leaves_no_files(aws_calls, aws, data, tmp_path):
     aws.training_failure = "AlgorithmError: there are no photos of motorcycle, exit code: 1"
 
     with pytest.raises(TrainingJobError, match="there are no photos of motorcycle"):
@@ -196,8 +198,8 @@ def test_a_job_that_fails_says_why_and_leaves_no_files(asked, aws, data, tmp_pat
 
 
 @with_sdk
-def test_a_quota_that_is_exceeded_says_what_to_do(asked, aws, data, tmp_path):
-    aws.refused["CreateTrainingJob"] = (
+def test_an_exceeded_quota_says_what_to_do(aws_calls, aws, data, tmp_path):
+    aws.errors["CreateTrainingJob"] = (
         "ResourceLimitExceeded",
         "The account-level service limit 'ml.g4dn.xlarge for training job usage' is 0 Instances",
     )
@@ -207,13 +209,13 @@ def test_a_quota_that_is_exceeded_says_what_to_do(asked, aws, data, tmp_path):
 
 
 @with_sdk
-def test_an_image_that_is_not_in_ecr_is_missed_before_a_job_is_made(asked, aws, data, tmp_path, monkeypatch):
+def test_a_missing_image_is_reported_before_a_job_is_created(aws_calls, aws, data, tmp_path, monkeypatch):
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
 
     with pytest.raises(image.ImageError, match="scones image"):
         train(Job(), data, tmp_path / "out")
 
-    assert asked.of("CreateTrainingJob") == []
+    assert aws_calls.of("CreateTrainingJob") == []
 
 
 def run_dry(data: Path, *arguments: str) -> Result:
@@ -221,17 +223,17 @@ def run_dry(data: Path, *arguments: str) -> Result:
     return CliRunner(mix_stderr=False).invoke(cli, ["train", *options])
 
 
-def test_a_dry_run_says_what_would_be_started_and_starts_nothing(asked, data):
-    told = json.loads(run_dry(data, "--spot", "--json").stdout)
+def test_a_dry_run_prints_the_plan_and_starts_nothing(aws_calls, data):
+    plan = json.loads(run_dry(data, "--spot", "--json").stdout)
 
-    assert (told["photos"], told["labels"]) == (8, ["bicycle", "motorcycle"])
-    assert (told["instance_type"], told["spot"], told["hours"]) == ("ml.m5.xlarge", True, 2)
-    assert f"on {told['photos']} photos" in run_dry(data).stdout
+    assert (plan["photos"], plan["labels"]) == (8, ["bicycle", "motorcycle"])
+    assert (plan["instance_type"], plan["spot"], plan["hours"]) == ("ml.m5.xlarge", True, 2)
+    assert f"on {plan['photos']} photos" in run_dry(data).stdout
     assert "ml.g4dn.xlarge" in run_dry(data, "--algorithm", "built-in").stdout
-    assert {name for name in asked.operations() if name.startswith(("Create", "Put"))} == set()
+    assert {name for name in aws_calls.operations() if name.startswith(("Create", "Put"))} == set()
 
 
-def test_a_dry_run_misses_what_a_job_would_miss(asked, data, monkeypatch):
+def test_a_dry_run_fails_where_the_job_would_fail(aws_calls, data, monkeypatch):
     monkeypatch.setattr(image, "tag", lambda platform: "of-changed-code-amd64")
 
     done = run_dry(data)
@@ -240,8 +242,8 @@ def test_a_dry_run_misses_what_a_job_would_miss(asked, data, monkeypatch):
     assert "scones image" in done.stderr
 
 
-def test_a_job_that_is_not_there_is_said_so(asked):
-    with pytest.raises(TrainingJobError, match="there is no training job nothing"):
+def test_a_job_that_does_not_exist_is_an_error(aws_calls):
+    with pytest.raises(TrainingJobError, match="No such training job in us-east-1: nothing"):
         training_job.find(connect(), "nothing")
 
 
@@ -252,10 +254,10 @@ def test_without_the_sdk_it_says_how_to_install_it(aws, data, tmp_path, monkeypa
         train(Job(), data, tmp_path / "out")
 
 
-def test_the_settings_fit_the_data():
+def test_the_built_in_hyperparameters_fit_the_data():
     manifest = {"labels": ["a", "b", "c"], "counts": {"train": {"a": 5, "b": 6, "c": 7}, "test": {"a": 1}}}
 
-    settings = training_job.built_in_hyperparameters(manifest)
+    hyperparameters = training_job.built_in_hyperparameters(manifest)
 
-    assert (settings["num_classes"], settings["num_training_samples"]) == (3, 18)
-    assert settings["mini_batch_size"] <= 18
+    assert (hyperparameters["num_classes"], hyperparameters["num_training_samples"]) == (3, 18)
+    assert hyperparameters["mini_batch_size"] <= 18

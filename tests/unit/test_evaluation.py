@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from functions.serialize.photo import serialize
-from model.evaluation import statistics
-from model.evaluation.evaluator import Subject
-from model.evaluation.metrics import Answers, Evaluation, evaluate
+from model.evaluation import metrics, statistics
+from model.evaluation.metrics import Evaluation, Predictions, evaluate
+from model.predictor import Predictor
 from scones import cli
 
 # The formulas
@@ -23,7 +23,7 @@ from scones import cli
     ("count", "of", "low", "high"),
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
-def test_wilsons_interval_is_that_of_the_literature(count, of, low, high):
+def test_the_wilson_interval_matches_the_literature(count, of, low, high):
     """R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
     share = statistics.share(count, of)
 
@@ -31,13 +31,13 @@ def test_wilsons_interval_is_that_of_the_literature(count, of, low, high):
     assert share.value == count / of
 
 
-def test_an_interval_never_leaves_its_value_out():
+def test_an_interval_always_contains_its_value():
     for of in (1, 3, 200, 10**6):
         assert statistics.share(0, of).low == 0
         assert statistics.share(of, of).high == 1
 
 
-def test_f1_is_the_harmonic_mean_and_lies_in_its_interval():
+def test_f1_is_the_harmonic_mean_and_lies_within_its_interval():
     share = statistics.f1(both=8, either=15)
 
     precision, recall = 8 / 13, 8 / 10
@@ -46,15 +46,15 @@ def test_f1_is_the_harmonic_mean_and_lies_in_its_interval():
     assert share.low == pytest.approx(2 * statistics.share(8, 15).low / (1 + statistics.share(8, 15).low))
 
 
-def test_nothing_has_no_share():
+def test_there_are_no_statistics_of_no_photos():
     assert statistics.share(0, 0) is None
     assert statistics.f1(0, 0) is None
     assert statistics.calibration_error([]) is None
-    assert statistics.brier(np.zeros((0, 2)), np.zeros(0, int)) is None
+    assert metrics.brier(np.zeros((0, 2)), np.zeros(0, int)) is None
     assert len(statistics.risk_by_coverage(np.zeros(0), np.zeros(0, bool))) == 0
 
 
-def test_calibration_error_by_hand():
+def test_the_calibration_error_matches_a_calculation_by_hand():
     confidence, right = np.array([0.95, 0.95, 0.65, 0.65]), np.array([True, False, True, True])
 
     bins = statistics.equal_width_bins(confidence, right)
@@ -64,7 +64,7 @@ def test_calibration_error_by_hand():
     assert [(one.n, one.confidence, one.accuracy) for one in bins] == [(2, 0.65, 1), (2, 0.95, 0.5)]
 
 
-def test_bins_of_equal_mass_by_hand():
+def test_equal_mass_bins_match_a_calculation_by_hand():
     confidence, right = np.array([0.99, 0.6, 0.98, 0.97]), np.array([True, False, True, False])
 
     two, one = (statistics.equal_mass_bins(confidence, right, bins) for bins in (2, 1))
@@ -75,7 +75,7 @@ def test_bins_of_equal_mass_by_hand():
     assert sum(part.n for part in statistics.equal_mass_bins(confidence, right)) == 4
 
 
-def test_a_bin_holds_its_upper_bound_but_not_its_lower():
+def test_a_bin_includes_its_upper_bound_but_not_its_lower_bound():
     bins = statistics.equal_width_bins(np.array([0.0, 0.25, 0.5, 0.51, 1.0]), np.ones(5, bool), bins=4)
 
     assert [(one.low, one.high, one.n) for one in bins] == [
@@ -86,22 +86,26 @@ def test_a_bin_holds_its_upper_bound_but_not_its_lower():
     ]
 
 
-def test_brier_score_by_hand():
+def test_the_brier_score_matches_a_calculation_by_hand():
     probabilities = np.array([[0.7, 0.3], [0.2, 0.8]])
 
-    assert statistics.brier(probabilities, np.array([0, 0])) == pytest.approx((0.18 + 1.28) / 2)
+    assert metrics.brier(probabilities, np.array([0, 0])) == pytest.approx((0.18 + 1.28) / 2)
 
 
-def test_area_under_the_roc_curve_by_hand():
+def test_rounded_probabilities_have_a_brier_score_too():
+    assert metrics.brier(np.array([[0.92, 0.078]]), np.array([0])) == pytest.approx(0.08**2 + 0.078**2)
+
+
+def test_the_area_under_the_roc_curve_matches_a_calculation_by_hand():
     positive = np.array([False, False, True, True])
 
-    assert statistics.roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), positive) == 0.75
-    assert statistics.roc_auc(np.array([0.5, 0.5, 0.5, 0.5]), positive) == 0.5
-    assert statistics.roc_auc(np.array([0.1, 0.2, 0.2, 0.3]), positive) == 0.875
-    assert statistics.roc_auc(np.array([0.1, 0.2]), np.array([True, True])) is None
+    assert metrics.roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), positive) == 0.75
+    assert metrics.roc_auc(np.array([0.5, 0.5, 0.5, 0.5]), positive) == 0.5
+    assert metrics.roc_auc(np.array([0.1, 0.2, 0.2, 0.3]), positive) == 0.875
+    assert metrics.roc_auc(np.array([0.1, 0.2]), np.array([True, True])) is None
 
 
-def test_risk_by_coverage_by_hand():
+def test_the_risk_coverage_curve_matches_a_calculation_by_hand():
     right = np.array([False, True, True, True])
 
     risk = statistics.risk_by_coverage(np.array([0.7, 0.9, 0.6, 0.8]), right)
@@ -109,7 +113,7 @@ def test_risk_by_coverage_by_hand():
     assert risk.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 4])
 
 
-def test_answers_that_no_threshold_tells_apart_share_their_risk():
+def test_answers_of_equal_confidence_share_their_risk():
     assert statistics.risk_by_coverage(np.array([0.9, 0.9]), np.array([True, False])).tolist() == [0.5, 0.5]
 
 
@@ -121,10 +125,11 @@ WITH_OTHER = ("bicycle", "motorcycle", "other")
 def evaluated(
     rows: list[tuple[str, list[float]]], labels: tuple[str, ...] = WITH_OTHER, threshold: float = 0.8
 ) -> Evaluation:
-    shown, probabilities = zip(*rows, strict=True)
+    true_labels, probabilities = zip(*rows, strict=True)
     n = len(rows)
     files = [f"{i}.png" for i in range(n)]
-    return evaluate(Answers(labels, threshold, np.array(probabilities), np.full(n, 0.01), files, shown))
+    seconds = np.full(n, 0.01)
+    return evaluate(Predictions(labels, threshold, np.array(probabilities), seconds, files, true_labels))
 
 
 ROWS = [
@@ -138,7 +143,7 @@ ROWS = [
 ]
 
 
-def test_every_figure_by_hand():
+def test_every_metric_matches_a_calculation_by_hand():
     found = evaluated(ROWS)
 
     at = found.at_threshold
@@ -165,7 +170,7 @@ def test_every_figure_by_hand():
     ]
 
 
-def test_a_model_without_other_is_calibrated_on_what_it_knows_and_judged_on_what_it_lets_in():
+def test_calibration_leaves_out_photos_of_other_if_the_model_has_no_such_label():
     rows = [(shown, [p[0] / (p[0] + p[1]), p[1] / (p[0] + p[1])]) for shown, p in ROWS]
 
     found = evaluated(rows, labels=("bicycle", "motorcycle"))
@@ -177,7 +182,7 @@ def test_a_model_without_other_is_calibrated_on_what_it_knows_and_judged_on_what
     assert len(found.mistakes) == 3
 
 
-def test_a_model_with_other_can_do_without_photos_of_it():
+def test_photos_of_other_are_not_required():
     found = evaluated([row for row in ROWS if row[0] != "other"])
 
     assert found.at_threshold.others_accepted is None
@@ -185,7 +190,7 @@ def test_a_model_with_other_can_do_without_photos_of_it():
     assert found.accuracy.of == 5
 
 
-def test_photos_of_other_alone_say_how_many_are_let_in():
+def test_photos_of_other_alone_show_how_many_are_accepted():
     found = evaluated([row for row in ROWS if row[0] == "other"])
 
     assert (found.accuracy, found.at_threshold.coverage, found.selection.aurc) == (None, None, None)
@@ -203,7 +208,7 @@ def test_a_long_curve_is_thinned_but_keeps_its_ends():
 
 
 def by_colour(photo: bytes) -> list[float]:
-    """Red is a bicycle, green a motorcycle, blue something else."""
+    """Classify red as a bicycle, green as a motorcycle and blue as other."""
     red, green, blue = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))[0, 0] / 255 + 0.01
     return [value / (red + green + blue) for value in (red, green, blue)]
 
@@ -221,13 +226,14 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def model(monkeypatch) -> Callable[..., None]:
-    """Call it to say what is evaluated."""
+    """Return a function that replaces the model to evaluate."""
 
     def use(
         classify: Callable[[bytes], list[float]] = by_colour, labels: tuple[str, ...] = WITH_OTHER
     ) -> None:
         monkeypatch.setattr(
-            "model.commands.evaluate.find_subject", lambda *_: Subject("by colour", labels, 0.8, classify)
+            "model.evaluation.evaluator.find_predictor",
+            lambda *_: Predictor("by colour", labels, 0.8, 224, classify),
         )
 
     use()
@@ -239,7 +245,7 @@ def run(*arguments: object) -> Result:
 
 
 def fails(result: Result, reason: str) -> bool:
-    """Whether it ended in one line that says why."""
+    """Whether the command ended with one line that gives the reason."""
     return result.exit_code == 1 and reason in result.output and result.output.count("\n") == 1
 
 
@@ -255,7 +261,7 @@ def test_json_is_one_object_on_stdout(model, photos):
     assert [mistake["file"] for mistake in found["mistakes"]] == ["motorcycle/<script>alert(1)<.png"]
 
 
-def test_without_anything_it_is_a_table(model, photos):
+def test_the_default_output_is_a_table(model, photos):
     result = run("--data", photos)
 
     assert result.exit_code == 0
@@ -263,14 +269,14 @@ def test_without_anything_it_is_a_table(model, photos):
     assert "6 of 7" in result.output
 
 
-def test_the_threshold_can_be_another(model, photos):
+def test_the_threshold_can_be_overridden(model, photos):
     strict = json.loads(run("--data", photos, "--json", "--threshold", "0.999").output)
 
     assert strict["at_threshold"]["coverage"]["count"] == 0
     assert strict["at_threshold"]["precision"] is None
 
 
-def test_what_data_wrote_is_evaluated_by_split(model, photos, tmp_path):
+def test_a_data_set_is_evaluated_by_split(model, photos, tmp_path):
     CliRunner().invoke(cli, ["data", "--source", str(photos), "--out", str(tmp_path / "data")])
 
     test, train = (
@@ -296,7 +302,7 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag in names]
 
 
-def test_the_page_needs_nothing_else_and_runs_nothing(model, photos, tmp_path):
+def test_the_page_works_offline_and_runs_no_scripts(model, photos, tmp_path):
     result = run("--data", photos, "--out", tmp_path / "out")
 
     text = (tmp_path / "out" / "report.html").read_text()
@@ -311,7 +317,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing(model, photos, tmp_path):
     assert "&lt;script&gt;alert(1)&lt;.png" in text
 
 
-def test_the_page_can_be_read_by_everyone(model, photos, tmp_path):
+def test_the_page_is_accessible(model, photos, tmp_path):
     run("--data", photos, "--out", tmp_path / "out")
 
     page = Page((tmp_path / "out" / "report.html").read_text())
@@ -319,11 +325,11 @@ def test_the_page_can_be_read_by_everyone(model, photos, tmp_path):
     assert len(page.all("h2")) == 5
     assert len(page.all("svg")) == len(page.all("figcaption")) == 2
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
-    assert [image["alt"] for image in page.all("img")] == ["motorcycle taken for bicycle"]
+    assert [image["alt"] for image in page.all("img")] == ["motorcycle classified as bicycle"]
     assert page.all("html")[0]["lang"] == "en"
 
 
-def test_the_page_of_few_photos_is_written_too(model, photos, tmp_path):
+def test_the_page_is_written_for_a_single_label(model, photos, tmp_path):
     for label in ("bicycle", "motorcycle"):
         for path in (photos / label).iterdir():
             path.unlink()
@@ -333,40 +339,40 @@ def test_the_page_of_few_photos_is_written_too(model, photos, tmp_path):
 
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == json.loads(result.output)
-    assert "None: every answer is right." in (tmp_path / "out" / "report.html").read_text()
+    assert "None: every answer is correct." in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_label_that_the_model_does_not_know_ends_in_one_line(model, photos):
+def test_a_label_that_the_model_lacks_is_an_error(model, photos):
     (photos / "bicycle").rename(photos / "unicycle")
 
-    assert fails(run("--data", photos), "photos of unicycle, which the model does not know")
+    assert fails(run("--data", photos), "There are photos of unicycle, but the model only has the labels")
 
 
-def test_a_file_that_is_no_photo_ends_in_one_line(photos):
+def test_a_file_that_is_not_a_photo_is_an_error(photos):
     (photos / "bicycle" / "1.png").write_text("no photo")
 
     assert fails(run("--data", photos, "--json"), f"{photos / 'bicycle' / '1.png'} cannot be read as a photo")
 
 
-def test_an_answer_of_another_length_ends_in_one_line(model, photos):
+def test_a_wrong_number_of_probabilities_is_an_error(model, photos):
     model(classify=lambda _: [0.5, 0.5])
 
-    assert fails(run("--data", photos), "gives 2 probabilities for the 3 labels")
+    assert fails(run("--data", photos), "returns 2 probabilities for the 3 labels")
 
 
-def test_an_answer_that_is_no_probability_ends_in_one_line(model, photos):
+def test_an_answer_without_probabilities_is_an_error(model, photos):
     model(classify=lambda _: [3.0, -1.0, 0.0])
 
     assert fails(run("--data", photos), "must be probabilities")
 
 
-def test_a_folder_that_cannot_be_written_ends_in_one_line(model, photos, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(model, photos, tmp_path):
     (tmp_path / "file").write_text("in the way")
 
     assert fails(run("--data", photos, "--out", tmp_path / "file" / "out"), "cannot be written")
 
 
-def test_wrong_usage_is_exit_code_2(photos):
+def test_a_usage_error_is_exit_code_2(photos):
     assert run().exit_code == 2
     assert run("--data", photos, "--threshold", "2").exit_code == 2
 
@@ -375,7 +381,7 @@ def test_wrong_usage_is_exit_code_2(photos):
 
 
 class Runtime:
-    """SageMaker's, with by_colour behind it; it remembers what it is asked."""
+    """SageMaker Runtime with by_colour as the model; it records the requests."""
 
     def __init__(self, answer: bytes | None = None) -> None:
         self.answer = answer
@@ -391,7 +397,7 @@ class Runtime:
         return {"Body": io.BytesIO(answer)}
 
 
-def test_an_endpoint_is_sent_what_the_pipeline_sends(photos, monkeypatch):
+def test_an_endpoint_receives_what_the_pipeline_would_send(photos, monkeypatch):
     Image.new("RGB", (1600, 900), "red").save(photos / "bicycle" / "large.png")
     runtime = Runtime()
     monkeypatch.setattr("boto3.client", runtime.client)
@@ -412,15 +418,13 @@ def test_an_endpoint_is_sent_what_the_pipeline_sends(photos, monkeypatch):
 
 
 @pytest.mark.parametrize("answer", [b"no json", b'{"label": 1}', b"7", b'["a", "b"]'])
-def test_an_endpoint_that_answers_something_else_ends_in_one_line(photos, monkeypatch, answer):
+def test_an_endpoint_that_does_not_answer_with_probabilities_is_an_error(photos, monkeypatch, answer):
     monkeypatch.setattr("boto3.client", Runtime(answer).client)
 
-    assert fails(
-        run("--data", photos, "--through", "any"), "any does not answer with a list of probabilities"
-    )
+    assert fails(run("--data", photos, "--through", "any"), "any did not answer with a list of probabilities")
 
 
-def test_an_endpoints_labels_can_be_given(photos, monkeypatch):
+def test_the_labels_of_an_endpoint_can_be_given(photos, monkeypatch):
     monkeypatch.setattr("boto3.client", Runtime(b"[0.9, 0.1]").client)
 
     result = run("--data", photos, "--json", "--through", "any", "--labels", "bicycle, motorcycle")

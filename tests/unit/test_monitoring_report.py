@@ -1,4 +1,4 @@
-"""`scones monitor`: what it reports, writes and refuses, and what a baseline is made of."""
+"""`scones monitor`: its report, its errors, and the baseline that it compares with."""
 
 import hashlib
 import json
@@ -17,12 +17,11 @@ from functions.monitor.capture_analysis import drift
 from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow, read
 from functions.monitor.capture_analysis.drift import BaselineError
 from functions.monitor.capture_analysis.window import Window
-from model import storage
+from model import charts, storage
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.commands import monitor
-from pipeline.monitoring import metrics as monitoring
-from pipeline.monitoring import plots
+from pipeline.monitoring import analysis, plots
 from scones import cli
 from tests import captures
 
@@ -51,14 +50,14 @@ def reported(*arguments: object, code: int = 0) -> dict:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory) -> Path:
-    """A baseline of a good day."""
+    """The baseline of a normal day."""
     folder = tmp_path_factory.mktemp("known")
     captured(folder / "captures", count=500, seed=2)
     run("--captures", folder / "captures", "--write-baseline", folder / "baseline.json")
     return folder / "baseline.json"
 
 
-def test_without_a_baseline_everything_but_drift_is_there(tmp_path):
+def test_without_a_baseline_everything_but_drift_is_reported(tmp_path):
     metrics = reported("--captures", captured(tmp_path))
 
     assert metrics["records_read"] == metrics["records"] == metrics["answers"] == 240
@@ -84,7 +83,7 @@ def test_without_a_baseline_everything_but_drift_is_there(tmp_path):
     assert metrics["drifted"] == []
 
 
-def test_each_event_counts_once_and_a_broken_line_is_named(tmp_path):
+def test_each_event_counts_once_and_a_broken_line_is_listed(tmp_path):
     captured(tmp_path, count=20)
     (first, *_) = sorted(tmp_path.rglob("*.jsonl"))
     first.write_text(first.read_text() * 2 + "{broken\n")
@@ -97,7 +96,7 @@ def test_each_event_counts_once_and_a_broken_line_is_named(tmp_path):
     assert metrics["skipped"] == [f"{first}:{2 * lines + 1}: not JSON"]
 
 
-def test_a_time_window_is_what_was_asked_for(tmp_path):
+def test_the_report_covers_the_requested_time_window(tmp_path):
     metrics = reported(
         "--captures", captured(tmp_path), "--from", "2026-03-04T06:00", "--to", "2026-03-04T07:00+00:00"
     )
@@ -119,13 +118,13 @@ def test_a_day_like_the_baseline_has_not_drifted(tmp_path, known):
         "contrast",
         "sharpness",
     ):
-        told = metrics["features"][feature]
-        assert told["limit"] == (0.1 if told["ks"] is None else 0.2)
-        assert told["drifted"] is False
-        assert told["statistic"] == max(told["psi"], told["ks"] or told["variation"])
+        one = metrics["features"][feature]
+        assert one["limit"] == (0.1 if one["ks"] is None else 0.2)
+        assert one["drifted"] is False
+        assert one["statistic"] == max(one["psi"], one["ks"] or one["variation"])
 
 
-def test_night_is_found_and_told_by_the_exit_code_and_since_when(tmp_path, known):
+def test_darkness_is_detected_with_its_start_and_sets_the_exit_code(tmp_path, known):
     captured(tmp_path, count=200, hours=12)
     captured(tmp_path, DARK, count=200, start=captures.START.replace(hour=12), hours=12)
 
@@ -136,7 +135,7 @@ def test_night_is_found_and_told_by_the_exit_code_and_since_when(tmp_path, known
     assert metrics["features"]["brightness"]["drifted"] is True
 
 
-def test_another_mix_of_classes_is_found(tmp_path, known):
+def test_a_change_of_the_class_mix_is_detected(tmp_path, known):
     captured(tmp_path, answers=lambda chance: captures.answer(chance, (0.25, 0.7, 0.05)))
 
     assert reported("--captures", tmp_path, "--baseline", known)["drifted"] == ["class_mix"]
@@ -148,14 +147,14 @@ def test_the_page_the_plots_and_the_metrics_are_written(tmp_path, known):
 
     written = {file.name for file in (tmp_path / "report").iterdir()}
     assert written == {"metrics.json", "report.html"} | {
-        f"{name}.png" for name in plots.CAPTIONS if name != "calibration"
+        f"{name}.png" for name in plots.NAMES if name != "calibration"
     }
     for file in (tmp_path / "report").glob("*.png"):
         with Image.open(file) as plot:
             assert plot.width > 600
 
 
-def test_plots_of_before_do_not_stay(tmp_path, known):
+def test_plots_of_an_earlier_report_are_removed(tmp_path, known):
     folder = captured(tmp_path / "captures")
     run("--captures", folder, "--baseline", known, "--out", tmp_path / "report")
     run("--captures", folder, "--out", tmp_path / "report")
@@ -163,7 +162,7 @@ def test_plots_of_before_do_not_stay(tmp_path, known):
     assert not (tmp_path / "report" / "drift.png").exists()
 
 
-def test_the_page_needs_nothing_else_and_repeats_no_name(tmp_path, known):
+def test_the_page_works_offline_and_its_ids_are_unique(tmp_path, known):
     folder = captured(tmp_path / "captures", hours=2.8)
     run("--captures", folder, "--baseline", known, "--out", tmp_path)
 
@@ -177,7 +176,7 @@ def test_the_page_needs_nothing_else_and_repeats_no_name(tmp_path, known):
     assert len(identifiers) == len(set(identifiers))
 
 
-def test_what_comes_from_outside_is_escaped_on_the_page(tmp_path):
+def test_untrusted_text_is_escaped_on_the_page(tmp_path):
     chance = random.Random(1)
     (made,) = captures.records(1, PHOTOS, chance)
     record = captures.parsed(made.line)
@@ -192,17 +191,17 @@ def test_what_comes_from_outside_is_escaped_on_the_page(tmp_path):
     assert "&lt;script&gt;" in page
 
 
-def test_no_records_at_all_is_reported_too(tmp_path):
+def test_an_empty_window_has_a_report(tmp_path):
     run("--captures", tmp_path, "--out", tmp_path / "out")
 
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["records"] == 0
     assert metrics["from"] is None
     assert metrics["estimated_accuracy"] is None
-    assert "There are no answers in this time." in (tmp_path / "out" / "report.html").read_text()
+    assert "There are no answers in this time window." in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_labels_tell_how_right_the_answers_are(tmp_path):
+def test_true_labels_give_the_accuracy(tmp_path):
     folder = captured(tmp_path / "captures", count=100)
     truth = tmp_path / "truth"
     truth.mkdir()
@@ -223,12 +222,12 @@ def test_labels_tell_how_right_the_answers_are(tmp_path):
 
     answers = [record.probabilities() for record in read(str(folder), TimeWindow(), ReadCounts())][:60]
     shown = [number % 2 for number in range(50)] + [1] * 10
-    right = sum(answer[label] == max(answer) for answer, label in zip(answers, shown, strict=True))
-    assert (metrics["labelled"]["accuracy"]["of"], metrics["labelled"]["accuracy"]["count"]) == (60, right)
+    correct = sum(answer[label] == max(answer) for answer, label in zip(answers, shown, strict=True))
+    assert (metrics["labelled"]["accuracy"]["of"], metrics["labelled"]["accuracy"]["count"]) == (60, correct)
     assert metrics["labelled"]["bins"]
 
 
-def test_labels_of_the_command_line_and_threshold_count(tmp_path):
+def test_labels_and_threshold_of_the_command_line_are_used(tmp_path):
     metrics = reported("--captures", captured(tmp_path), "--labels", "van, car,scooter", "--threshold", "1")
 
     assert list(metrics["class_mix"]) == ["van", "car", "scooter"]
@@ -239,7 +238,7 @@ def test_labels_of_the_command_line_and_threshold_count(tmp_path):
     ("arguments", "code", "reason"),
     [
         (["--captures", "nowhere"], 1, r"nowhere cannot be read \(No such file or directory\)"),
-        (["--captures", ".", "--from", "soon"], 2, "'soon' is no time such as 2026-11-25"),
+        (["--captures", ".", "--from", "soon"], 2, "'soon' is not a time. Examples: 2026-11-25"),
         (["--captures", ".", "--from", "2026-11-25", "--to", "2026-11-24"], 2, "--from must be before --to"),
         (["--captures", ".", "--fail-on-drift"], 2, "--fail-on-drift needs a --baseline"),
         (["--captures", ".", "--baseline", "pyproject.toml"], 1, "pyproject.toml: not a baseline"),
@@ -249,28 +248,29 @@ def test_labels_of_the_command_line_and_threshold_count(tmp_path):
             1,
             "There are no answers to make a baseline from",
         ),
-        (["--captures", "docs", "--truth", "docs"], 1, "docs holds no labels"),
+        (["--captures", "docs", "--truth", "docs"], 1, "docs contains no labels"),
     ],
 )
-def test_what_cannot_be_done_ends_in_one_line(arguments, code, reason):
-    said = run(*arguments, code=code)
+def test_an_error_is_one_line(arguments, code, reason):
+    output = run(*arguments, code=code)
 
-    assert re.search(f"Error: .*{reason}", said)
+    assert re.search(f"Error: .*{reason}", output)
     assert not Path("x.json").exists()
 
 
-def test_a_label_file_of_another_kind_is_named(tmp_path):
+def test_a_label_file_of_another_format_is_an_error(tmp_path):
     (tmp_path / "labels.jsonl").write_text('{"photo": "x"}\n')
 
-    said = run("--captures", tmp_path, "--truth", tmp_path / "labels.jsonl", code=1)
+    output = run("--captures", tmp_path, "--truth", tmp_path / "labels.jsonl", code=1)
 
     assert (
-        f"{tmp_path}/labels.jsonl:1 is neither ground truth nor an object with inference_id and label" in said
+        f"{tmp_path}/labels.jsonl:1 is neither ground truth nor an object with inference_id and label"
+        in output
     )
 
 
-class Sees:
-    """A model whose features are the mean of each colour: enough to see where they are used."""
+class ColourModel:
+    """A model whose features are the mean of each colour channel."""
 
     description = SimpleNamespace(
         name="colours", version="1", input_size=32, graph_sha256=hashlib.sha256(b"colours").hexdigest()
@@ -281,21 +281,28 @@ class Sees:
 
 
 @pytest.fixture
-def sees(monkeypatch, tmp_path):
-    """Make `--model` load it, whatever the path; return a path that exists."""
+def colour_model(monkeypatch, tmp_path):
+    """Make `--model` load ColourModel from any path; return a path that exists."""
     from model.network import classifier  # noqa: PLC0415
 
-    monkeypatch.setattr(classifier.Classifier, "load", lambda path: Sees())
+    monkeypatch.setattr(classifier.Classifier, "load", lambda path: ColourModel())
     return tmp_path
 
 
-def test_distance_in_the_models_feature_space_is_one_more_feature(tmp_path, sees):
+def test_distance_in_the_models_feature_space_is_one_more_feature(tmp_path, colour_model):
     good, dark = captured(tmp_path / "good"), captured(tmp_path / "dark", DARK)
-    run("--captures", good, "--model", sees, "--write-baseline", tmp_path / "baseline.json")
+    run("--captures", good, "--model", colour_model, "--write-baseline", tmp_path / "baseline.json")
 
-    same = reported("--captures", good, "--baseline", tmp_path / "baseline.json", "--model", sees)
+    same = reported("--captures", good, "--baseline", tmp_path / "baseline.json", "--model", colour_model)
     night = reported(
-        "--captures", dark, "--baseline", tmp_path / "baseline.json", "--model", sees, "--features-sample", 90
+        "--captures",
+        dark,
+        "--baseline",
+        tmp_path / "baseline.json",
+        "--model",
+        colour_model,
+        "--features-sample",
+        90,
     )
 
     assert same["photos_seen_by_the_model"] == 240
@@ -304,18 +311,20 @@ def test_distance_in_the_models_feature_space_is_one_more_feature(tmp_path, sees
     assert night["features"]["feature_distance"]["drifted"] is True
 
 
-def test_a_model_that_is_not_the_baselines_is_refused(tmp_path, sees, monkeypatch):
+def test_a_baseline_of_another_model_is_an_error(tmp_path, colour_model, monkeypatch):
     folder = captured(tmp_path / "captures")
-    run("--captures", folder, "--model", sees, "--write-baseline", tmp_path / "baseline.json")
-    other = SimpleNamespace(**vars(Sees.description) | {"graph_sha256": "0" * 64})
-    monkeypatch.setattr(Sees, "description", other)
+    run("--captures", folder, "--model", colour_model, "--write-baseline", tmp_path / "baseline.json")
+    other = SimpleNamespace(**vars(ColourModel.description) | {"graph_sha256": "0" * 64})
+    monkeypatch.setattr(ColourModel, "description", other)
 
-    said = run("--captures", folder, "--baseline", tmp_path / "baseline.json", "--model", sees, code=1)
+    output = run(
+        "--captures", folder, "--baseline", tmp_path / "baseline.json", "--model", colour_model, code=1
+    )
 
-    assert "the baseline is of another model than" in said
+    assert "The baseline belongs to another model than" in output
 
 
-def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
+def test_the_baseline_of_training_has_every_feature(tmp_path):
     description = SimpleNamespace(
         name="vehicles",
         version="1",
@@ -357,7 +366,7 @@ def test_a_baseline_of_training_has_everything_that_is_compared(tmp_path):
     assert baseline.read(tmp_path / "model.tar.gz") == made
 
 
-def test_a_baseline_stays_small_and_keeps_the_distribution():
+def test_a_thinned_baseline_keeps_the_distribution():
     values = np.random.default_rng(1).normal(size=100_000)
 
     kept = baseline.sample_quantiles(values)
@@ -374,7 +383,7 @@ def test_the_feature_space_measures_in_deviations():
     assert space.distance(np.array([[1.0, 10.0], [5.0, 10.0]])) == pytest.approx([0, 4 / 2**0.5])
 
 
-def test_there_is_no_baseline_of_nothing():
+def test_a_baseline_needs_answers():
     with pytest.raises(BaselineError, match="There are no answers to make a baseline from"):
         baseline.make(
             model="x",
@@ -389,11 +398,11 @@ def test_there_is_no_baseline_of_nothing():
 @pytest.mark.parametrize("hours", [0.01, 0.5, 2.85, 30, 24 * 9, 24 * 100, 24 * 1000])
 def test_the_time_axis_fits_any_window(tmp_path, hours):
     captured(tmp_path, count=60, hours=hours)
-    window = Window(monitor.THRESHOLD)
-    tally = monitoring.gather(str(tmp_path), TimeWindow(), window)
-    sample = monitoring.measure(window, None, 0)
+    window = Window(monitor.DEFAULT_THRESHOLD)
+    counts = analysis.read_captures(str(tmp_path), TimeWindow(), window)
+    sample = analysis.measure_photos(window)
 
-    report = monitoring.monitor("captures", TimeWindow(), window, tally, sample)
+    report = analysis.analyse_window("captures", TimeWindow(), window, counts, sample)
 
-    # a warning, such as of an axis that finds no ticks, is an error here
-    assert plots.svg(plots.draw(report)["recent"], "recent").startswith("<svg")
+    # pytest turns warnings into errors, such as that of an axis without ticks
+    assert charts.svg(plots.draw(report)["recent"], "recent", "Latest answers").startswith("<svg")

@@ -12,7 +12,7 @@ from scones import SECTIONS, cli
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """A folder with two pictures, a text, and a text that calls itself a picture."""
+    """A folder with two pictures and a text file."""
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.radial_gradient("L").convert("RGB").save(folder / "b.jpg")
@@ -29,7 +29,7 @@ def lines(result: Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_a_photo_gets_one_line_with_all_there_is_to_know(photos):
+def test_a_photo_gets_one_line_with_every_field(photos):
     result = predict(photos / "b.jpg")
 
     (line,) = lines(result)
@@ -47,7 +47,7 @@ def test_a_folder_stands_for_its_photos_in_order(photos):
     assert [line["file"] for line in lines(result)] == [str(photos / "A.PNG"), str(photos / "b.jpg")]
 
 
-def test_a_file_that_is_no_photo_is_rejected_and_the_others_answered(photos):
+def test_a_file_that_is_not_a_photo_is_rejected_and_the_others_are_classified(photos):
     result = predict(photos / "notes.txt", photos / "b.jpg")
 
     rejected, answered = lines(result)
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_photo_is_rejected_and_the_others_answered(photos):
     assert answered["decision"] == "needs_review"
 
 
-def test_the_threshold_decides(photos, monkeypatch):
+def test_the_threshold_decides_what_is_accepted(photos, monkeypatch):
     monkeypatch.setattr("model.network.classifier.Classifier.classify", lambda *_: [0.7, 0.2, 0.1])
 
     (strict,), (lax,) = (lines(predict("--threshold", at, photos / "b.jpg")) for at in (0.71, 0.7))
@@ -72,7 +72,7 @@ def test_the_threshold_decides(photos, monkeypatch):
     assert (lax["decision"], lax["reason"]) == ("accepted", "confident")
 
 
-def test_a_model_that_cannot_be_loaded_ends_in_one_line(photos, tmp_path):
+def test_a_model_that_cannot_be_loaded_is_an_error(photos, tmp_path):
     result = predict("--model", tmp_path, photos)
 
     assert result.exit_code == 1
@@ -86,19 +86,19 @@ def test_debug_shows_the_traceback(photos, tmp_path):
     assert type(result.exception).__name__ == "ArtifactError"
 
 
-def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     result = predict(tmp_path)
 
     assert result.exit_code == 1
-    assert "no photos" in result.output
+    assert "contains no photos" in result.output
 
 
 @pytest.mark.parametrize("arguments", [[], ["nowhere.jpg"], ["--threshold", "2", "."]])
-def test_wrong_usage_is_exit_code_2(arguments):
+def test_a_usage_error_is_exit_code_2(arguments):
     assert predict(*arguments).exit_code == 2
 
 
-def test_help_says_of_a_command_what_the_command_says_of_itself():
+def test_the_summary_of_a_command_is_the_first_line_of_its_help():
     context = cli.make_context("scones", [], resilient_parsing=True)
     commands = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
 
@@ -109,7 +109,7 @@ def test_help_says_of_a_command_what_the_command_says_of_itself():
     assert all(command.name == name for name, command in commands.items())
 
 
-def test_an_unknown_command_is_wrong_usage():
+def test_an_unknown_command_is_a_usage_error():
     assert CliRunner().invoke(cli, ["guess"]).exit_code == 2
 
 

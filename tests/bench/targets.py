@@ -1,4 +1,4 @@
-"""Every aim of docs/performance.md, measured in one run: ``python -m tests.bench aims``."""
+"""Measure every figure in docs/performance.md in one run: ``python -m tests.bench targets``."""
 
 import io
 import itertools
@@ -24,12 +24,13 @@ from PIL import Image
 
 from local import Ports
 from local.stack import ENDPOINT_NAME, Stack
+from model.charts import RED, SOFT, STYLE, TEAL, svg_file
 from model.network import embedding
 from model.network.classifier import Classifier
 from pipeline import sample_images
 from pipeline.costs import bill, usage
-from pipeline.costs.plot import INK, STYLE
-from pipeline.costs.table import SCALES, put_between
+from pipeline.costs.table import SCALES
+from pipeline.markdown import update_section
 from tests import containers
 from tests.bench.memory_sizes import BUILT, STARTS, build, of_start
 from tests.bench.serve_overhead import runtime_of, serving, trained
@@ -41,11 +42,11 @@ PAGE = ROOT / "docs" / "performance.md"
 INPUT_SIZES = RESULTS.with_name("input_sizes.json")
 PLOT = PAGE.with_suffix(".svg")
 BEGIN = "<!-- make bench -->"
-HELD, NOT_HELD = "#27a08f", "#d0574c"
-ORIGINAL = Path(__file__).with_name("original.yaml")
-AIMS = {
+MET, MISSED = TEAL, RED
+BASELINE_DESIGN = Path(__file__).with_name("baseline_design.yaml")
+TARGETS = {
     "serialize, 12 megapixels": ("to_floor", "at most", 1.25),
-    "serialize, 12 megapixels, decoded in a process of its own": ("to_floor", "at most", 1.25),
+    "serialize, 12 megapixels, decoded in a subprocess": ("to_floor", "at most", 1.25),
     "serialize, peak memory at 50 megapixels": ("project", "at most", 200),
     "cold start of serialize": ("to_floor", "at most", 1.3),
     "cold start of classify": ("to_floor", "at most", 1.3),
@@ -68,17 +69,22 @@ AIMS = {
     "a million photos, at 10,000,000 a month": ("to_original", "at most", 0.333),
     "an idle month": ("to_original", "at most", 0.333),
 }
-"""Of each row the figure that counts, and its bound."""
+"""The figure that counts in each row, and its bound."""
 FIGURES = {
-    name: name.replace("_", " ") for name in ("project", "floor", "original", "to_floor", "to_original")
+    "project": "project",
+    "floor": "floor",
+    "original": "baseline design",
+    "to_floor": "ratio to floor",
+    "to_original": "ratio to baseline design",
 }
+"""The page's heading for each figure."""
 DEADLINE = 60
-"""Seconds after which a photo is not waited for any longer."""
+"""Seconds to wait for the result of one photo."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of an aim: medians of so many runs; ``None`` where there is no such figure."""
+    """Measured figures, each the median of `runs` runs; ``None`` if there is no such figure."""
 
     name: str
     unit: str
@@ -88,64 +94,64 @@ class Row:
     runs: int = 1
 
     def with_ratios(self) -> dict[str, Any]:
-        """Return it as it is written down."""
+        """Return the row as results.json has it."""
         return asdict(self) | {
             "to_floor": ratio(self.project, self.floor),
             "to_original": ratio(self.project, self.original),
         }
 
 
-def ratio(figure: float | None, of: float | None) -> float | None:
-    """Divide, where there is something to divide."""
-    return round(figure / of, 3) if figure is not None and of else None
+def ratio(figure: float | None, reference: float | None) -> float | None:
+    """Divide two figures if both exist."""
+    return round(figure / reference, 3) if figure is not None and reference else None
 
 
 @click.command()
-@click.option("--rounds", default=30, show_default=True, help="Runs of what is measured by its median.")
-@click.option("--burst", default=1000, show_default=True, help="Photos at once.")
+@click.option("--rounds", default=30, show_default=True, help="Runs of which the median counts.")
+@click.option("--burst", default=1000, show_default=True, help="Photos in the burst.")
 @click.option(
     "--cifar",
     type=click.Path(exists=True, path_type=Path),
     envvar="CIFAR",
-    help="CIFAR-100's archive, for the time that training takes.",
+    help="CIFAR-100's archive, to measure the duration of training.",
 )
 def bench(rounds: int, burst: int, cifar: Path | None) -> None:
-    """Measure the project, the original's design and the floor in turn; write results.json and the page."""
+    """Measure the project, the baseline design and the floor in turn; write results.json and the page."""
     rows: list[Row] = []
 
-    def told(found: Iterator[Row]) -> None:
-        for row in found:
+    def record(measured: Iterator[Row]) -> None:
+        for row in measured:
             click.echo(json.dumps(row.with_ratios()), err=True)
             rows.append(row)
 
-    told(of_serialize(rounds))
-    told(of_cold_starts(rounds))
-    told(of_zips())
-    told(of_architecture())
-    told(of_input_sizes())
-    told(of_endpoint(rounds * 10))
-    told(of_training(cifar))
-    told(of_stack(rounds, burst))
-    told(of_bills())
+    record(of_serialize(rounds))
+    record(of_cold_starts(rounds))
+    record(of_zips())
+    record(of_architecture())
+    record(of_input_sizes())
+    record(of_endpoint(rounds * 10))
+    record(of_training(cifar))
+    record(of_stack(rounds, burst))
+    record(of_bills())
     RESULTS.write_text(json.dumps([row.with_ratios() for row in rows], indent=2) + "\n")
     show()
 
 
 def show() -> None:
-    """Put what is written down into the page."""
+    """Update the page from results.json."""
     found = json.loads(RESULTS.read_text())
-    put_between(PAGE, BEGIN, table(found))
+    update_section(PAGE, BEGIN, table(found))
     PLOT.write_bytes(draw(found))
 
 
 def in_turn(rounds: int, *calls: Callable[[], Any]) -> list[list[float]]:
-    """Take the seconds of each call, in turn, so that what disturbs one disturbs all."""
+    """Time calls in seconds, in turn, so that other load on the machine affects all of them."""
     took: list[list[float]] = [[] for _ in calls]
     for number in range(rounds + 2):
         for times, call in zip(took, calls, strict=True):
             began = time.perf_counter()
             call()
-            if number >= 2:  # the first ones warm caches
+            if number >= 2:  # the first two warm caches
                 times.append(time.perf_counter() - began)
     return took
 
@@ -154,8 +160,8 @@ def ms(seconds: Sequence[float]) -> float:
     return round(1000 * statistics.median(seconds), 2)
 
 
-def fresh(code: str, *arguments: str) -> str:
-    """Run code in a Python of its own; return what it printed last."""
+def run_python(code: str, *arguments: str) -> str:
+    """Run code in a new Python process; return the last line that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -182,45 +188,49 @@ if which != "floor":
     from functions.serialize.photo import serialize
     from functions.serialize.sandbox import serialize_in_subprocess
 calls = {"floor": floor, "serialize": lambda: serialize(io.BytesIO(content), 224),
-         "contained": lambda: serialize_in_subprocess(io.BytesIO(content), 224, {})}
+         "subprocess": lambda: serialize_in_subprocess(io.BytesIO(content), 224, {})}
 took = {name: [] for name in which.split("+")}
 for number in range(rounds + 2):
     for name in took:
         began = time.perf_counter()
         calls[name]()
         took[name].append(time.perf_counter() - began)
-# ru_maxrss of this process would count what started it (getrusage(2)); that of its children is theirs
+# ru_maxrss of this process would include its parent's memory (getrusage(2)); that of its children does not
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 own, children = int(status["VmHWM"].split()[0]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 took = {name: times[2:] for name, times in took.items()}
 print(json.dumps({"took": took, "peak": max(own, children) / 1024}))
 """
-"""Serializes a photo again and again; tells the seconds, and the peak memory of a process in megabytes."""
+"""Serialize a photo repeatedly; print the seconds, and the peak memory of a process in megabytes."""
 
 
 def of_serialize(rounds: int) -> Iterator[Row]:
-    """Time at 12 megapixels, with and without the process of its own; peak memory at 50."""
+    """Measure the time at 12 megapixels, with and without the subprocess, and the peak memory at 50."""
     with tempfile.TemporaryDirectory() as folder:
         phone = Path(folder) / "12.jpg"
         phone.write_bytes(photo("phone"))
         large = Path(folder) / "50.jpg"
         Image.open(phone).resize((8192, 6144)).save(large, quality=90)
-        took = json.loads(fresh(SERIALIZE, "floor+serialize+contained", str(rounds), str(phone)))["took"]
+        took = json.loads(run_python(SERIALIZE, "floor+serialize+subprocess", str(rounds), str(phone)))[
+            "took"
+        ]
         yield Row("serialize, 12 megapixels", "ms", ms(took["serialize"]), ms(took["floor"]), None, rounds)
         yield Row(
-            "serialize, 12 megapixels, decoded in a process of its own",
+            "serialize, 12 megapixels, decoded in a subprocess",
             "ms",
-            ms(took["contained"]),
+            ms(took["subprocess"]),
             ms(took["floor"]),
             None,
             rounds,
         )
-        peaks = [json.loads(fresh(SERIALIZE, one, "1", str(large)))["peak"] for one in ("contained", "floor")]
+        peaks = [
+            json.loads(run_python(SERIALIZE, one, "1", str(large)))["peak"] for one in ("subprocess", "floor")
+        ]
         yield Row("serialize, peak memory at 50 megapixels", "MB", round(peaks[0]), round(peaks[1]))
 
 
 def of_cold_starts(rounds: int) -> Iterator[Row]:
-    """Until a function is ready, in Lambda's own image and with its share of a processor at 512 MB."""
+    """Measure until a function is ready, in Lambda's image and with the CPU share of 512 MB."""
     if reason := containers.missing():
         click.echo(f"cold starts: not measured, {reason}", err=True)
         yield from (Row(f"cold start of {name}", "ms", None) for name in STARTS)
@@ -232,7 +242,7 @@ def of_cold_starts(rounds: int) -> Iterator[Row]:
 
 
 def of_zips() -> Iterator[Row]:
-    """What Lambda gets of each function, zipped, for arm64."""
+    """Measure the deployment package of each function, for arm64."""
     build("arm64")
     for name in STARTS:
         packed = io.BytesIO()
@@ -244,7 +254,7 @@ def of_zips() -> Iterator[Row]:
 
 
 def of_architecture() -> Iterator[Row]:
-    """Whether `make` builds for arm64 in the cloud, and the template without it for x86-64: 1 if so."""
+    """Check that `make` builds for arm64, and that the template's default is x86-64: 1 if so."""
     made = subprocess.run(
         ["make", "--dry-run", "build"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -254,7 +264,7 @@ def of_architecture() -> Iterator[Row]:
 
 
 def of_input_sizes() -> Iterator[Row]:
-    """What the other bench found: the choice beside the most accurate of all."""
+    """Compare the chosen input size with the most accurate one, from the benchmark input_sizes."""
     found = json.loads(INPUT_SIZES.read_text())
     (chosen,) = (one for one in found if (one["size"], one["precision"]) == (embedding.SIZE, "fp32"))
     best = max(one["accuracy"] for one in found)
@@ -263,7 +273,7 @@ def of_input_sizes() -> Iterator[Row]:
 
 
 def of_endpoint(requests: int) -> Iterator[Row]:
-    """A request beside the same call in process: alone, with several clients, and as many as it can."""
+    """Compare a request with the same call in process: alone, from several clients, and at full load."""
     content = serialized()
     with tempfile.TemporaryDirectory() as folder, serving(trained(Path(folder))) as (ask, process):
         classifier = Classifier.load(Path(folder) / "model")
@@ -304,10 +314,10 @@ def of_endpoint(requests: int) -> Iterator[Row]:
 
 
 def of_training(archive: Path | None) -> Iterator[Row]:
-    """What the network saw of the photos being in the cache."""
+    """Measure the duration of training when the embeddings of the photos are cached."""
     name = "training on CIFAR's 1,000 photos"
     if archive is None:
-        click.echo(f"{name}: not measured, --cifar says where they are", err=True)
+        click.echo(f"{name}: not measured without --cifar", err=True)
         yield Row(name, "s", None)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -324,11 +334,11 @@ def of_training(archive: Path | None) -> Iterator[Row]:
 
 
 def of_stack(rounds: int, burst: int) -> Iterator[Row]:
-    """The project and the original's design on the same local stack, one photo at a time and many."""
+    """Compare both designs on the same local stack, with one photo at a time and in a burst."""
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(home=Path(folder), ports=Ports(free_port(), free_port()))
-        with stack.running(report=lambda step: click.echo(f"{step} …", err=True)):
-            ours, theirs = Project(stack), Original(stack)
+        with stack.running(progress=lambda step: click.echo(f"{step} …", err=True)):
+            ours, theirs = Project(stack), BaselineDesign(stack)
             content = {"190 KB": photo("small"), "12 megapixels": photo("phone")}
             for name, one in content.items():
                 took = in_turn(rounds, lambda one=one: ours.one(one), lambda one=one: theirs.one(one))
@@ -348,18 +358,18 @@ def of_stack(rounds: int, burst: int) -> Iterator[Row]:
 
 
 class Design:
-    """A way from an upload to a result."""
+    """A pipeline from an upload to a result."""
 
     def __init__(self, stack: Stack) -> None:
         self.s3, self.bucket = stack.client("s3"), stack.outputs["UploadBucketName"]
         self.numbers = itertools.count()
 
     def send(self, content: bytes) -> str:
-        """Upload a photo; return by what to ask for its result."""
+        """Upload a photo; return the id of its result."""
         raise NotImplementedError
 
     def ended(self, sent: str) -> bool:
-        """Tell whether there is one."""
+        """Return whether the result is there."""
         raise NotImplementedError
 
     def one(self, content: bytes) -> str:
@@ -368,18 +378,17 @@ class Design:
         return sent
 
     def burst(self, content: bytes, count: int) -> float:
-        """Photos a second, from the first upload to the last result."""
+        """Return photos per second, from the first upload to the last result."""
         began = time.perf_counter()
         with ThreadPoolExecutor(CLIENTS) as clients:
-            on_their_way = list(clients.map(self.send, [content] * count))
-        # as many as these hold one another up
-        for sent in on_their_way:
+            uploaded = list(clients.map(self.send, [content] * count))
+        for sent in uploaded:
             wait(lambda sent=sent: self.ended(sent), DEADLINE + count)
         return round(count / (time.perf_counter() - began), 2)
 
 
 class Project(Design):
-    """The project's pipeline, to the item in the results table."""
+    """The project's pipeline; the result is the item in the results table."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
@@ -394,32 +403,32 @@ class Project(Design):
         return "Item" in self.table.get_item(TableName=self.results, Key={"photo": {"S": sent}})
 
 
-class Original(Design):
-    """The original's design, to the end of its state machine."""
+class BaselineDesign(Design):
+    """The student project's design; the result is the end of its execution."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(stack)
         cloudformation = stack.client("cloudformation")
         parameters = {"UploadBucketName": self.bucket, "EndpointName": ENDPOINT_NAME}
         cloudformation.create_stack(
-            StackName="original",
-            TemplateBody=ORIGINAL.read_text(),
+            StackName="baseline-design",
+            TemplateBody=BASELINE_DESIGN.read_text(),
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[
                 {"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()
             ],
         )
         created = cloudformation.get_waiter("stack_create_complete")
-        created.wait(StackName="original", WaiterConfig={"Delay": 1})
-        (described,) = cloudformation.describe_stacks(StackName="original")["Stacks"]
+        created.wait(StackName="baseline-design", WaiterConfig={"Delay": 1})
+        (described,) = cloudformation.describe_stacks(StackName="baseline-design")["Stacks"]
         (output,) = described["Outputs"]
         self.workflow, self.machine = output["OutputValue"], stack.client("stepfunctions")
 
     def send(self, content: bytes) -> str:
-        key = f"original/{next(self.numbers)}.jpg"
+        key = f"baseline/{next(self.numbers)}.jpg"
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
-        asked = json.dumps({"s3_bucket": self.bucket, "s3_key": key})
-        return self.machine.start_execution(stateMachineArn=self.workflow, input=asked)["executionArn"]
+        state = json.dumps({"s3_bucket": self.bucket, "s3_key": key})
+        return self.machine.start_execution(stateMachineArn=self.workflow, input=state)["executionArn"]
 
     def ended(self, sent: str) -> bool:
         status = self.machine.describe_execution(executionArn=sent)["status"]
@@ -435,7 +444,7 @@ def wait(done: Callable[[], bool], seconds: float = DEADLINE) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         if time.monotonic() > deadline:
-            raise click.ClickException(f"no result in {seconds:.0f} s")
+            raise click.ClickException(f"No result in {seconds:.0f} s.")
         time.sleep(0.01)
 
 
@@ -446,9 +455,9 @@ def state_bytes(history: Sequence[dict[str, Any]]) -> int:
 
 
 def of_bills() -> Iterator[Row]:
-    """Dollars by the calculator: of a million photos at each scale, and of an idle month."""
+    """Compute the dollars for a million photos at each scale, and for an idle month."""
     for photos in SCALES:
-        ours, theirs = bill.recommended(photos, "small"), bill.original(photos, "small")
+        ours, theirs = bill.recommended(photos, "small"), bill.baseline_design(photos, "small")
         yield Row(
             f"a million photos, at {photos:,} a month",
             "USD",
@@ -459,43 +468,41 @@ def of_bills() -> Iterator[Row]:
     yield Row("an idle month", "USD", round(ours.idle_month, 2), None, round(theirs.idle_month, 2))
 
 
-def holds(row: dict[str, Any]) -> bool:
-    """Tell whether a row's aim was reached."""
-    figure, bound, limit = AIMS[row["name"]]
-    found = row[figure]
-    return found is not None and (found <= limit if bound == "at most" else found >= limit)
+def is_met(row: dict[str, Any]) -> bool:
+    """Return whether a row meets its target."""
+    figure, bound, limit = TARGETS[row["name"]]
+    value = row[figure]
+    return value is not None and (value <= limit if bound == "at most" else value >= limit)
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Lay the rows out in Markdown."""
+    """Format the rows as a Markdown table."""
     lines = [
-        "| what | unit | " + " | ".join(FIGURES.values()) + " | aim | |",
+        "| measurement | unit | " + " | ".join(FIGURES.values()) + " | target | |",
         f"|---|---|{'--:|' * 5}---|---|",
     ]
     for row in found:
         figures = ("" if row[name] is None else f"{row[name]:,}" for name in FIGURES)
-        figure, bound, limit = AIMS[row["name"]]
-        aim = f"{FIGURES[figure]} {bound} {limit:,}"
-        held = "held" if holds(row) else "**not held**"
-        lines.append(f"| {row['name']} | {row['unit']} | {' | '.join(figures)} | {aim} | {held} |")
+        figure, bound, limit = TARGETS[row["name"]]
+        target = f"{FIGURES[figure]} {bound} {limit:,}"
+        met = "met" if is_met(row) else "**missed**"
+        lines.append(f"| {row['name']} | {row['unit']} | {' | '.join(figures)} | {target} | {met} |")
     return "\n".join(lines)
 
 
 def draw(found: Sequence[dict[str, Any]]) -> bytes:
-    """Draw how near each figure comes to its aim, which is 1, as SVG: what is to the left of it is better."""
-    rows = [row for row in reversed(found) if row[AIMS[row["name"]][0]] is not None]
+    """Draw each figure relative to its target as SVG; less than 1 is better."""
+    rows = [row for row in reversed(found) if row[TARGETS[row["name"]][0]] is not None]
     shares = []
     for row in rows:
-        figure, bound, limit = AIMS[row["name"]]
+        figure, bound, limit = TARGETS[row["name"]]
         shares.append(row[figure] / limit if bound == "at most" else limit / row[figure])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 0.3 * len(rows) + 0.9))
         axes = figure.add_subplot()
-        colours = [HELD if holds(row) else NOT_HELD for row in rows]
+        colours = [MET if is_met(row) else MISSED for row in rows]
         axes.barh([row["name"] for row in rows], shares, color=colours, height=0.6)
-        axes.axvline(1, color=INK, ls="--")
-        axes.set_xlabel("of what was aimed at; less is better")
+        axes.axvline(1, color=SOFT, ls="--")
+        axes.set_xlabel("relative to the target; less is better")
         axes.grid(visible=False, axis="y")
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+    return svg_file(figure)

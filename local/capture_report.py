@@ -1,0 +1,47 @@
+"""Report on a local endpoint's captures, as `scones monitor` does."""
+
+from pathlib import Path
+
+from functions.monitor.capture_analysis.captures import TimeWindow
+from functions.monitor.capture_analysis.drift import Baseline
+from functions.monitor.capture_analysis.window import Window
+from local.stack import Stack
+from model import html_page
+from model.network.artifact import Description
+from model.network.classifier import Classifier
+from model.training import baseline
+from pipeline.monitoring import analysis, report
+from pipeline.monitoring.analysis import MonitoringReport
+
+
+def write_page(stack: Stack) -> Path:
+    """Write the report on all captures to the stack's home, and return the path of its page."""
+    known = baseline.read(stack.model) if stack.model and (stack.model / baseline.FILE).exists() else None
+    folder = stack.home / "report"
+    write(stack, Classifier.load(stack.model).description, folder, known, TimeWindow())
+    return folder / html_page.REPORT
+
+
+def write(
+    stack: Stack, model: Description, folder: Path, known: Baseline | None, bounds: TimeWindow
+) -> MonitoringReport:
+    """Write the report on the captures of a time window, compared with a baseline if there is one."""
+    found = analyse(stack, model, bounds, known)
+    report.write(folder, found)
+    return found
+
+
+def make_baseline(stack: Stack, model: Description, bounds: TimeWindow) -> Baseline:
+    """Make a baseline from the captures of a time window."""
+    return analysis.make_baseline(analyse(stack, model, bounds))
+
+
+def analyse(
+    stack: Stack, model: Description, bounds: TimeWindow, known: Baseline | None = None
+) -> MonitoringReport:
+    """Read and analyse the captures of a time window."""
+    source = str(stack.captures)
+    window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=analysis.GALLERY)
+    counts = analysis.read_captures(source, bounds, window)
+    sample = analysis.measure_photos(window)
+    return analysis.analyse_window(source, bounds, window, counts, sample, baseline=known)
