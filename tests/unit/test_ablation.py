@@ -8,7 +8,7 @@ import pytest
 from model.network import embedding
 from model.network.backbone import LITE0, LITE2
 from model.network.embedding import Embedding
-from pipeline.costs.table import END
+from pipeline.markdown import END
 from tests.bench import ablation
 from tests.bench.ablation import Ablation, Evaluation
 
