@@ -1,17 +1,30 @@
 # `make` lists the targets.
-SHELL := bash
+# Recipes are for a POSIX shell and GNU Make 3.81, which macOS has.
 BIN := .venv/bin
+PLATFORM := $(shell uname -sm)
+ifeq ($(filter $(subst $() ,/,$(PLATFORM)),Linux/x86_64 Linux/aarch64 Darwin/arm64),)
+$(error This project does not run on $(PLATFORM), only on Linux (x86-64 or arm64) and on Macs with Apple silicon. On Windows, use WSL 2)
+endif
 # uv from PATH if there is one, otherwise a copy in .local.
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv 2>/dev/null),.local/uv/bin/uv)
 # sam build looks for the functions' runtime, python3.13, on PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# sam reads AWS_DEFAULT_REGION only; the AWS CLI prefers AWS_REGION, and so do all commands here.
+ifdef AWS_REGION
+export AWS_DEFAULT_REGION := $(AWS_REGION)
+endif
 # Stored bytecode halves the start-up time of every command.
 unexport PYTHONDONTWRITEBYTECODE
 
 STAGE ?= dev
 ARCHITECTURE ?= arm64
+export PARAMETERS
+# A folder as the user typed it: zsh passes `~` on in PHOTOS=~/…
+expand = $(if $(filter ~/%,$(firstword $(1))),$(subst ^~/,$(HOME)/,^$(1)),$(1))
+# A typo such as STAGE=production must not create a stack.
+require_stage = $(if $(filter-out dev prod review%,$(STAGE))$(filter-out 1,$(words $(STAGE))),$(error No such stage: $(STAGE). Use dev, prod, or review followed by anything, such as review1))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz lint audit validate format build \
@@ -35,7 +48,7 @@ sagemaker: setup  ## install the SageMaker SDK too, for `scones train --on sagem
 	@$(UV) sync --locked --quiet --extra sagemaker
 
 demo: setup  ## send photos through the whole stack on this machine [PHOTOS=folder]
-	@$(BIN)/scones demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/scones demo $(if $(PHOTOS),--photos "$(call expand,$(PHOTOS))")
 
 up: setup  ## start the whole stack on this machine [CONTAINERS=1: in Lambda's images, also for `sam local invoke`]
 	@$(BIN)/scones up $(if $(CONTAINERS),--for-containers)
@@ -59,7 +72,7 @@ backfill: setup  ## process existing photos in a stack's bucket, PREFIX=archive/
 	@$(BIN)/scones backfill "$(PREFIX)" $(STACK_OPTION)
 
 train: setup  ## train your own model, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
-	@$(BIN)/scones data $(if $(DATA),--source "$(DATA)") --out .local/data
+	@$(BIN)/scones data $(if $(DATA),--source "$(call expand,$(DATA))") --out .local/data
 	@$(BIN)/scones train --data .local/data --out .local/model
 	@$(BIN)/scones evaluate --model .local/model --data .local/data --out .local/evaluation
 
@@ -96,7 +109,7 @@ audit: setup  ## check security: code, templates, workflows, known vulnerabiliti
 	@$(UV) tool run --quiet checkov@3.3.30 --config-file .checkov.yaml
 	@$(UV) tool run --quiet zizmor@1.32.0 --quiet --offline --min-severity medium .github
 	@found=$$($(UV) audit --locked 2>&1) && echo "$$found" || { echo "$$found" >&2; \
-	  [[ $$found == *"error sending request"* ]] && echo "Vulnerabilities were not checked: osv.dev is unreachable." >&2; }
+	  case $$found in *"error sending request"*) echo "Vulnerabilities were not checked: osv.dev is unreachable." >&2;; *) false;; esac; }
 	@$(MAKE) --no-print-directory validate
 
 # The UV variable tells the tests which uv runs the policy linter.
@@ -116,6 +129,7 @@ format: setup  ## format the code
 SAM_STAGE = --config-env $(or $(filter dev prod,$(STAGE)),review)
 # Includes bytecode, because Lambda cannot store it: compiling would be a third of serialize's cold start.
 SAM_BUILD = $(BIN)/sam build $(SAM_STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) \
+  && $(BIN)/python -m local.built_template .aws-sam/build/template.yaml $(ARCHITECTURE) \
   && for function in .aws-sam/build/*Function; do $(BIN)/python -m compileall -q --invalidation-mode unchecked-hash \
        -s "$$function" -p /var/task "$$function" || exit; done
 
@@ -128,22 +142,22 @@ roles: setup  ## once per account: create the role, the policy and the bucket fo
 	  $(if $(STUDIO),Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO))))
 
 github: setup  ## once per stage: create the roles for deployment from GitHub, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…]
-	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \
+	@$(require_stage)$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \
 	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) \
 	  $(if $(REPOSITORY_ID),OwnerId=$(OWNER_ID) RepositoryId=$(REPOSITORY_ID)) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
 
 deploy: setup  ## deploy to AWS, for the endpoint in deployment.json [ENDPOINT=another name] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
-	@output=$$($(BIN)/scones parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
-	  && mapfile -t parameters <<< "$$output" \
+	@$(require_stage)$(if $(findstring Architecture=,$(PARAMETERS)),$(error Give ARCHITECTURE=… instead of PARAMETERS="Architecture=…", because the build depends on it)) \
+	parameters=$$($(BIN)/scones parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
 	  && $(SAM_BUILD) \
 	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name scones-unlimited-$(STAGE) \
 	       --tags "project=scones-unlimited stage=$(STAGE)" $(if $(CI),--no-confirm-changeset) \
 	       $(if $(CLOUDFORMATION_ROLE),--role-arn $(CLOUDFORMATION_ROLE)) \
-	       --parameter-overrides Architecture=$(ARCHITECTURE) "$${parameters[@]}" \
-	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $(PARAMETERS)
+	       --parameter-overrides Architecture=$(ARCHITECTURE) $$parameters \
+	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $${PARAMETERS:+"$$PARAMETERS"}
 
 destroy: setup  ## delete everything of a stage in AWS, photos included, after asking [STAGE=dev|prod]
-	@$(BIN)/scones destroy --stage $(STAGE)
+	@$(require_stage)$(BIN)/scones destroy --stage $(STAGE)
 
 bench: setup  ## measure the project, the baseline design and the floor in one run [BENCH="name --options": another benchmark]
 	@$(BIN)/python -m tests.bench $(or $(BENCH),targets)

@@ -41,7 +41,7 @@ def cli(*, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line: the entry point that `make setup` installs as ``scones``."""
+    """Run the command line."""
     cli(prog_name="scones")
 
 

@@ -17,7 +17,6 @@ from scones import cli
 
 ROOT = Path(__file__).parents[1]
 MACHINE = "statemachine/classify.asl.json"
-PROGRAMS = {"scones": cli}
 WIDTH = 100
 """Columns of the help."""
 
@@ -52,9 +51,9 @@ def flowchart(definition: Mapping[str, Any]) -> str:
     drawn = {name: state for name, state in states.items() if state["Type"] != "Choice"}
     lines = [COMPACT, "flowchart LR"]
     for name, state in drawn.items():
-        lines.append(f"    {node_id(name)}{SHAPES[state['Type']].format(label(name, state))}")
+        lines.append(f"    {node_id(name)}{SHAPES[state['Type']].format(_label(name, state))}")
     for name, state in drawn.items():
-        lines += [f"    {node_id(name)} {arrow} {node_id(to)}" for arrow, to in transitions(state, states)]
+        lines += [f"    {node_id(name)} {arrow} {node_id(to)}" for arrow, to in _transitions(state, states)]
     faults: dict[str, list[str]] = {}
     for name, state in states.items():
         for catch in state.get("Catch", []):
@@ -66,12 +65,12 @@ def flowchart(definition: Mapping[str, Any]) -> str:
     return "\n".join(["```mermaid", *lines, "```"])
 
 
-def transitions(state: Mapping[str, Any], states: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _transitions(state: Mapping[str, Any], states: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each transition from a state except those for faults: Mermaid's arrow, and the next state."""
     following = states.get(state.get("Next", ""), {})
     if following.get("Type") == "Choice":
         for choice in following["Choices"]:
-            yield f'-- "{condition(choice["Condition"])}" -->', choice["Next"]
+            yield f'-- "{_condition(choice["Condition"])}" -->', choice["Next"]
         yield "-->", following["Default"]
     elif "Next" in state:
         yield "-->", state["Next"]
@@ -80,14 +79,13 @@ def transitions(state: Mapping[str, Any], states: Mapping[str, Any]) -> Iterator
             yield "-->", catch["Next"]
 
 
-def condition(jsonata: str) -> str:
+def _condition(jsonata: str) -> str:
     """Abbreviate a choice's condition to the value or the field that it tests for."""
     found = re.search(r"= '(\w+)'|\$exists\(\$states\.input\.(\w+)\)", jsonata)
     return (found[1] or found[2]) if found else jsonata.strip("{% }")
 
 
-def label(name: str, state: Mapping[str, Any]) -> str:
-    """Return a state's name, and below it the service that it calls."""
+def _label(name: str, state: Mapping[str, Any]) -> str:
     service = state.get("Resource", "").removeprefix("arn:aws:states:::").partition(":")[0]
     return f"{name}<br><small>{SERVICES[service]}</small>" if service else name
 
@@ -99,18 +97,14 @@ def node_id(name: str) -> str:
 
 def help_of_all_commands() -> Iterator[str]:
     """Yield the lines of a page with the help of every command."""
-    for program, group in PROGRAMS.items():
-        yield from help_section(f"## {program}", program, group, [])
-        context = click.Context(group)
-        for name in group.list_commands(context):
-            yield from help_section(f"### {program} {name}", program, group, [name])
+    yield from _help_section("## scones")
+    for name in cli.list_commands(click.Context(cli)):
+        yield from _help_section(f"### scones {name}", name)
 
 
-def help_section(heading: str, program: str, group: click.Group, arguments: list[str]) -> Iterator[str]:
-    """Yield a heading, and the output of ``--help``."""
-    arguments = [*arguments, "--help"]
+def _help_section(heading: str, *arguments: str) -> Iterator[str]:
     shown = CliRunner().invoke(
-        group, arguments, prog_name=program, terminal_width=WIDTH, catch_exceptions=False
+        cli, [*arguments, "--help"], prog_name="scones", terminal_width=WIDTH, catch_exceptions=False
     )
     lines = [line.rstrip() for line in shown.output.rstrip().splitlines()]
     yield from (heading, "", "```text", *lines, "```", "")

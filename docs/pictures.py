@@ -10,8 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,8 +26,8 @@ from tests.browser import Browser, Tab
 from tests.conftest import free_port
 
 DOCS = Path(__file__).parent
-SCHEMES = ("light", "dark")
 THEMES: dict[str, TerminalTheme] = {"light": DEFAULT_TERMINAL_THEME, "dark": DIMMED_MONOKAI}
+SCHEMES = tuple(THEMES)
 WIDE, NARROW = 1240, 400
 """Width in pixels of a page on a desktop and on a phone."""
 SEEDS = 40
@@ -52,21 +50,30 @@ def main(photos: Path | None) -> None:
                 review(browser.tab(), stack)
                 rehearsal = drift_rehearsal.rehearse(stack, Classifier.load(None).description, print)
                 tab = browser.tab()
-                tab.go(rehearsal.page.as_uri())
-                tab.until("document.readyState === 'complete'")
+                open_file(tab, rehearsal.page)
                 shoot(tab, "monitor", WIDE, 1130)
                 shoot(tab, "monitor-narrow", NARROW, 1500, schemes=("light",))
 
 
+def scones(*arguments: str) -> bytes:
+    """Run a command, and return its output."""
+    command = [sys.executable, "-m", "scones", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=DOCS.parent).stdout  # noqa: S603
+
+
+def open_file(tab: Tab, file: Path) -> None:
+    """Open a page in a tab, and wait until it is complete."""
+    tab.go(file.as_uri())
+    tab.until("document.readyState === 'complete'")
+
+
 def demo_table() -> None:
     """Run the demo, and save its table as a light and as a dark terminal shows it."""
-    ports = ("--emulator-port", str(free_port()), "--endpoint-port", str(free_port()))
-    command = [sys.executable, "-m", "scones", "demo", "--json", *ports]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=DOCS.parent)  # noqa: S603
+    shown = scones("demo", "--json", f"--emulator-port={free_port()}", f"--endpoint-port={free_port()}")
     now = datetime.now(UTC)
     outcomes = [
         demo.Outcome(**one | {"photo": demo.Photo(one["photo"], one["photo"], now)})
-        for one in json.loads(ran.stdout)
+        for one in json.loads(shown)
     ]
     for scheme, theme in THEMES.items():
         console = Console(record=True, width=88, file=io.StringIO())
@@ -79,21 +86,15 @@ def demo_table() -> None:
 def evaluation(tab: Tab, home: Path, photos: Path | None) -> None:
     """Evaluate the ready-made model, and save the top of the report."""
     out = home / "evaluation"
-    evaluate = ["evaluate", "--data", str(photos or drawings(home / "drawings")), "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "scones", *evaluate], check=True, cwd=DOCS.parent)  # noqa: S603
-    tab.go((out / "report.html").as_uri())
-    tab.until("document.readyState === 'complete'")
+    scones("evaluate", f"--data={photos or drawings(home / 'drawings')}", f"--out={out}")
+    open_file(tab, out / "report.html")
     shoot(tab, "evaluation", WIDE, 1130)
 
 
 def drawings(folder: Path) -> Path:
     """Draw labelled pictures, every second one in fog, and return their folder."""
-    subjects = {
-        "bicycle": sample_images.bicycle,
-        "motorcycle": sample_images.motorcycle,
-        "other": sample_images.scone,
-    }
-    for label, subject in subjects.items():
+    subjects = (sample_images.bicycle, sample_images.motorcycle, sample_images.scone)
+    for label, subject in zip(("bicycle", "motorcycle", "other"), subjects, strict=True):
         (folder / label).mkdir(parents=True)
         for seed in range(SEEDS):
             clear = sample_images.picture(subject, 1000 + seed)
@@ -106,23 +107,16 @@ def review(tab: Tab, stack: Stack) -> None:
     """Send a photo that needs review, and save the review page that shows it."""
     in_fog = {name: content for name, content in sample_images.demo_pictures() if "fog" in name}
     list(demo.classify(stack, in_fog))
-    with review_page(stack) as address:
-        tab.go(address)
-        tab.until("document.querySelector('#frame img')?.naturalWidth")
-        shoot(tab, "review", WIDE, 760)
-        tab.go("about:blank")
-
-
-@contextmanager
-def review_page(stack: Stack) -> Iterator[str]:
-    """Serve the review page of a stack, and yield its address."""
     command = ["review", "--no-browser", "--reviewer", "ada", "--stack", str(stack.description)]
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "scones", *command], stderr=subprocess.PIPE, text=True, cwd=DOCS.parent
     ) as process:
         try:
             line = process.stderr.readline() if process.stderr else ""
-            yield line[line.index("http://") :].split()[0]
+            tab.go(line[line.index("http://") :].split()[0])
+            tab.until("document.querySelector('#frame img')?.naturalWidth")
+            shoot(tab, "review", WIDE, 760)
+            tab.go("about:blank")
         finally:
             process.terminate()
 

@@ -1,10 +1,9 @@
 """Write what the tests of `make verify` counted to docs/reliability.md: ``python -m docs.reliability``."""
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
-
-import click
 
 from pipeline.markdown import update_section
 
@@ -26,27 +25,18 @@ ROWS = {
 """The page's wording for each counter, in the page's order."""
 
 
-def figures() -> dict[str, int]:
+def figures() -> Counter[str]:
     """Sum up the counters."""
     counts: Counter[str] = Counter()
     if COUNTS.exists():
         for line in COUNTS.read_text().splitlines():
             counts.update(json.loads(line))
     if missing := ROWS.keys() - counts:
-        raise click.ClickException(f"Not counted yet: {', '.join(sorted(missing))}. Run: make verify")
+        sys.exit(f"Error: Not counted yet: {', '.join(sorted(missing))}. Run: make verify")
     return counts
 
 
-def table(counts: dict[str, int]) -> str:
-    """Format the figures as a Markdown table."""
-    return "\n".join(["| | |", "|---|--:|", *(f"| {ROWS[name]} | {counts[name]:,} |" for name in ROWS)])
-
-
-@click.command()
-def main() -> None:
-    """Update the page with the figures of the last run."""
-    update_section(PAGE, BEGIN, table(figures()))
-
-
 if __name__ == "__main__":
-    main()
+    counted = figures()
+    rows = [f"| {label} | {counted[name]:,} |" for name, label in ROWS.items()]
+    update_section(PAGE, BEGIN, "\n".join(["| | |", "|---|--:|", *rows]))

@@ -6,6 +6,7 @@ from functions.monitor.capture_analysis.captures import TimeWindow
 from functions.monitor.capture_analysis.drift import Baseline
 from functions.monitor.capture_analysis.window import Window
 from local.stack import Stack
+from model import html_page
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.training import baseline
@@ -17,28 +18,15 @@ def write_page(stack: Stack) -> Path:
     """Write the report on all captures to the stack's home, and return the path of its page."""
     known = baseline.read(stack.model) if stack.model and (stack.model / baseline.FILE).exists() else None
     folder = stack.home / "report"
-    write(stack, Classifier.load(stack.model).description, folder, known, TimeWindow())
-    return folder / report.REPORT
-
-
-def write(
-    stack: Stack, model: Description, folder: Path, known: Baseline | None, bounds: TimeWindow
-) -> MonitoringReport:
-    """Write the report on the captures of a time window, compared with a baseline if there is one."""
-    found = analyse(stack, model, bounds, known)
+    found = analyse(stack, Classifier.load(stack.model).description, TimeWindow(), known)
     report.write(folder, found)
-    return found
-
-
-def make_baseline(stack: Stack, model: Description, bounds: TimeWindow) -> Baseline:
-    """Make a baseline from the captures of a time window."""
-    return analysis.make_baseline(analyse(stack, model, bounds))
+    return folder / html_page.REPORT
 
 
 def analyse(
     stack: Stack, model: Description, bounds: TimeWindow, known: Baseline | None = None
 ) -> MonitoringReport:
-    """Read and analyse the captures of a time window."""
+    """Analyse the captures of a time window, compared with a baseline if there is one."""
     source = str(stack.captures)
     window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=analysis.GALLERY)
     counts = analysis.read_captures(source, bounds, window)

@@ -4,17 +4,20 @@ The emulator publishes Lambda's metrics. This module adds metrics in the embedde
 Step Functions, SQS and SageMaker.
 """
 
-# ruff: noqa: SLF001  ministack has no hooks, so its private functions are replaced
+# ruff: noqa: ANN401, SLF001  ministack has no types, and no hooks but its private functions
 
 import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ministack.services import cloudwatch, cloudwatch_logs, sqs, stepfunctions
 
+from local.patches import patch
+
+MILLISECOND = timedelta(milliseconds=1)
 EXECUTION_METRICS = {
     "SUCCEEDED": "ExecutionsSucceeded",
     "FAILED": "ExecutionsFailed",
@@ -23,24 +26,22 @@ EXECUTION_METRICS = {
 }
 
 
-def publish_embedded_metrics(append: Callable[..., None]) -> Callable[..., None]:
+@patch(cloudwatch_logs, "_append_log_events")
+def publish_embedded_metrics(
+    append: Callable[..., None], stream: Any, events: Sequence[Mapping[str, Any]]
+) -> None:
     """Publish the metrics in log events, as CloudWatch Logs does.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
-
-    def append_and_publish(stream: Any, events: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401  ministack's
-        append(stream, events)
-        for event in events:
-            with contextlib.suppress(ValueError):
-                if "_aws" in event["message"]:
-                    publish_log_line(json.loads(event["message"]))
-
-    return append_and_publish
+    append(stream, events)
+    for event in events:
+        with contextlib.suppress(ValueError):
+            if "_aws" in event["message"]:
+                _publish_log_line(json.loads(event["message"]))
 
 
-def publish_log_line(line: Mapping[str, Any]) -> None:
-    """Publish the metrics in one log line."""
+def _publish_log_line(line: Mapping[str, Any]) -> None:
     at = line["_aws"]["Timestamp"] / 1000
     for directive in line["_aws"]["CloudWatchMetrics"]:
         for names in directive["Dimensions"]:
@@ -59,32 +60,26 @@ def publish(  # noqa: PLR0917  in the order of CloudWatch's own fields
     cloudwatch._store_datum(namespace, name, dimensions, at or time.time(), unit, value, None, None, None)
 
 
-def publish_executions(run: Callable[[str], None]) -> Callable[[str], None]:
-    """Publish each execution's status and duration, as Step Functions does."""
-
-    def run_and_publish(arn: str) -> None:
-        run(arn)
-        execution = stepfunctions._executions.get(arn)
-        if execution and (name := EXECUTION_METRICS.get(execution["status"])):
-            machine = {"StateMachineArn": execution["stateMachineArn"]}
-            publish("AWS/States", name, 1, "Count", machine)
-            publish("AWS/States", "ExecutionTime", milliseconds(execution), "Milliseconds", machine)
-
-    return run_and_publish
-
-
-def milliseconds(execution: Mapping[str, Any]) -> float:
-    """Return the duration of an execution."""
-    start, stop = (datetime.fromisoformat(execution[name]) for name in ("startDate", "stopDate"))
-    return 1000 * (stop - start).total_seconds()
+@patch(stepfunctions, "_run_execution")
+def publish_executions(run: Callable[[str], None], arn: str) -> None:
+    """Publish each execution's status and duration in milliseconds, as Step Functions does."""
+    run(arn)
+    execution = stepfunctions._executions.get(arn)
+    if execution and (name := EXECUTION_METRICS.get(execution["status"])):
+        machine = {"StateMachineArn": execution["stateMachineArn"]}
+        start, stop = (datetime.fromisoformat(execution[date]) for date in ("startDate", "stopDate"))
+        publish("AWS/States", name, 1, "Count", machine)
+        publish("AWS/States", "ExecutionTime", (stop - start) / MILLISECOND, "Milliseconds", machine)
 
 
 def publish_invocation(endpoint: str, status: int, seconds: float) -> None:
     """Publish SageMaker's metrics for one invocation of an endpoint; its latency is in microseconds."""
     variant = {"EndpointName": endpoint, "VariantName": "AllTraffic"}
     publish("AWS/SageMaker", "Invocations", 1, "None", variant)
-    publish("AWS/SageMaker", "Invocation4XXErrors", float(status // 100 == 4), "None", variant)  # noqa: PLR2004
-    publish("AWS/SageMaker", "Invocation5XXErrors", float(status // 100 == 5), "None", variant)  # noqa: PLR2004
+    for family in (4, 5):
+        publish(
+            "AWS/SageMaker", f"Invocation{family}XXErrors", float(status // 100 == family), "None", variant
+        )
     publish("AWS/SageMaker", "ModelLatency", 1e6 * seconds, "Microseconds", variant)
 
 
@@ -95,9 +90,3 @@ def publish_queue_depths() -> None:
         visible = float(queue["attributes"]["ApproximateNumberOfMessages"])
         name = {"QueueName": url.rpartition("/")[2]}
         publish("AWS/SQS", "ApproximateNumberOfMessagesVisible", visible, "Count", name)
-
-
-def install() -> None:
-    """Patch the emulator."""
-    cloudwatch_logs._append_log_events = publish_embedded_metrics(cloudwatch_logs._append_log_events)
-    stepfunctions._run_execution = publish_executions(stepfunctions._run_execution)

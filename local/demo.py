@@ -61,15 +61,14 @@ def photos(folder: Path | None) -> dict[str, bytes | Path]:
         return dict(sample_images.demo_pictures())
     if not folder.is_dir():
         raise LocalError(f"Not a folder: {folder}. Give one that contains photos.")
-    names = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    files = {
-        name.as_posix(): file
-        for name, file in names.items()
-        if not any(part.startswith(".") for part in name.parts)
-    }
-    if not files:
+    photos: dict[str, bytes | Path] = {}
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        if file.is_file() and not any(part.startswith(".") for part in name.parts):
+            photos[name.as_posix()] = file
+    if not photos:
         raise LocalError(f"No files in {folder}. Give a folder that contains photos.")
-    return dict(files)
+    return photos
 
 
 def classify(
@@ -87,7 +86,7 @@ def classify(
     while True:
         while len(in_flight) < at_once and (file := next(files, None)):
             photo = Photo(file[0], f"uploads/{file[0]}", datetime.now(UTC))
-            if reason := upload(s3, bucket, photo, file[1]):
+            if reason := _upload(s3, bucket, photo, file[1]):
                 yield Outcome(photo, "failed", reason)
             else:
                 in_flight[photo.key] = photo
@@ -97,14 +96,14 @@ def classify(
             for photo in in_flight.values():
                 yield Outcome(photo, "missing", f"no outcome for {silence:.0f} s")
             return
-        for outcome in [*results(stack, in_flight.values()), *failures(stack, in_flight)]:
+        for outcome in [*_results(stack, in_flight.values()), *_failures(stack, in_flight)]:
             if in_flight.pop(outcome.photo.key, None):
                 last_outcome_at = time.monotonic()
                 yield outcome
         time.sleep(0.1)
 
 
-def upload(s3: Any, bucket: str, photo: Photo, source: bytes | Path) -> str | None:  # noqa: ANN401  boto3's client
+def _upload(s3: Any, bucket: str, photo: Photo, source: bytes | Path) -> str | None:  # noqa: ANN401  boto3's
     """Upload a photo; return the reason if that is not possible."""
     try:
         body = source.read_bytes() if isinstance(source, Path) else source
@@ -116,24 +115,23 @@ def upload(s3: Any, bucket: str, photo: Photo, source: bytes | Path) -> str | No
     return None
 
 
-def results(stack: Stack, in_flight: Iterable[Photo]) -> Iterator[Outcome]:
+def _results(stack: Stack, in_flight: Iterable[Photo]) -> Iterator[Outcome]:
     """Yield the outcomes in the results table that were written after these photos were uploaded."""
     dynamodb = stack.client("dynamodb")
     for photo in in_flight:
         key = {"photo": {"S": f"s3://{stack.outputs['UploadBucketName']}/{photo.key}"}}
         item = dynamodb.get_item(TableName=stack.outputs["ResultsTableName"], Key=key).get("Item", {})
         result = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
-        if result and (seconds := seconds_between(photo.uploaded_at, result["classified_at"])) >= 0:
+        if not result:
+            continue
+        # Step Functions' timestamps have milliseconds.
+        seconds = (datetime.fromisoformat(result["classified_at"]) - photo.uploaded_at).total_seconds()
+        if seconds >= 0:
             confidence = None if result["confidence"] is None else float(result["confidence"])
             yield Outcome(photo, result["outcome"], result["reason"], result["label"], confidence, seconds)
 
 
-def seconds_between(uploaded_at: datetime, classified_at: str) -> float:
-    """Return the duration of a classification; Step Functions' timestamps have milliseconds."""
-    return (datetime.fromisoformat(classified_at) - uploaded_at).total_seconds()
-
-
-def failures(stack: Stack, in_flight: Mapping[str, Photo]) -> Iterator[Outcome]:
+def _failures(stack: Stack, in_flight: Mapping[str, Photo]) -> Iterator[Outcome]:
     """Yield the photos whose executions failed, with the cause."""
     step_functions = stack.client("stepfunctions")
     if not lists_executions(step_functions, stack.outputs["StateMachineArn"]):
@@ -141,16 +139,21 @@ def failures(stack: Stack, in_flight: Mapping[str, Photo]) -> Iterator[Outcome]:
     pages = step_functions.get_paginator("list_executions").paginate(
         stateMachineArn=stack.outputs["StateMachineArn"], statusFilter="FAILED"
     )
-    for execution in (execution for page in pages for execution in page["executions"]):
+    for execution in pages.search("executions[]"):
         failed = step_functions.describe_execution(executionArn=execution["executionArn"])
         photo = in_flight.get(json.loads(failed["input"])["detail"]["object"]["key"])
         if photo and failed["startDate"] >= photo.uploaded_at:
             yield Outcome(photo, "failed", f"{failed.get('error')}: {failed.get('cause', '')}"[:200])
 
 
+def empty_table() -> Table:
+    """Return a table in the style of the local commands."""
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def table(outcomes: Iterable[Outcome]) -> Table:
     """Lay outcomes out for the terminal."""
-    layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    layout = empty_table()
     layout.add_column("photo", overflow="fold")
     layout.add_column("outcome", no_wrap=True)
     layout.add_column("label", no_wrap=True)

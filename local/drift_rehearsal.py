@@ -8,28 +8,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from PIL import Image, ImageEnhance, ImageFilter
-from rich import box
+from PIL import ImageEnhance, ImageFilter
 from rich.table import Table
 
 from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT
 from local import LocalError, capture_report
+from local.demo import empty_table
 from local.stack import Progress, Stack, parameters
+from model import html_page
 from model.network.artifact import Description
 from model.storage import write_file
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.monitoring import report
-from pipeline.monitoring.analysis import MonitoringReport
+from pipeline.monitoring.analysis import MonitoringReport, make_baseline
 
 YESTERDAY, TODAY = 120, 240
 """Photos on the rehearsal's two days."""
 DAY = 60.0
 """Duration of the second day in seconds."""
 WINDOWS = 6
-"""Windows of the second day that the monitor function looks at."""
+"""Time windows of the second day that the monitor function analyses, one after the other."""
 SILENCE = 60.0
 """Seconds without a new capture after which the photos in flight count as lost."""
 DIFFERENT = 40
@@ -67,49 +68,38 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     progress(f"Drawing {DIFFERENT} pictures")
     pictures = [sample_images.picture(SUBJECTS[seed % len(SUBJECTS)], seed) for seed in range(DIFFERENT)]
     good = [sample_images.encoded(picture) for picture in pictures]
-    blurred = [sample_images.encoded(dirty_lens(picture)) for picture in pictures]
-    dark = [sample_images.encoded(night(picture)) for picture in pictures]
+    dirty_lens, night = ImageFilter.GaussianBlur(4), 0.3  # the latter as a share of the brightness
+    blurred = [sample_images.encoded(picture.filter(dirty_lens)) for picture in pictures]
+    dark = [sample_images.encoded(ImageEnhance.Brightness(picture).enhance(night)) for picture in pictures]
 
     progress(f"Yesterday: {YESTERDAY} good photos")
-    yesterday = send(stack, "yesterday", repeated(good, YESTERDAY), 0)
-    known = capture_report.make_baseline(stack, model, TimeWindow(yesterday[0], yesterday[-1]))
+    yesterday = _send(stack, "yesterday", _repeated(good, YESTERDAY), 0)
+    known = make_baseline(capture_report.analyse(stack, model, TimeWindow(yesterday[0], yesterday[-1])))
     write_file(home / baseline.FILE, known.text().encode())
     progress("Deploying yesterday as the baseline")
     stack.deploy(parameters(model) | stack.place_baseline(home / baseline.FILE))
 
     progress(f"Today: {TODAY} photos in {DAY:.0f} s; from the middle on a dirty lens, then night")
     quarter = TODAY // 4
-    photos = [*repeated(good, 2 * quarter), *repeated(blurred, quarter), *repeated(dark, quarter)]
-    today = send(stack, "today", photos, DAY / TODAY)
+    photos = [*_repeated(good, 2 * quarter), *_repeated(blurred, quarter), *_repeated(dark, quarter)]
+    today = _send(stack, "today", photos, DAY / TODAY)
 
     progress(f"Monitoring {WINDOWS} windows of today")
-    windows = [monitor(stack, *bounds) for bounds in itertools.pairwise(today)]
-    found = capture_report.write(stack, model, home, known, TimeWindow(today[0], today[-1]))
-    return Rehearsal(windows, found, home / report.REPORT)
+    windows = [_monitor(stack, *bounds) for bounds in itertools.pairwise(today)]
+    found = capture_report.analyse(stack, model, TimeWindow(today[0], today[-1]), known)
+    report.write(home, found)
+    return Rehearsal(windows, found, home / html_page.REPORT)
 
 
-def dirty_lens(picture: Image.Image) -> Image.Image:
-    """Blur a picture."""
-    return picture.filter(ImageFilter.GaussianBlur(4))
-
-
-def night(picture: Image.Image) -> Image.Image:
-    """Darken a picture to 30% of its brightness."""
-    return ImageEnhance.Brightness(picture).enhance(0.3)
-
-
-def repeated(photos: Sequence[bytes], count: int) -> list[bytes]:
-    """Repeat photos in turn until there are so many."""
+def _repeated(photos: Sequence[bytes], count: int) -> list[bytes]:
     return list(itertools.islice(itertools.cycle(photos), count))
 
 
-def send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[datetime]:
+def _send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[datetime]:
     """Upload photos, `pause` seconds apart, and wait until the endpoint has captured them all.
 
-    Returns
-    -------
-    The edges of `WINDOWS` windows with equally many captures each, to the second. Windows of equal duration
-    would mix good and bad photos on a busy machine, where uploads lag behind.
+    Return the edges of `WINDOWS` windows with equally many captures each, to the second. Windows of equal
+    duration would mix good and bad photos on a busy machine, where uploads lag behind.
     """
     s3, start = stack.client("s3"), datetime.now(UTC).replace(microsecond=0)
     for number, photo in enumerate(photos, 1):
@@ -120,7 +110,8 @@ def send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[
     captured, last_capture_at = list[datetime](), time.monotonic()
     while len(captured) < len(photos):
         time.sleep(1)
-        before, captured = len(captured), captured_since(stack, start)
+        records = captures.read(str(stack.captures), TimeWindow(start), ReadCounts())
+        before, captured = len(captured), sorted(record.at for record in records if record.at)
         if len(captured) > before:
             last_capture_at = time.monotonic()
         elif time.monotonic() - last_capture_at > SILENCE:
@@ -131,13 +122,7 @@ def send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[
     return [at.replace(microsecond=0) for at in (start, *inner, end)]
 
 
-def captured_since(stack: Stack, start: datetime) -> list[datetime]:
-    """Return when each capture since `start` was made, in order."""
-    records = captures.read(str(stack.captures), TimeWindow(start), ReadCounts())
-    return sorted(record.at for record in records if record.at)
-
-
-def monitor(stack: Stack, start: datetime, end: datetime) -> WindowMetrics:
+def _monitor(stack: Stack, start: datetime, end: datetime) -> WindowMetrics:
     """Invoke the monitor function for a window, and read from CloudWatch what it published."""
     response = stack.client("lambda").invoke(
         FunctionName=stack.outputs["MonitorFunctionName"],
@@ -145,18 +130,18 @@ def monitor(stack: Stack, start: datetime, end: datetime) -> WindowMetrics:
     )
     if "FunctionError" in response:
         raise LocalError(f"The monitor function failed: {response['Payload'].read().decode()[:300]}")
-    drift = {name: published(stack, "Drift", end, feature=name) or 0.0 for name in FEATURES}
+    drift = {name: _published(stack, "Drift", end, feature=name) or 0.0 for name in FEATURES}
     return WindowMetrics(
         end=end,
-        records=int(published(stack, "CapturedRecords", end) or 0),
-        estimated_accuracy=published(stack, "EstimatedAccuracy", end),
-        drifted=int(published(stack, "DriftedFeatures", end) or 0),
+        records=int(_published(stack, "CapturedRecords", end) or 0),
+        estimated_accuracy=_published(stack, "EstimatedAccuracy", end),
+        drifted=int(_published(stack, "DriftedFeatures", end) or 0),
         beyond_limit=[name for name in sorted(drift, key=lambda name: -drift[name]) if drift[name] > LIMIT],
     )
 
 
-def published(stack: Stack, metric: str, at: datetime, **dimensions: str) -> float | None:
-    """Return the value in CloudWatch of a metric at a time, to the second; ``None`` if there is none."""
+def _published(stack: Stack, metric: str, at: datetime, **dimensions: str) -> float | None:
+    """Return a metric's value in CloudWatch at a time, to the second; ``None`` if there is none."""
     dimensions = {"service": "vehicle-classifier"} | dimensions
     found = stack.client("cloudwatch").get_metric_statistics(
         Namespace=f"SconesUnlimited/{stack.name}",
@@ -172,7 +157,7 @@ def published(stack: Stack, metric: str, at: datetime, **dimensions: str) -> flo
 
 def table(windows: Sequence[WindowMetrics]) -> Table:
     """Lay the metrics of a day's windows out for the terminal."""
-    layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    layout = empty_table()
     layout.add_column("until", no_wrap=True)
     for name in ("time of day", "photos", "estimated accuracy", "drifted features"):
         layout.add_column(name, no_wrap=True, justify="right")

@@ -18,18 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from local import cloudwatch_metrics, express, map_runs, ministack_fixes
+from local import cloudwatch_metrics, express, map_runs, ministack_fixes  # noqa: F401  patch ministack
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 FORWARDED = ("x-amzn-", "content-type", "accept")
 """Prefixes of the headers that are forwarded between the caller and the model's server."""
 
 model_server = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
-
-ministack_fixes.install()
-map_runs.install()
-express.install()
-cloudwatch_metrics.install()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,21 +36,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-proto", b"https")]}
     if match := INVOCATIONS.fullmatch(scope["path"]):
         request = Request(scope, receive)
-        response = await access_denied(request, match[1]) or await invoke_endpoint(request, match[1])
+        response = await _access_denied(request, match[1]) or await _invoke_endpoint(request, match[1])
         await response(scope, receive, send)
         return
-    if is_cloudwatch_request(scope):
-        set_caller(scope)
+    if b"/monitoring/aws4_request" in dict(scope["headers"]).get(b"authorization", b""):  # for CloudWatch
+        _set_caller(scope)
         cloudwatch_metrics.publish_queue_depths()
     await ministack(scope, receive, send)
 
 
-def is_cloudwatch_request(scope: Scope) -> bool:
-    """Return whether a request is signed for CloudWatch."""
-    return b"/monitoring/aws4_request" in dict(scope["headers"]).get(b"authorization", b"")
-
-
-def set_caller(scope: Scope) -> tuple[str, str]:
+def _set_caller(scope: Scope) -> tuple[str, str]:
     """Set ministack's account and region to the caller's; return the access key and the region."""
     headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
     query = parse_qs(scope["query_string"].decode())
@@ -65,9 +55,9 @@ def set_caller(scope: Scope) -> tuple[str, str]:
     return access_key, region
 
 
-async def access_denied(request: Request, endpoint: str) -> Response | None:
+async def _access_denied(request: Request, endpoint: str) -> Response | None:
     """Return IAM's denial if the caller may not invoke the endpoint, otherwise ``None``."""
-    access_key, region = set_caller(request.scope)
+    access_key, region = _set_caller(request.scope)
     query = parse_qs(request.url.query)
     pin_signed_request(request.method, request.scope["raw_path"].decode(), query, request.scope["headers"])
     pin_signed_body(await request.body())
@@ -81,7 +71,7 @@ async def access_denied(request: Request, endpoint: str) -> Response | None:
     return Response(body, status, {**headers, "x-amzn-errortype": "AccessDeniedException"})
 
 
-async def invoke_endpoint(request: Request, endpoint: str) -> Response:
+async def _invoke_endpoint(request: Request, endpoint: str) -> Response:
     """Forward a call to the model's server, or return 503 if it is down, as SageMaker does."""
     headers = {name: value for name, value in request.headers.items() if name.startswith(FORWARDED)}
     started = time.monotonic()

@@ -10,9 +10,6 @@ from local import HOME, Ports
 TRAINED = HOME / "model"
 """Where `make train` writes its model."""
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as JSON, and everything else to stderr."
-)
 model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),

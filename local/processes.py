@@ -38,16 +38,19 @@ class Server:
 
 
 def start(servers: Sequence[Server], registry: Path) -> None:
-    """Start servers in parallel, register them, and return when all are ready."""
+    """Start servers in parallel, register them, and return when all are ready.
+
+    Raises :class:`LocalError` if a port is in use, or if a server exits or is not ready in time.
+    """
     for server in servers:
-        require_free_port(server)
+        _require_free_port(server)
     processes = [launch(server, registry) for server in servers]
     for server, process in zip(servers, processes, strict=True):
-        wait_until_ready(server, process)
+        _wait_until_ready(server, process)
 
 
 def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
-    """Start a server and register it."""
+    """Start a server and register it, without waiting until it is ready."""
     server.log.parent.mkdir(parents=True, exist_ok=True)
     with defer_signals(), server.log.open("wb") as log:
         process = subprocess.Popen(
@@ -84,8 +87,7 @@ def defer_signals() -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
-def wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
-    """Wait for a server's health check; raise :class:`LocalError` if the server exits or takes too long."""
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
     url = f"http://127.0.0.1:{server.port}{server.health}"
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
@@ -108,31 +110,27 @@ def stop_all(registry: Path) -> list[str]:
 
 
 def stop(names: Collection[str], registry: Path) -> list[str]:
-    """Stop the registered servers of these names, as `stop_all` does."""
+    """Stop the registered servers with these names, as `stop_all` does."""
     entries = registered(registry)
     stopping = [entry for entry in entries if entry["name"] in names]
     found = {entry["name"]: process for entry in stopping if (process := find_process(entry))}
-    family = [member for process in found.values() for member in [process, *process.children(recursive=True)]]
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.terminate()
-    for member in wait_for_end(family):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    wait_for_end(family)
+    remaining = [one for process in found.values() for one in [process, *process.children(recursive=True)]]
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for member in remaining:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end(member)
+        remaining = _wait_for_end(remaining)
     _children[:] = [child for child in _children if child.poll() is None]
     if entries:
         registry.write_text(json.dumps([entry for entry in entries if entry not in stopping], indent=2))
     return list(found)
 
 
-def wait_for_end(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+def _wait_for_end(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Wait for processes to end; return those that are still running after `STOP_TIMEOUT`."""
     deadline = time.monotonic() + STOP_TIMEOUT
-    remaining = [process for process in processes if is_running(process)]
-    while remaining and time.monotonic() < deadline:
+    while (remaining := list(filter(is_running, processes))) and time.monotonic() < deadline:
         psutil.wait_procs(remaining, timeout=0.1)
-        remaining = [process for process in remaining if is_running(process)]
     return remaining
 
 
@@ -164,22 +162,20 @@ def find_process(entry: Mapping[str, Any]) -> psutil.Process | None:
     return process if same and is_running(process) else None
 
 
-def require_free_port(server: Server) -> None:
-    """Raise :class:`LocalError`, naming the process that uses the port, unless the port is free."""
+def _require_free_port(server: Server) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", server.port))
         except OSError:
             raise LocalError(
-                f"Port {server.port}, which {server.name} needs, is in use by {port_user(server.port)}. "
+                f"Port {server.port}, which {server.name} needs, is in use by {_port_user(server.port)}. "
                 "Stop it, or choose another port with EMULATOR_PORT or ENDPOINT_PORT."
             ) from None
 
 
-def port_user(port: int) -> str:
-    """Describe the process that listens on a port, as far as this user may see it."""
-    try:
+def _port_user(port: int) -> str:
+    try:  # macOS shows only root which process has a port
         listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
         pid = next(c.pid for c in listening if c.pid and c.laddr[1:] == (port,))
         return f"process {pid} ({' '.join(psutil.Process(pid).cmdline())[:80]})"

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from local import HOME, LocalError, Ports, processes
+from local import HOME, LocalError, Ports, host, processes
+from local.built_template import pin_architecture
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from pipeline import sample_images
@@ -80,6 +81,8 @@ class Stack:
     @property
     def container_url(self) -> str:
         """The emulator's address for containers on Docker's default network."""
+        if not host.ON_LINUX:  # Docker Desktop, whose containers reach this machine's 127.0.0.1 by name
+            return f"http://host.docker.internal:{self.ports.emulator}"
         for address in psutil.net_if_addrs().get(DOCKER_BRIDGE, []):
             if address.family == socket.AF_INET:
                 return f"http://{address.address}:{self.ports.emulator}"
@@ -153,17 +156,26 @@ class Stack:
             shutil.rmtree(self._scratch, ignore_errors=True)
         return stopped
 
-    def build(self, template: Path = ROOT / "template.yaml") -> None:
-        """Build the functions with `sam build`."""
+    def build(self) -> None:
+        """Build the functions with `sam build`, for the processor and the system that they will run on."""
         cache = HOME / "build-cache"
         # sam reuses a cached build only if build.toml, its index, lies next to the build folder.
         index, cached_index = self._built.with_name("build.toml"), cache / "build.toml"
         with exclusive_lock(cache):
             if cached_index.exists():
                 shutil.copy(cached_index, index)
-            folders = (f"--build-dir={self._built}", f"--cache-dir={cache}")
-            self._sam("build", f"--template={template}", *folders, cwd=cache)
+            self._sam(
+                "build",
+                f"--template={ROOT / 'template.yaml'}",
+                f"--build-dir={self._built}",
+                f"--cache-dir={cache}",
+                f"--parameter-overrides=Architecture={host.architecture()}",
+                cwd=cache,
+            )
             shutil.copy(index, cached_index)
+        pin_architecture(self._built / "template.yaml", host.architecture())
+        if not host.ON_LINUX and not self.for_containers:
+            host.install_libraries(self._built)
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         """Deploy the build, or update the deployed stack to it, and write the description."""
@@ -214,17 +226,12 @@ class Stack:
         captures = (f"--capture={self.captures}", f"--capture={CAPTURE_URI}")
         model = [f"--model={self.model}"] if self.model else []
         serve = [sys.executable, "-m", "model", "serve", *model, f"--port={self.ports.endpoint}", *captures]
-        return processes.Server(
-            name=ENDPOINT,
-            command=serve,
-            port=self.ports.endpoint,
-            health="/ping",
-            env=self._environment(),
-            log=self._logs / "endpoint.log",
-        )
+        log = self._logs / "endpoint.log"
+        return processes.Server(ENDPOINT, serve, self.ports.endpoint, "/ping", self._environment(), log)
 
     def _emulator(self) -> processes.Server:
-        urls = [self.endpoint_url, self.container_url] if self.for_containers else [self.endpoint_url]
+        on_bridge = self.for_containers and host.ON_LINUX
+        urls = [self.endpoint_url, self.container_url] if on_bridge else [self.endpoint_url]
         binds = [f"--bind={urlsplit(url).netloc}" for url in urls]
         hypercorn = [sys.executable, "-m", "hypercorn", "--workers=0", "--keep-alive=75", *binds]
         settings = {
@@ -238,14 +245,9 @@ class Stack:
         if self.for_containers:
             # Run functions only in Lambda's images, each with its own memory size.
             settings |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
-        return processes.Server(
-            name="the emulator",
-            command=[*hypercorn, "local.emulator:app"],
-            port=self.ports.emulator,
-            health="/_ministack/health",
-            env=self._environment() | settings,
-            log=self._logs / "emulator.log",
-        )
+        command, env = [*hypercorn, "local.emulator:app"], self._environment() | settings
+        health, log = "/_ministack/health", self._logs / "emulator.log"
+        return processes.Server("the emulator", command, self.ports.emulator, health, env, log)
 
     def _environment(self) -> dict[str, str]:
         """Return this process's environment with the local AWS settings, and none of a real account."""

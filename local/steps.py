@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 
 import click
 from rich.console import Console
@@ -34,10 +34,8 @@ class Steps:
     def __enter__(self) -> "Steps":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
             self._finish()
         self.status.stop()
 
@@ -61,7 +59,7 @@ def result_console(*, as_json: bool) -> Console:
 def interruptible(message: str = "Interrupted; nothing is left running.") -> Iterator[None]:
     """Treat SIGTERM and SIGHUP like Ctrl-C, so that cleanup runs; print the message and exit with 130."""
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # the program runs under nohup
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         yield

@@ -69,12 +69,7 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure, name: str, description: str) -> Markup:
     """Render an SVG element for a page made from ``page.html``, which defines the colours.
 
-    Parameters
-    ----------
-    name
-        Prefix of the element's ids; it must be unique in the page.
-    description
-        Alternative text.
+    `name` prefixes the element's ids and must be unique in the page; `description` is its alternative text.
     """
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", _svg(figure))
     text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)

@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import jinja2
 from PIL import Image
@@ -24,21 +26,12 @@ PALETTE = {
 }
 """The colours of pages and charts, for light and dark mode; ``var(--ink)`` and so on in CSS."""
 THUMBNAIL = 160
-"""Longer side of a thumbnail in pixels."""
-
-
-class Bounds(Protocol):
-    """A confidence interval of a share, each bound from 0 to 1."""
-
-    @property
-    def low(self) -> float: ...  # noqa: D102
-
-    @property
-    def high(self) -> float: ...  # noqa: D102
+"""Pixels of a thumbnail's side."""
+REPORT = "report.html"
 
 
 def page(template: str, folder: Path = PAGES) -> jinja2.Template:
-    """Load a page's template from a folder; it may extend and include the templates in `PAGES`."""
+    """Load a page's template from a folder; it may extend or include the templates in `PAGES`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, PAGES]),
         autoescape=True,
@@ -46,23 +39,23 @@ def page(template: str, folder: Path = PAGES) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval}
-    environment.globals |= {"palette": PALETTE}
+    environment.filters["percent"] = "{:.1%}".format
+    environment.globals |= {"palette": PALETTE, "interval": interval}
     return environment.get_template(template)
 
 
-def percent(value: float) -> str:
-    """Format a share: 0.9651 becomes ``96.5%``."""
-    return f"{value:.1%}"
-
-
-def interval(share: Bounds) -> str:
-    """Format a confidence interval: ``93.0 to 98.3%``."""
-    return f"{share.low * 100:.1f} to {share.high:.1%}"
+def interval(low: float, high: float) -> str:
+    """Format the confidence interval of a share: ``93.0 to 98.3%``."""
+    return f"{low * 100:.1f} to {high:.1%}"
 
 
 def thumbnail(photo: bytes) -> str:
-    """Return a photo, oriented as the model sees it, as a small JPEG in a data URI."""
+    """Return a photo, upright and padded as for the model, as a small JPEG in a data URI."""
     file = io.BytesIO()
     Image.fromarray(read_pixels(photo, THUMBNAIL)).save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def report_files(page: str, metrics: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return a report's files by name: the page and, for programs, ``metrics.json``."""
+    return {REPORT: page.encode(), "metrics.json": (json.dumps(metrics, indent=2) + "\n").encode()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, TypedDict
 
 if TYPE_CHECKING:
@@ -18,21 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model, wherever it runs, with what is needed to interpret its answers.
+    """A model in this process or behind an endpoint, and what is needed to interpret its answers.
 
-    Attributes
-    ----------
-    name
-        The model's name and version, or the endpoint's name.
-    labels
-        The labels in the order of the probabilities.
-    threshold
-        Minimum confidence, 0 to 1, at which an answer is accepted.
-    input_size
-        Side, in pixels, of the square that a photo is reduced to fit in.
-    classify
-        Returns the probability of each label for the bytes of a photo. Raises `PhotoError` for bytes that
-        cannot be decoded and `EndpointError` if the endpoint fails.
+    An endpoint is sent photos that fit in a square of `input_size` pixels. `classify` takes the bytes of a
+    photo and returns a probability for each of `labels`. It raises `PhotoError` if it cannot decode them and
+    `EndpointError` if the endpoint fails.
     """
 
     name: str
@@ -58,10 +48,10 @@ class Predictor:
     def from_endpoint(
         cls,
         endpoint: str,
+        runtime: SageMakerRuntimeClient,
         labels: tuple[str, ...],
         threshold: float,
         input_size: int,
-        runtime: SageMakerRuntimeClient,
     ) -> Self:
         """Send photos to an endpoint as the pipeline does, each reduced by its serialize function."""
         from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415
@@ -84,8 +74,8 @@ class Predictor:
     ) -> Self:
         """Use an endpoint of the AWS account; labels and threshold default to those in the model registry.
 
-        Raises `AccountError` if AWS is out of reach or refuses; `EndpointError` if the endpoint does not
-        exist, or it is not in the registry and needs labels and threshold.
+        Raises `AccountError` if AWS cannot be reached or denies access. Raises `EndpointError` if there is no
+        such endpoint, or labels or threshold are needed because the registry does not list its model.
         """
         from model.network.embedding import SIZE  # noqa: PLC0415
         from model.sagemaker.account import connect, translate_aws_errors  # noqa: PLC0415
@@ -93,16 +83,18 @@ class Predictor:
 
         account = connect()
         if labels and threshold is not None:
-            return cls.from_endpoint(endpoint, labels, threshold, SIZE, account.runtime)
+            return cls.from_endpoint(endpoint, account.runtime, labels, threshold, SIZE)
         with translate_aws_errors():
             model = served_model(account, endpoint)
-        return cls.from_endpoint(
-            endpoint,
-            labels or model.labels,
-            model.threshold if threshold is None else threshold,
-            model.input_size,
-            account.runtime,
+        predictor = cls.from_endpoint(
+            endpoint, account.runtime, model.labels, model.threshold, model.input_size
         )
+        return predictor.with_overrides(labels, threshold)
+
+    def with_overrides(self, labels: tuple[str, ...] | None, threshold: float | None) -> Self:
+        """Replace the labels and the threshold by those that are not ``None``."""
+        threshold = self.threshold if threshold is None else threshold
+        return replace(self, labels=labels or self.labels, threshold=threshold)
 
 
 class Prediction(TypedDict):

@@ -7,7 +7,6 @@ that commands which only write local files start quickly: callers that use S3 pa
 import base64
 import hashlib
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import batched
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "404"}
-"""Error codes of S3 for an object that does not exist (API Reference, "Error Responses")."""
-
+"""S3's codes for a missing object (Amazon S3 API Reference, "Error Responses")."""
 BATCH = 1000
-"""The most keys that DeleteObjects accepts (Amazon S3 API Reference)."""
+"""Maximum number of keys in a DeleteObjects request (Amazon S3 API Reference)."""
 
 
 class StorageError(OSError):
@@ -37,16 +35,15 @@ def _explain_errors(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically, and make its folder if need be; raise `StorageError` if that is impossible."""
+    """Write a file atomically, creating its folder if needed; raise `StorageError` if that fails."""
     with _explain_errors(path):
         _write_files(path.parent, {path.name: content})
 
 
 def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
-    """Write files by name into a folder, made if need be; all are complete before the first is renamed.
+    """Write files by name into a folder, which is created if needed; raise `StorageError` if that fails.
 
-    `stale` names files of an earlier call, to delete once the new ones are complete. Raises `StorageError` if
-    the folder cannot be written.
+    Nothing in the folder changes until all files are complete. `stale` names earlier files to delete then.
     """
     with _explain_errors(folder):
         _write_files(folder, files, stale)
@@ -54,7 +51,7 @@ def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] =
 
 def _write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    # hidden, so that what lists the folder meanwhile can ignore it
+    # hidden, so that programs that list the folder meanwhile can ignore it
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as draft:
         for name, content in files.items():
             Path(draft, name).write_bytes(content)
@@ -66,14 +63,14 @@ def _write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] 
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty draft folder, which takes the place of `folder` when the ``with`` block succeeds.
+    """Yield an empty draft folder, which replaces `folder` when the ``with`` block succeeds.
 
-    Raises `StorageError` if the draft or the folder cannot be written.
+    Raises `StorageError` if either cannot be written.
     """
     folder = folder.resolve()
     with _explain_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # next to the folder, because a rename cannot move it from one disk to another
+        # next to the folder, because a folder cannot be renamed across file systems
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
             draft, old = Path(scratch, "new"), Path(scratch, "old")
             draft.mkdir()
@@ -152,27 +149,23 @@ class Storage:
         earlier = list_versions(self.s3, bucket, key) if is_s3(path) else []
         # without versioning, the new object has the same version id as the old one: null
         current = {"null", self.write(path, content)}
-        self.delete_versions(bucket, [one for one in earlier if one["VersionId"] not in current])
+        self.delete_versions(bucket, (one for one in earlier if one["VersionId"] not in current))
 
-    def delete(self, paths: Iterable[str]) -> None:
-        """Delete files; in a versioned bucket, keep their versions. Missing files are ignored."""
-        keys = defaultdict(list)
-        for path in paths:
+    def delete(self, path: str) -> None:
+        """Delete a file; in a versioned bucket, keep its versions. A missing file is ignored."""
+        if is_s3(path):
             bucket, key = split_uri(path)
-            if is_s3(path):
-                keys[bucket].append({"Key": key})
-            else:
-                Path(path).unlink(missing_ok=True)
-        for bucket, objects in keys.items():
-            delete_objects(self.s3, bucket, objects)
+            self.s3.delete_object(Bucket=bucket, Key=key)
+        else:
+            Path(path).unlink(missing_ok=True)
 
     def erase(self, path: str) -> None:
-        """Delete a file, and in S3 all its versions; a missing file is ignored."""
+        """Delete a file, and in S3 all its versions. A missing file is ignored."""
         if is_s3(path):
             bucket, key = split_uri(path)
             self.delete_versions(bucket, list_versions(self.s3, bucket, key))
         else:
-            Path(path).unlink(missing_ok=True)
+            self.delete(path)
 
     def delete_versions(self, bucket: str, versions: Iterable[Mapping[str, Any]]) -> None:
         """Delete versions of objects, as `list_versions` returns them."""

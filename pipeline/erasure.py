@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import PayloadError, ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import PayloadError, TimeWindow
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK, describe_stack, explain, stack_outputs
 from model.storage import Storage, is_s3, list_versions
-from pipeline.queue import approximate_in_flight, receive_all
+from pipeline.queue import approximate_count, receive_all
 from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 300
@@ -37,7 +37,7 @@ BACKUP_RETENTION = timedelta(days=35)
 
 
 class ErasureError(Exception):
-    """Copies cannot be found or deleted; the message says why."""
+    """The copies cannot be found or deleted; the message says why."""
 
 
 class AddressError(ErasureError):
@@ -46,24 +46,20 @@ class AddressError(ErasureError):
 
 @dataclass(frozen=True)
 class StoredCopy:
-    """Something that contains a photo or was derived from it: what it is, in words, and its address.
-
-    ``delete`` succeeds if the copy is already gone. ``release`` undoes what finding it did: it makes a
-    message that was received visible again.
-    """
+    """Something that contains a photo or was derived from it."""
 
     kind: str
     where: str
-    delete: Callable[[], object]
-    release: Callable[[], object] = lambda: None
+    delete: Callable[[], object]  # succeeds if the copy is already gone
+    release: Callable[[], object] = lambda: None  # makes a message that was received visible again
 
 
 class Retained(NamedTuple):
-    """A copy that AWS lets nobody delete, and when it expires (ISO 8601 date)."""
+    """A copy that nobody can delete."""
 
     kind: str
     where: str
-    until: str
+    until: str  # ISO 8601 date on which AWS deletes it
 
 
 @dataclass
@@ -75,7 +71,7 @@ class PhotoIdentity:
     result: Mapping[str, Any]  # the item in the results table, as plain values; empty if there is none
     versions: list[Mapping[str, Any]]  # with delete markers, as ListObjectVersions describes them
     file_hashes: set[str] = field(default_factory=set)  # SHA-256, in hex, of each version's file
-    input_hashes: set[str] = field(default_factory=set)  # … of the image that the endpoint was given
+    input_hashes: set[str] = field(default_factory=set)  # SHA-256 of each image sent to the endpoint
 
     @property
     def uri(self) -> str:
@@ -83,7 +79,7 @@ class PhotoIdentity:
         return f"s3://{self.bucket}/{self.key}"
 
     def capture_windows(self) -> list[TimeWindow]:
-        """Return the times at which the endpoint may have been given the photo."""
+        """Return the times at which the photo may have been sent to the endpoint."""
         uploads = [one["LastModified"].astimezone(UTC) for one in self.versions if "Size" in one]
         windows = [TimeWindow(at - timedelta(minutes=1), at + LONGEST_EXECUTION) for at in uploads]
         if classified_at := self.result.get("classified_at"):
@@ -92,34 +88,30 @@ class PhotoIdentity:
         return windows
 
     def matches_capture(self, line: bytes) -> bool:
-        """Tell whether a line of a capture file is about the photo: by inference id, or by its input."""
+        """Tell whether a line of a capture file is about the photo, by its inference id or its input."""
         try:
             record = captures.parse(line, None)
+            if record.inference_id and record.inference_id == self.result.get("inference_id"):
+                return True
+            return _sha256(record.photo()) in self.input_hashes
+        except (ValueError, PayloadError):
+            return False
+
+    def matches_json(self, text: str | bytes) -> bool:
+        """Tell whether a ground-truth record, a result or an event is about the photo."""
+        try:
+            content = json.loads(text)
         except ValueError:
             return False
-        if record.inference_id and record.inference_id == self.result.get("inference_id"):
-            return True
-        try:
-            return hashlib.sha256(record.photo()).hexdigest() in self.input_hashes
-        except PayloadError:
-            return False
-
-    def matches_ground_truth(self, line: bytes) -> bool:
-        """Tell whether a line of a ground-truth file is about the photo."""
-        match _parse_json(line):
-            case {"photo": {"bucket": str(bucket), "key": str(key)}}:
-                return (bucket, key) == (self.bucket, self.key)
-        return False
-
-    def matches_message(self, body: str) -> bool:
-        """Tell whether a message is about the photo: a result, an S3 event, or an event with either in it."""
-        match _parse_json(body):
+        match content:
             case {"photo": str(uri)} | {"detail": {"photo": str(uri)}}:
                 return uri == self.uri
+            case {"photo": {"bucket": str(bucket), "key": str(key)}}:
+                return (bucket, key) == (self.bucket, self.key)
             case {"detail": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}:
                 return (bucket, key) == (self.bucket, self.key)
             case {"detail": {"input": str(execution_input)}}:  # Step Functions' event about an execution
-                return self.matches_message(execution_input)
+                return self.matches_json(execution_input)
         return False
 
 
@@ -127,18 +119,12 @@ def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _parse_json(text: str | bytes) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def split_address(stack: Stack, photo: str) -> tuple[str, str]:
-    """Return the bucket and the key of a photo, given its address or its key alone.
-
-    Raises `AddressError` if it is not in the stack's upload bucket.
-    """
+    """Return the bucket and key of an address or a key; raise `AddressError` if it is in another bucket."""
     bucket = stack.output("UploadBucketName")
     if not photo.startswith("s3://"):
         return bucket, photo
@@ -150,27 +136,22 @@ def split_address(stack: Stack, photo: str) -> tuple[str, str]:
 
 def identify(stack: Stack, bucket: str, key: str) -> PhotoIdentity:
     """Collect what identifies a photo's copies, from its result and all versions of its file."""
-    s3 = stack.client("s3")
-    table, address = stack.output("ResultsTableName"), {"photo": {"S": f"s3://{bucket}/{key}"}}
-    item = (
-        stack.client("dynamodb").get_item(TableName=table, Key=address, ConsistentRead=True).get("Item", {})
-    )
+    s3, address = stack.client("s3"), stack.result_key(f"s3://{bucket}/{key}")
+    item = stack.client("dynamodb").get_item(**address, ConsistentRead=True).get("Item", {})
     # Each attribute has one type: {"S": "bicycle"}, {"NULL": True}
     result = {name: value for name, typed in item.items() for kind, value in typed.items() if kind != "NULL"}
     identity = PhotoIdentity(bucket, key, result, list_versions(s3, bucket, key))
     identity.file_hashes |= {result["sha256"]} if "sha256" in result else set()
-    side = int(stack_parameters(stack)["ImageSize"])
+    side = int(_parameters(stack)["ImageSize"])
     for version in identity.versions:
         if "Size" in version:
-            answer = s3.get_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
-            photo = answer["Body"].read()
-            identity.file_hashes.add(hashlib.sha256(photo).hexdigest())
+            photo = s3.get_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])["Body"].read()
+            identity.file_hashes.add(_sha256(photo))
             identity.input_hashes |= _hash_model_input(photo, side)
     return identity
 
 
-def stack_parameters(stack: Stack) -> dict[str, str]:
-    """Return the parameters that a stack was deployed with, by name."""
+def _parameters(stack: Stack) -> dict[str, str]:
     description = describe_stack(stack.client("cloudformation"), stack.name) or {}
     return {one["ParameterKey"]: one["ParameterValue"] for one in description.get("Parameters", [])}
 
@@ -183,18 +164,15 @@ def _hash_model_input(photo: bytes, side: int) -> set[str]:
         image = base64.b64decode(serialize(io.BytesIO(photo), side)["image_data"])
     except RejectedError:
         return set()
-    return {hashlib.sha256(image).hexdigest()}
+    return {_sha256(image)}
 
 
 @dataclass
 class Search:
-    """What a search found: copies, in the order in which to delete them.
-
-    ``remaining`` is what may still contain the photo, in words: it could not be searched, or not be deleted.
-    """
+    """The copies that a search found, in the order in which to delete them."""
 
     copies: list[StoredCopy] = field(default_factory=list)
-    remaining: list[str] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)  # what could not be searched or deleted, in words
 
 
 def find_copies(
@@ -205,43 +183,33 @@ def find_copies(
     *,
     all_captures: bool = False,
 ) -> Search:
-    """Find all copies of a photo.
+    """Find all copies of a photo that the stack classified.
 
-    Parameters
-    ----------
-    stack, identity
-        The stack that classified the photo, and how to recognise copies.
-    capture_places, data_places
-        Folders and ``s3://bucket/prefix`` to search, at any depth, besides the stack's own captures and the
-        account's staged data sets.
-    all_captures
-        Search captures of any time, not only those around the uploads and the result.
-
-    Raises `CaptureError`, `ErasureError` or `StorageError`: captures or a data set cannot be read;
-    `ClientError` if AWS denies access.
+    Besides the stack's captures and the account's staged data sets, search other folders and
+    ``s3://bucket/prefix``, at any depth. Captures are searched around the uploads and the result, or, with
+    `all_captures`, at any time. Raises `CaptureError`, `ErasureError` or `StorageError` if captures or a data
+    set cannot be read, and `ClientError` if AWS denies access.
     """
     storage, sqs, search = Storage(stack.client("s3")), stack.client("sqs"), Search()
     windows = [TimeWindow()] if all_captures else identity.capture_windows()
-    captured = _read_captures(storage, [*_own_captures(stack, identity), *capture_places], windows)
-    search.copies += _find_lines(storage, "capture", captured, identity.matches_capture)
+    sources = [*_own_captures(stack, identity), *capture_places]
+    search.copies += _find_lines(storage, "capture", sources, windows, identity.matches_capture)
     for place in [*_own_data(stack), *data_places]:
         search.copies += _find_training_copies(storage, identity, place)
-    labelled = _read_captures(storage, [stack.output("GroundTruthUri")], [TimeWindow()])
-    search.copies += _find_lines(storage, "ground truth", labelled, identity.matches_ground_truth)
+    sources = [stack.output("GroundTruthUri")]
+    search.copies += _find_lines(storage, "ground truth", sources, [TimeWindow()], identity.matches_json)
     for output, kind in (("ReviewQueueUrl", "review message"), ("FailedQueueUrl", "failed message")):
         url = stack.output(output)
-        if in_flight := approximate_in_flight(sqs, url):
+        if in_flight := approximate_count(sqs, url, in_flight=True):
             search.remaining.append(f"{in_flight} messages in flight to other consumers of {url}")
         search.copies += _find_messages(sqs, url, kind, identity)
-    search.copies += [_version(storage, identity, version) for version in identity.versions]
-    if identity.result:
-        search.copies.append(_result(stack, identity))
+    search.copies += _find_photo(stack, storage, identity)
     return search
 
 
 def _own_captures(stack: Stack, identity: PhotoIdentity) -> list[str]:
     """Return the captures of the stack's endpoint, and of the one that classified the photo."""
-    parameters = stack_parameters(stack)
+    parameters = _parameters(stack)
     if not (uri := parameters.get("CaptureUri")):
         return []
     endpoints = {parameters["EndpointName"], identity.result.get("model", parameters["EndpointName"])}
@@ -249,35 +217,30 @@ def _own_captures(stack: Stack, identity: PhotoIdentity) -> list[str]:
 
 
 def _own_data(stack: Stack) -> list[str]:
-    """Return where the account's training data is staged, if anywhere."""
     roles = describe_stack(stack.client("cloudformation"), ROLES_STACK)
     bucket = stack_outputs(roles).get("WorkspaceBucketName") if roles else None
     return [f"s3://{bucket}/data"] if bucket else []
 
 
-def _read_captures(
-    storage: Storage, sources: Iterable[str], windows: Iterable[TimeWindow]
-) -> Iterator[tuple[str, list[bytes]]]:
-    """Yield the path and lines of each file once, although time windows may overlap."""
-    seen = set()
-    for source, window in itertools.product(sources, windows):
-        for path, lines in captures.read_lines(source, window, ReadCounts(), storage.s3):
-            if path not in seen:
-                seen.add(path)
-                yield path, list(lines)
-
-
 def _find_lines(
     storage: Storage,
     kind: str,
-    files: Iterable[tuple[str, list[bytes]]],
+    sources: Iterable[str],
+    windows: Iterable[TimeWindow],
     matches: Callable[[bytes], bool],
 ) -> Iterator[StoredCopy]:
-    for path, lines in files:
-        others = [line for line in lines if not matches(line)]
-        if count := len(lines) - len(others):
-            where = f"{path}, {count} of {len(lines)} records"
-            yield StoredCopy(kind, where, partial(keep_lines, storage, path, others))
+    """Find the lines about the photo in each file, which several time windows may contain."""
+    visited = set()
+    for source, window in itertools.product(sources, windows):
+        for path, content in captures.read_lines(source, window, storage.s3):
+            if path in visited:
+                continue
+            visited.add(path)
+            lines = list(content)
+            others = [line for line in lines if not matches(line)]
+            if count := len(lines) - len(others):
+                where = f"{path}, {count} of {len(lines)} records"
+                yield StoredCopy(kind, where, partial(keep_lines, storage, path, others))
 
 
 def keep_lines(storage: Storage, path: str, lines: Sequence[bytes]) -> None:
@@ -301,24 +264,18 @@ def _find_training_copies(storage: Storage, identity: PhotoIdentity, place: str)
     if is_s3(place):
         return
     for file in storage.list_files(place):
-        if file not in listed and hashlib.sha256(Path(file).read_bytes()).hexdigest() in hashes:
+        if file not in listed and _sha256(Path(file).read_bytes()) in hashes:
             yield StoredCopy("training copy", file, partial(storage.erase, file))
 
 
 def find_data_sets(storage: Storage, place: str) -> list[str]:
-    """Return the folder of each data set at or below a place.
-
-    Raises `StorageError` if there is no such local folder.
-    """
+    """Return the folder of each data set at or below a place; raise `StorageError` if it does not exist."""
     paths = (path.rpartition("/") for path in storage.list_files(place))
     return [folder for folder, _, name in paths if name == dataset.MANIFEST]
 
 
 def read_manifest(storage: Storage, folder: str) -> dict[str, Any]:
-    """Read the manifest of a data set.
-
-    Raises `ErasureError` if the file is not a manifest.
-    """
+    """Read the manifest of a data set; raise `ErasureError` if the file is not a manifest."""
     path = f"{folder}/{dataset.MANIFEST}"
     try:
         manifest: dict[str, Any] = json.loads(storage.read(path))
@@ -344,7 +301,7 @@ def _find_messages(sqs: Any, url: str, kind: str, identity: PhotoIdentity) -> It
     for message in itertools.chain.from_iterable(receive_all(sqs, url, VISIBILITY_TIMEOUT)):
         receipt = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
         release = partial(sqs.change_message_visibility, **receipt, VisibilityTimeout=0)
-        if identity.matches_message(message["Body"]):
+        if identity.matches_json(message["Body"]):
             where = f"{url}, message {message['MessageId']}"
             yield StoredCopy(kind, where, partial(sqs.delete_message, **receipt), release)
         else:
@@ -353,20 +310,20 @@ def _find_messages(sqs: Any, url: str, kind: str, identity: PhotoIdentity) -> It
         release()
 
 
-def _version(storage: Storage, identity: PhotoIdentity, version: Mapping[str, Any]) -> StoredCopy:
-    kind = "photo" if "Size" in version else "delete marker"
-    where = f"{identity.uri}, version {version['VersionId']}"
-    return StoredCopy(kind, where, partial(storage.delete_versions, identity.bucket, [version]))
-
-
-def _result(stack: Stack, identity: PhotoIdentity) -> StoredCopy:
-    table, item = stack.output("ResultsTableName"), {"photo": {"S": identity.uri}}
-    delete = partial(stack.client("dynamodb").delete_item, TableName=table, Key=item)
-    return StoredCopy("result", f"{table}, {identity.uri}", delete)
+def _find_photo(stack: Stack, storage: Storage, identity: PhotoIdentity) -> Iterator[StoredCopy]:
+    """Find the versions of the photo itself and, last, its result."""
+    for version in identity.versions:
+        kind = "photo" if "Size" in version else "delete marker"
+        where = f"{identity.uri}, version {version['VersionId']}"
+        yield StoredCopy(kind, where, partial(storage.delete_versions, identity.bucket, [version]))
+    if identity.result:
+        address = stack.result_key(identity.uri)
+        delete = partial(stack.client("dynamodb").delete_item, **address)
+        yield StoredCopy("result", f"{address['TableName']}, {identity.uri}", delete)
 
 
 def find_retained(stack: Stack, identity: PhotoIdentity) -> list[Retained]:
-    """Return the copies that AWS lets nobody delete, as far as the result leads to them."""
+    """Return the copies that nobody can delete, as far as the result leads to them."""
     if not identity.result:
         return []
     backup_until = f"{datetime.now(UTC) + BACKUP_RETENTION:%Y-%m-%d}"
@@ -379,16 +336,15 @@ def find_retained(stack: Stack, identity: PhotoIdentity) -> list[Retained]:
 
 
 def erase(search: Search, *, dry_run: bool) -> Iterator[StoredCopy]:
-    """Delete the copies that a search found, and yield each one that is deleted.
+    """Delete the copies that a search found, and yield each.
 
-    Stop at the first copy that cannot be deleted and add it to `remaining`: the photo and its result, which
-    lead to the other copies, come last and must outlive them. A dry run only makes messages visible again.
+    Stop at the first copy that cannot be deleted and add it to `remaining`: the photo and its result lead to
+    the other copies, so they must be deleted last. A dry run only makes messages visible again.
     """
     for copy in search.copies:
         try:
             (copy.release if dry_run else copy.delete)()
         except (BotoCoreError, ClientError, OSError, ErasureError) as error:
-            reason = explain(error) if isinstance(error, (BotoCoreError, ClientError)) else str(error)
-            search.remaining.insert(0, f"{copy.kind} {copy.where} ({reason})")
+            search.remaining.insert(0, f"{copy.kind} {copy.where} ({explain(error)})")
             return
         yield copy

@@ -8,26 +8,29 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
+from model.sagemaker.account import paginate
 from model.storage import delete_objects, list_prefix_versions
+from pipeline import OUTCOMES
 from pipeline.stack import Stack, lists_executions
 from pipeline.subscription import PROBE, Subscription, subscribed
 
 PREFIX = "uploads/traffic/"
-"""The key prefix of all load tests; each has a folder of its own below it."""
+"""The key prefix of all load tests; each has its own folder below it."""
+TWICE = "twice/"
+"""The folder of the photos whose event is delivered twice."""
 SENDERS = 8
 """Concurrent uploads."""
 VARIANTS = 24
-"""Pictures drawn of each kind; they are sent repeatedly."""
+"""Number of pictures drawn of each kind; they are sent repeatedly."""
 SETTLING = 3.0
-"""Seconds to keep listening for second outcomes after every photo has one."""
+"""Seconds to wait for second outcomes after every photo has one."""
 QUIET = 5.0
 """Seconds without an event after which to look for failed executions."""
 FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
@@ -44,14 +47,10 @@ class LoadTestError(Exception):
 
 @dataclass(frozen=True)
 class LoadTestReport:
-    """The number of photos by what happened to them.
-
-    Each photo sent is accepted, in review, rejected, failed or missing. The first three count only if the
-    outcome is in the results table and was published on the results bus.
-    """
+    """The number of photos by what happened to them; all but ``double`` add up to ``sent``."""
 
     sent: int
-    accepted: int
+    accepted: int  # an outcome counts only if it is in the results table and was published
     needs_review: int
     rejected: int
     failed: int  # without an outcome, because their execution failed
@@ -64,14 +63,19 @@ class LoadTestReport:
         """Whether every photo has exactly one outcome."""
         return not (self.failed or self.missing or self.double)
 
+    def __str__(self) -> str:
+        counts = {name: value for name, value in asdict(self).items() if name not in {"sent", "seconds"}}
+        outcomes = ", ".join(f"{value} {name}" for name, value in counts.items())
+        return f"{self.sent} sent in {self.seconds:.1f} s: {outcomes}."
+
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo to send: its key in the bucket, its content, and whether to deliver its event twice."""
+    """A photo to send."""
 
     key: str
     content: bytes | Path
-    duplicate: bool
+    duplicate: bool  # deliver its event twice
 
     def read(self) -> bytes:
         """Return the file."""
@@ -80,49 +84,50 @@ class Photo:
 
 @dataclass
 class PhotoStatus:
-    """What is known about a photo that was sent: its published outcomes by event id, or that it failed."""
+    """What has happened so far to a photo that was sent."""
 
-    published: dict[str, str] = field(default_factory=dict)
+    published: dict[str, str] = field(default_factory=dict)  # outcomes by event id
     failed: bool = False
 
     @property
     def finished(self) -> bool:
-        """Whether the photo has an outcome or has failed."""
+        """Whether nothing more is expected to happen to the photo."""
         return bool(self.published) or self.failed
+
+    def state(self, recorded: str | None) -> str:
+        """Return the outcome in the results table if it was published too, otherwise what went wrong."""
+        if recorded in self.published.values():
+            return str(recorded)
+        return "failed" if self.failed else "missing"
 
 
 def plan_photos(
     prefix: str, burst: int, folder: Path | None, *, bad: float, other: float, duplicates: float
 ) -> list[Photo]:
-    """Plan `burst` photos, in random order, from a folder or, if it is ``None``, drawn.
+    """Plan `burst` photos in random order, from a folder or, without one, drawn.
 
-    `bad`, `other` and `duplicates` are the share, from 0 to 1, of unreadable files, of photos without a
-    vehicle (both are drawn), and of photos whose event is delivered twice.
+    `bad`, `other` and `duplicates` are the shares, from 0 to 1, of unreadable files, of pictures without a
+    vehicle (both are drawn), and of photos whose event is delivered twice. Raises `LoadTestError` if the
+    folder has no photos.
     """
     bad_count, other_count, duplicate_count = (round(burst * share) for share in (bad, other, duplicates))
-    vehicles = find_photos(folder) if folder else draw("bicycle", "motorcycle")
+    vehicles = _find_photos(folder) if folder else draw("bicycle", "motorcycle")
     contents = [
-        *itertools.islice(itertools.cycle(make_bad_files()), bad_count),
+        *itertools.islice(itertools.cycle(_make_bad_files()), bad_count),
         *itertools.islice(itertools.cycle(draw("scone")), other_count),
         *itertools.islice(itertools.cycle(vehicles), burst - bad_count - other_count),
     ]
     rng = random.Random(prefix)  # noqa: S311  an order, not a secret
     rng.shuffle(contents)
     duplicated = set(rng.sample(range(burst), duplicate_count))
-    folders = [duplicates_prefix(prefix) if number in duplicated else prefix for number in range(burst)]
+    folders = [TWICE if number in duplicated else "" for number in range(burst)]
     return [
-        Photo(f"{folders[number]}{number:06}-{name}", content, number in duplicated)
-        for number, (name, content) in enumerate(contents)
+        Photo(f"{prefix}{folder}{number:06}-{name}", content, bool(folder))
+        for number, ((name, content), folder) in enumerate(zip(contents, folders, strict=True))
     ]
 
 
-def duplicates_prefix(prefix: str) -> str:
-    """Return the key prefix of the photos whose event is delivered twice."""
-    return f"{prefix}twice/"
-
-
-def find_photos(folder: Path) -> list[tuple[str, bytes | Path]]:
-    """Return the name and path of each photo in a folder and its subfolders."""
+def _find_photos(folder: Path) -> list[tuple[str, bytes | Path]]:
     from model.photo import SUFFIXES  # noqa: PLC0415  imports Pillow, which `scones --help` does without
 
     found = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
@@ -132,13 +137,12 @@ def find_photos(folder: Path) -> list[tuple[str, bytes | Path]]:
 
 
 def draw(*subjects: str) -> Iterator[tuple[str, bytes]]:
-    """Draw pictures of subjects of `sample_images`, in turn."""
+    """Yield the name and file of pictures of these subjects of `sample_images`, in turn."""
     for seed, subject in itertools.product(range(VARIANTS), subjects):
         yield f"{subject}.jpg", _draw(subject, seed)
 
 
-def make_bad_files() -> list[tuple[str, bytes]]:
-    """Return files that are not photos: an incomplete upload, a text, an empty file."""
+def _make_bad_files() -> list[tuple[str, bytes]]:
     photo = _draw("bicycle", 0)
     return [("broke-off.jpg", photo[: len(photo) // 2]), ("text.jpg", b"Not a photo.\n"), ("empty.jpg", b"")]
 
@@ -149,32 +153,24 @@ def _draw(subject: str, seed: int) -> bytes:
     return sample_images.encoded(sample_images.picture(getattr(sample_images, subject), seed))
 
 
+@dataclass
 class LoadTest:
-    """Sends photos through a stack and follows them until each has an outcome.
+    """Send photos through a stack and follow them until each has an outcome."""
 
-    `prefix` is the start of these photos' keys, and of no others. `rate` is in photos per second; ``None`` is
-    as fast as possible. After `patience` seconds without an event, unfinished photos count as missing.
-    """
+    stack: Stack
+    prefix: str  # of these photos' keys, and of no others
+    photos: Sequence[Photo]
+    progress: Progress
+    rate: float | None  # photos per second; None is as fast as possible
+    patience: float  # seconds without an event after which unfinished photos count as missing
 
-    def __init__(
-        self,
-        stack: Stack,
-        prefix: str,
-        photos: Sequence[Photo],
-        progress: Progress,
-        *,
-        rate: float | None = None,
-        patience: float = 120,
-    ) -> None:
-        self.stack, self.prefix, self.photos = stack, prefix, photos
-        self.progress, self.rate, self.patience = progress, rate, patience
-        self.statuses = {photo.key: PhotoStatus() for photo in photos}
-        self.pending_duplicates = {photo.key for photo in photos if photo.duplicate}
+    def __post_init__(self) -> None:
+        self.statuses = {photo.key: PhotoStatus() for photo in self.photos}
+        self.pending_duplicates = {photo.key for photo in self.photos if photo.duplicate}
         self.running_duplicates: set[str] = set()
         self.inspected: set[str] = set()
-        self.lists_executions = lists_executions(
-            stack.client("stepfunctions"), stack.output("StateMachineArn")
-        )
+        step_functions, machine = self.stack.client("stepfunctions"), self.stack.output("StateMachineArn")
+        self.lists_executions = lists_executions(step_functions, machine)
         self.ended = threading.Event()
         self.began_at = datetime.now(UTC)
         self.last_outcome_at = 0.0
@@ -182,10 +178,10 @@ class LoadTest:
     def run(self) -> LoadTestReport:
         """Send the photos, follow them and report what happened to them."""
         name = f"scones-traffic-{self.prefix.rstrip('/').rpartition('/')[2]}"
-        with subscribed(self.stack, name, self._patterns()) as subscription:
-            subscription.wait_until_active(self._probes())
-            started_at = time.monotonic()
-            self.last_outcome_at = started_at
+        patterns, probes = self._rules()
+        with subscribed(self.stack, name, patterns) as subscription:
+            subscription.wait_until_active(probes)
+            started_at = self.last_outcome_at = time.monotonic()
             with ThreadPoolExecutor(SENDERS) as senders:
                 try:
                     interval = 1 / self.rate if self.rate else 0
@@ -198,30 +194,23 @@ class LoadTest:
                     self.ended.set()
         return self._report(self.last_outcome_at - started_at)
 
-    def _patterns(self) -> dict[str, dict[str, Any]]:
-        """Match the outcomes of all photos, and the upload events that are delivered twice."""
-        outcomes = {
-            "source": ["scones.vehicle-classifier", PROBE],
-            "detail": {"key": [{"prefix": self.prefix}]},
-        }
-        uploads = {
-            "source": ["aws.s3", PROBE],
-            "detail": {"object": {"key": [{"prefix": duplicates_prefix(self.prefix)}]}},
-        }
-        patterns = {self.stack.output("ResultsBusName"): outcomes}
-        return patterns | ({"default": uploads} if self.pending_duplicates else {})
-
-    def _probes(self) -> dict[str, dict[str, Any]]:
-        probes: dict[str, dict[str, Any]] = {self.stack.output("ResultsBusName"): {"key": self.prefix}}
-        upload = {"object": {"key": duplicates_prefix(self.prefix)}}
-        return probes | ({"default": upload} if self.pending_duplicates else {})
+    def _rules(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return, by bus, the pattern of the events to receive, and the detail of a probe that matches it."""
+        bus, twice = self.stack.output("ResultsBusName"), self.prefix + TWICE
+        detail: dict[str, Any] = {"key": [{"prefix": self.prefix}]}
+        patterns = {bus: {"source": ["scones.vehicle-classifier", PROBE], "detail": detail}}
+        probes: dict[str, Any] = {bus: {"key": self.prefix}}
+        if self.pending_duplicates:
+            detail = {"object": {"key": [{"prefix": twice}]}}
+            patterns["default"] = {"source": ["aws.s3", PROBE], "detail": detail}
+            probes["default"] = {"object": {"key": twice}}
+        return patterns, probes
 
     def _send(self, photo: Photo, due: float) -> None:
         """Upload a photo when it is due, unless the test has ended by then."""
         if not self.ended.wait(max(0.0, due - time.monotonic())):
-            self.stack.client("s3").put_object(
-                Bucket=self.stack.output("UploadBucketName"), Key=photo.key, Body=photo.read()
-            )
+            bucket = self.stack.output("UploadBucketName")
+            self.stack.client("s3").put_object(Bucket=bucket, Key=photo.key, Body=photo.read())
 
     def _follow(self, subscription: Subscription, uploads: Sequence[Future[None]]) -> None:
         """Receive events until every photo is finished, or none has arrived for too long."""
@@ -241,10 +230,9 @@ class LoadTest:
             quiet = time.monotonic() - last_event_at
             if quiet > QUIET and self.lists_executions:
                 self._find_failures()
+            finished = sum(status.finished for status in self.statuses.values())
             self.progress.update(sent_bar, completed=len(done))
-            self.progress.update(
-                finished_bar, completed=sum(status.finished for status in self.statuses.values())
-            )
+            self.progress.update(finished_bar, completed=finished)
             if settled_at is None and (self._settled() or quiet > self.patience):
                 settled_at = time.monotonic()
 
@@ -254,14 +242,11 @@ class LoadTest:
             self.statuses[event["detail"]["key"]].published[event["id"]] = event["detail"]["outcome"]
             self.last_outcome_at = time.monotonic()
         elif (key := event["detail"]["object"]["key"]) in self.pending_duplicates:
-            execution = self.stack.client("stepfunctions").start_execution(
-                stateMachineArn=self.stack.output("StateMachineArn"), input=json.dumps(event)
-            )
+            self.running_duplicates.add(self.stack.start_execution("StateMachineArn", event))
             self.pending_duplicates.discard(key)
-            self.running_duplicates.add(execution["executionArn"])
 
     def _settled(self) -> bool:
-        """Tell whether every photo is finished, and so are the executions for duplicate events."""
+        """Tell whether all photos and all executions for duplicate events are finished."""
         if self.pending_duplicates or not all(status.finished for status in self.statuses.values()):
             return False
         if not self.lists_executions:
@@ -276,37 +261,24 @@ class LoadTest:
 
     def _find_failures(self) -> None:
         """Mark the photos whose executions have failed since the test began."""
-        step_functions = self.stack.client("stepfunctions")
+        step_functions, since = self.stack.client("stepfunctions"), self.began_at - CLOCK_TOLERANCE
         for status in FAILED:
-            pages = step_functions.get_paginator("list_executions").paginate(
-                stateMachineArn=self.stack.output("StateMachineArn"), statusFilter=status
-            )
-            executions = (execution for page in pages for execution in page["executions"])
+            query = {"stateMachineArn": self.stack.output("StateMachineArn"), "statusFilter": status}
+            executions = paginate(step_functions, "list_executions", "executions", **query)
             # Step Functions lists the latest first.
-            for execution in itertools.takewhile(self._is_recent, executions):
+            for execution in itertools.takewhile(lambda one: one["stopDate"] > since, executions):
                 if (arn := execution["executionArn"]) not in self.inspected:
                     self.inspected.add(arn)
                     execution_input = step_functions.describe_execution(executionArn=arn)["input"]
                     if photo := self.statuses.get(key_of(execution_input)):
                         photo.failed = True
 
-    def _is_recent(self, execution: Mapping[str, Any]) -> bool:
-        return bool(execution["stopDate"] > self.began_at - CLOCK_TOLERANCE)
-
     def _report(self, seconds: float) -> LoadTestReport:
         recorded = read_outcomes(self.stack, self.statuses)
-        counts = Counter(
-            recorded[key]
-            if recorded.get(key) in status.published.values()
-            else "failed"
-            if status.failed
-            else "missing"
-            for key, status in self.statuses.items()
-        )
-        states = ("accepted", "needs_review", "rejected", "failed", "missing")
+        counts = Counter(status.state(recorded.get(key)) for key, status in self.statuses.items())
         return LoadTestReport(
             sent=len(self.photos),
-            **{state: counts[state] for state in states},
+            **{state: counts[state] for state in (*OUTCOMES, "failed", "missing")},
             double=sum(len(status.published) > 1 for status in self.statuses.values()),
             seconds=round(seconds, 1),
         )
@@ -325,14 +297,10 @@ def read_outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
     dynamodb, table = stack.client("dynamodb"), stack.output("ResultsTableName")
     bucket_uri = f"s3://{stack.output('UploadBucketName')}/"
     found: dict[str, str] = {}
-    for batch in batched(keys, BATCH, strict=False):
-        request: dict[str, Any] = {
-            table: {
-                "Keys": [{"photo": {"S": bucket_uri + key}} for key in batch],
-                "ProjectionExpression": "photo, outcome",
-                "ConsistentRead": True,
-            }
-        }
+    for batch in itertools.batched(keys, BATCH, strict=False):
+        keys_of_batch = [{"photo": {"S": bucket_uri + key}} for key in batch]
+        query = {"Keys": keys_of_batch, "ProjectionExpression": "photo, outcome", "ConsistentRead": True}
+        request: dict[str, Any] = {table: query}
         while request:
             answer = dynamodb.batch_get_item(RequestItems=request)
             for item in answer["Responses"][table]:
@@ -343,8 +311,7 @@ def read_outcomes(stack: Stack, keys: Iterable[str]) -> dict[str, str]:
 
 def delete_photos(stack: Stack, prefix: str, keys: Iterable[str]) -> None:
     """Delete all versions of the photos under a prefix, and the results of those with these keys."""
-    s3, dynamodb = stack.client("s3"), stack.client("dynamodb")
-    bucket, table = stack.output("UploadBucketName"), stack.output("ResultsTableName")
+    s3, dynamodb, bucket = stack.client("s3"), stack.client("dynamodb"), stack.output("UploadBucketName")
     delete_objects(s3, bucket, list_prefix_versions(s3, bucket, prefix))
     for key in keys:
-        dynamodb.delete_item(TableName=table, Key={"photo": {"S": f"s3://{bucket}/{key}"}})
+        dynamodb.delete_item(**stack.result_key(f"s3://{bucket}/{key}"))

@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 END = "<!-- to here -->"
-"""Ends a generated section; each section begins with a comment of its own."""
+"""Ends a generated section; each section begins with its own comment."""
 
 
 class PageError(Exception):
-    """A page lacks the comments that mark a generated section."""
+    """A page lacks a comment that marks a generated section."""
 
 
 def update_section(page: Path, begin: str, text: str) -> None:
-    """Replace what stands between the comments `begin` and `END` in a page.
-
-    Raises `PageError` if the page lacks one of them.
-    """
+    """Replace the text between the comments `begin` and `END`; raise `PageError` if the page lacks one."""
     before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)
     if not found or not end:
@@ -24,7 +21,7 @@ def update_section(page: Path, begin: str, text: str) -> None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows of cells into a table; the second row holds the columns' alignment, such as ``--:``."""
+    """Align rows of cells into a table; the second row is the columns' alignment, such as ``--:``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"

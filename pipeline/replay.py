@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from botocore.exceptions import ClientError
 from rich.progress import Progress
 
-from pipeline.queue import approximate_waiting, receive_all
+from pipeline.queue import approximate_count, receive_all
 from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 900
@@ -17,15 +17,11 @@ VISIBILITY_TIMEOUT = 900
 
 
 class Retry(NamedTuple):
-    """How to retry what a message reports: start an execution, or send a result to review.
-
-    ``cause`` is the ARN of the failed execution or the id of the event; messages with the same cause
-    are retried once.
-    """
+    """How to retry what a message reports: start an execution, or send a result to review."""
 
     target: Literal["execution", "review"]
     body: Mapping[str, Any]
-    cause: str
+    cause: str  # ARN of the failed execution or id of the event; the same cause is retried once
 
 
 @dataclass
@@ -49,17 +45,16 @@ class ReplayReport:
 def replay(stack: Stack, progress: Progress, *, dry_run: bool = False) -> ReplayReport:
     """Retry each message of the failed queue once; a dry run only counts them.
 
-    Raises `ClientError` if an execution could not be started. Messages that were not retried are back in the
-    queue.
+    Raises `ClientError` if an execution cannot be started. Messages that were not retried are released.
     """
     sqs, url, report = stack.client("sqs"), stack.output("FailedQueueUrl"), ReplayReport()
-    bar = progress.add_task("Replaying", total=approximate_waiting(sqs, url))
+    bar = progress.add_task("Replaying", total=approximate_count(sqs, url))
     hidden: list[str] = []
     try:
         for messages in receive_all(sqs, url, VISIBILITY_TIMEOUT):
             hidden += [message["ReceiptHandle"] for message in messages]
             for message in messages:
-                retry = parse_message(message)
+                retry = _parse_message(message)
                 if retry and retry.cause in report.executions:
                     continue  # an execution of this replay that has failed again: left for the next replay
                 report.messages += 1
@@ -80,12 +75,11 @@ def _perform(stack: Stack, retry: Retry | None, report: ReplayReport, *, dry_run
     elif retry.target == "review":
         report.to_review += 1
         if not dry_run:
-            stack.client("sqs").send_message(
-                QueueUrl=stack.output("ReviewQueueUrl"), MessageBody=json.dumps(retry.body)
-            )
+            url, body = stack.output("ReviewQueueUrl"), json.dumps(retry.body)
+            stack.client("sqs").send_message(QueueUrl=url, MessageBody=body)
     elif dry_run:
         report.started += 1
-    elif execution := start_execution(stack, retry):
+    elif execution := _start_execution(stack, retry):
         report.started += 1
         report.executions.append(execution)
     else:
@@ -93,7 +87,7 @@ def _perform(stack: Stack, retry: Retry | None, report: ReplayReport, *, dry_run
     return retry is not None and not dry_run
 
 
-def parse_message(message: Mapping[str, Any]) -> Retry | None:
+def _parse_message(message: Mapping[str, Any]) -> Retry | None:
     """Return how to retry a message of the failed queue; ``None`` if the pipeline did not write it.
 
     Three sources write to the queue: the state machine's own Catch (an execution's input, with its claim),
@@ -115,15 +109,12 @@ def parse_message(message: Mapping[str, Any]) -> Retry | None:
     return None
 
 
-def start_execution(stack: Stack, retry: Retry) -> str | None:
+def _start_execution(stack: Stack, retry: Retry) -> str | None:
     """Start an execution and return its ARN; ``None`` if one was started for the same cause before."""
     name = f"replay-{hashlib.sha256(retry.cause.encode()).hexdigest()[:32]}"
     try:
-        answer = stack.client("stepfunctions").start_execution(
-            stateMachineArn=stack.output("StateMachineArn"), name=name, input=json.dumps(retry.body)
-        )
+        return stack.start_execution("StateMachineArn", retry.body, name=name)
     except ClientError as error:
         if error.response["Error"]["Code"] == "ExecutionAlreadyExists":
             return None
         raise
-    return str(answer["executionArn"])

@@ -1,17 +1,17 @@
-"""Serve the review page to one person's browser on this machine, and to nobody else.
+"""Serve the review page to one person's browser on this machine.
 
-The server listens on loopback only. Other sites' pages cannot use it either: each request has to name this
-host, which stops DNS rebinding, and each call has to carry a token in a header, which no form or link can
-send. Only the address printed on the terminal contains the token.
+The server listens on loopback only. Pages of other sites cannot use it either: each request must name this
+host, which stops DNS rebinding, and each call must have a token in a header, which no form or link can send.
+Only the address printed on the terminal contains the token.
 """
 
 import io
 import secrets
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from string import ascii_lowercase, digits
 from typing import Any
 
@@ -37,22 +37,19 @@ type Handler = Callable[[Request], Awaitable[Response]]
 
 TOKEN_HEADER = "X-Review-Token"  # noqa: S105  the name of a header
 MAX_SIDE = 1200
-"""Pixels of a photo's longer side on the page, at most."""
+"""The most pixels of a photo's longer side on the page."""
 SKIP_KEY, UNUSABLE_KEY = "s", "x"
 """The keys that skip a photo and that answer `UNUSABLE`."""
-RESPONSE_HEADERS = {
+RESPONSE_HEADERS = {  # photos must not stay in the browser's cache
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""They keep photos out of the browser's cache, among other things."""
+HANDLED_ERRORS = (ReviewError, PhotoError, BotoCoreError, ClientError, ValueError, KeyError, TypeError)
 
 
 def assign_keys(labels: Sequence[str]) -> dict[str, str]:
-    """Return a key for each label: its first unassigned letter, or else any unassigned letter or digit.
-
-    Raises `ReviewError` if there are more labels than keys.
-    """
+    """Assign each label its first free letter, or any free key; raise `ReviewError` if there are too few."""
     free = [key for key in (*ascii_lowercase, *digits) if key not in (SKIP_KEY, UNUSABLE_KEY)]
     if len(labels) > len(free):
         raise ReviewError(f"There are more labels ({len(labels)}) than keys ({len(free)}).")
@@ -69,8 +66,7 @@ class ReviewSession:
     def __init__(self, queue: ReviewQueue) -> None:
         self.queue = queue
         self.token = secrets.token_urlsafe(32)
-        self._items: dict[str, ReviewItem] = {}
-        self._lock = threading.Lock()
+        self._items: dict[str, ReviewItem] = {}  # used by several threads, by atomic operations
         self.calls: dict[str, Callable[[Body], object]] = {
             "receive": self._receive,
             "extend": lambda body: {"extended": queue.extend(self._find(body["ticket"]))},
@@ -84,8 +80,7 @@ class ReviewSession:
         if item is None:
             return {"photo": None, "waiting": 0}
         ticket = secrets.token_urlsafe(16)
-        with self._lock:
-            self._items[ticket] = item
+        self._items[ticket] = item
         shown = {name: item.detail.get(name) for name in ("photo", "label", "confidence", "reason")}
         return {"photo": {"ticket": ticket} | shown, "waiting": self.queue.approximate_waiting()}
 
@@ -95,36 +90,32 @@ class ReviewSession:
         return {"status": status, "message": status.message}
 
     def render_photo(self, ticket: str) -> bytes:
-        """Return a photo as any browser can show it: a JPEG, upright, of limited size."""
+        """Return a photo as an upright JPEG of limited size, which any browser can show."""
         file = io.BytesIO()
         reduced(self.queue.read_photo(self._find(ticket)), MAX_SIDE).save(file, "JPEG", quality=90)
         return file.getvalue()
 
     def close(self) -> None:
         """Release every photo that is still open."""
-        with self._lock:
-            items, self._items = list(self._items.values()), {}
-        for item in items:
-            self.queue.release(item)
+        for ticket in list(self._items):
+            if item := self._items.pop(ticket, None):
+                self.queue.release(item)
 
     def _find(self, ticket: str) -> ReviewItem:
-        with self._lock:
-            if ticket not in self._items:
-                raise ReviewError("This photo is no longer assigned to you.")
-            return self._items[ticket]
+        return _require(self._items.get(ticket))
 
     def _remove(self, ticket: str) -> ReviewItem:
-        item = self._find(ticket)
-        with self._lock:
-            self._items.pop(ticket, None)
-        return item
+        return _require(self._items.pop(ticket, None))
+
+
+def _require(item: ReviewItem | None) -> ReviewItem:
+    if item is None:
+        raise ReviewError("This photo is no longer assigned to you.")
+    return item
 
 
 def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> None:
-    """Serve the page on loopback until Ctrl-C or SIGTERM; then release the photos that are open.
-
-    Port 0 is any free one. `announce` is called with the page's address, token included.
-    """
+    """Serve the page on loopback until Ctrl-C or SIGTERM; `announce` receives its address with the token."""
     assign_keys(queue.labels)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     session = ReviewSession(queue)
@@ -138,40 +129,34 @@ def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> N
 
 
 def create_app(session: ReviewSession, port: int) -> Starlette:
-    """Create the application that serves a session on a port of loopback."""
+    """Create the application that serves a session on this port."""
 
     async def page(_request: Request) -> Response:
-        return render_page(session.queue.labels)
+        return _render_page(session.queue.labels)
 
     async def photo(request: Request) -> Response:
         content = await run_in_threadpool(session.render_photo, request.path_params["ticket"])
         return Response(content, media_type="image/jpeg")
 
-    def handler(call: Callable[[Body], object]) -> Handler:
-        async def handle(request: Request) -> Response:
-            return JSONResponse(await run_in_threadpool(call, await request.json()))
-
-        return handle
+    async def run(call: Callable[[Body], object], request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(call, await request.json()))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(session.close)
 
-    calls = [Route(f"/{name}", handler(call), methods=["POST"]) for name, call in session.calls.items()]
+    calls = [Route(f"/{name}", partial(run, call), methods=["POST"]) for name, call in session.calls.items()]
     return Starlette(
         routes=[Route("/", page), Route("/photo/{ticket}", photo), *calls],
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard(port, session.token))],
-        exception_handlers=dict.fromkeys(
-            (ReviewError, PhotoError, BotoCoreError, ClientError, ValueError, KeyError, TypeError),
-            _handle_error,
-        ),
+        exception_handlers=dict.fromkeys(HANDLED_ERRORS, _handle_error),
         lifespan=lifespan,
     )
 
 
-def render_page(labels: Sequence[str]) -> Response:
-    """Render the page; its content security policy allows no script but the page's own."""
+def _render_page(labels: Sequence[str]) -> Response:
+    """Render the page with a content security policy that allows only the page's own script."""
     nonce = secrets.token_urlsafe(16)
     content = load_template("review.html", PAGES).render(
         nonce=nonce,
@@ -196,9 +181,9 @@ def _guard(port: int, token: str) -> Callable[[Request, Handler], Awaitable[Resp
         origin = request.headers.get("Origin", f"http://{host}").removeprefix("http://")
         given = request.headers.get(TOKEN_HEADER, "")
         if host not in hosts or origin not in hosts:
-            response: Response = error_response(421, "Other hosts and other sites are refused.")
+            response: Response = _refuse(421, "Other hosts and other sites are refused.")
         elif request.url.path != "/" and not secrets.compare_digest(given.encode(), token.encode()):
-            response = error_response(403, "Open the address that `scones review` printed.")
+            response = _refuse(403, "Open the address that `scones review` printed.")
         else:
             response = await call_next(request)
         response.headers.update(RESPONSE_HEADERS)
@@ -210,14 +195,13 @@ def _guard(port: int, token: str) -> Callable[[Request, Handler], Awaitable[Resp
 def _handle_error(_request: Request, error: Exception) -> Response:
     match error:
         case ReviewError():
-            return error_response(409, str(error))
+            return _refuse(409, str(error))
         case PhotoError():
-            return error_response(422, f"The photo cannot be shown: {error}")
+            return _refuse(422, f"The photo cannot be shown: {error}")
         case BotoCoreError() | ClientError():
-            return error_response(502, explain(error))
-    return error_response(400, "The page did not send what this call needs.")
+            return _refuse(502, explain(error))
+    return _refuse(400, "The page did not send what this call needs.")
 
 
-def error_response(status: int, reason: str) -> JSONResponse:
-    """Return a reason as the response's JSON."""
+def _refuse(status: int, reason: str) -> JSONResponse:
     return JSONResponse({"error": reason}, status)

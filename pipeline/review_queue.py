@@ -1,7 +1,7 @@
 """Receive photos from the review queue one at a time, and record a reviewer's answers.
 
 An answer is written to the results table first, then as a ground-truth record; the message is deleted last.
-If that is interrupted, the message becomes visible again, and the next receiver completes the writes.
+After an interruption, the message becomes visible again, and the next receiver completes the writes.
 """
 
 import json
@@ -13,22 +13,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from botocore.exceptions import ClientError
 
 from functions.monitor.capture_analysis.captures import SUFFIX, split_uri
 from model import storage
 from model.labels import split_labels
-from pipeline.queue import approximate_waiting
+from pipeline.queue import approximate_count
 from pipeline.stack import Stack
 
 VISIBILITY_TIMEOUT = 60
-"""Seconds for which a received photo is hidden from other reviewers, unless this is extended."""
+"""Seconds for which a received photo is hidden from other reviewers, unless extended."""
 EXTEND_INTERVAL = VISIBILITY_TIMEOUT / 3
-"""Seconds between two extensions while a photo is shown."""
+"""Seconds between two extensions while a photo is on display."""
 SKIP_DELAY = 600
 """Seconds until a skipped photo can be received again."""
+NOT_RECEIVED = {"MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue"}
+"""SQS's error codes for a message that was deleted or is visible again."""
 UNUSABLE = "unusable"
 """The answer for a photo that shows nothing. It is not a label: monitoring and training ignore the photo."""
 
@@ -40,22 +42,19 @@ class ReviewError(Exception):
 
 
 class AnswerStatus(StrEnum):
-    """What was done with an answer."""
+    """What was done with an answer, and a message for the reviewer."""
 
-    RECORDED = "recorded"
-    SUPERSEDED = "superseded"
-    ALREADY_ANSWERED = "already_answered"
-    RESULT_DELETED = "result_deleted"
+    message: str
+    RECORDED = "recorded", "Recorded."
+    SUPERSEDED = "superseded", "Replaced by a newer upload. Your answer counts as ground truth."
+    ALREADY_ANSWERED = "already_answered", "Another reviewer answered first. Their answer stands."
+    RESULT_DELETED = "result_deleted", "This photo's result was deleted. Nothing was recorded."
 
-    @property
-    def message(self) -> str:
-        """An explanation for the reviewer."""
-        return {
-            AnswerStatus.RECORDED: "Recorded.",
-            AnswerStatus.SUPERSEDED: "Replaced by a newer upload. Your answer counts as ground truth.",
-            AnswerStatus.ALREADY_ANSWERED: "Another reviewer answered first. Their answer stands.",
-            AnswerStatus.RESULT_DELETED: "This photo's result was deleted. Nothing was recorded.",
-        }[self]
+    def __new__(cls, value: str, message: str) -> Self:
+        """Make the first item the member's value."""
+        status = str.__new__(cls, value)
+        status._value_, status.message = value, message
+        return status
 
 
 @dataclass(frozen=True)
@@ -71,47 +70,35 @@ class ReviewItem:
         return str(self.detail["photo"])
 
     @property
-    def table_key(self) -> Mapping[str, Any]:
-        """The key of the photo's result in DynamoDB's notation."""
-        return {"photo": {"S": self.uri}}
-
-    @property
     def version(self) -> Mapping[str, Any]:
-        """The photo's version in DynamoDB's notation."""
+        """The id of the photo's version in DynamoDB's notation."""
         version = self.detail.get("version_id")
         return {"NULL": True} if version is None else {"S": str(version)}
 
 
 class ReviewQueue:
-    """A stack's review queue as one reviewer uses it; the reviewer's name is recorded with each answer."""
+    """A stack's review queue for one reviewer, whose name is recorded with each answer."""
 
     def __init__(self, stack: Stack, reviewer: str) -> None:
         self.labels = split_labels(stack.output("ClassLabels"))
-        self.reviewer = reviewer
-        self.url, self.table = stack.output("ReviewQueueUrl"), stack.output("ResultsTableName")
+        self.stack, self.reviewer, self.url = stack, reviewer, stack.output("ReviewQueueUrl")
         self.truth_bucket, self.truth_prefix = split_uri(stack.output("GroundTruthUri"))
         self.sqs, self.s3, self.dynamodb = map(stack.client, ("sqs", "s3", "dynamodb"))
 
     def approximate_waiting(self) -> int:
-        """Return about how many photos are waiting, without those that reviewers are looking at."""
-        return approximate_waiting(self.sqs, self.url)
+        """Return about how many photos are waiting, without those that a reviewer has received."""
+        return approximate_count(self.sqs, self.url)
 
     def receive(self, patience: float = 0) -> ReviewItem | None:
         """Receive a photo that still needs an answer, waiting up to `patience` seconds for one."""
         deadline = time.monotonic() + patience
+        request = {"QueueUrl": self.url, "MaxNumberOfMessages": 1, "VisibilityTimeout": VISIBILITY_TIMEOUT}
         while True:
             wait = min(20, max(0, round(deadline - time.monotonic())))
-            received = self.sqs.receive_message(
-                QueueUrl=self.url,
-                MaxNumberOfMessages=1,
-                VisibilityTimeout=VISIBILITY_TIMEOUT,
-                WaitTimeSeconds=wait,
-            ).get("Messages", [])
-            for message in received:
-                if (item := parse_message(message)) is None:
-                    continue
+            received = self.sqs.receive_message(**request, WaitTimeSeconds=wait).get("Messages", [])
+            for item in filter(None, map(_parse_message, received)):
                 result = self._read_result(item)
-                answer = UNUSABLE if result is None else existing_answer(item, result)
+                answer = UNUSABLE if result is None else _existing_answer(item, result)
                 if answer is None:
                     return item
                 # Delivered twice, interrupted after it was answered, or its result was deleted.
@@ -126,13 +113,9 @@ class ReviewQueue:
                 QueueUrl=self.url, ReceiptHandle=item.receipt, VisibilityTimeout=seconds
             )
         except ClientError as error:
-            if error.response["Error"]["Code"].rpartition(".")[2] in {
-                "MessageNotInflight",
-                "ReceiptHandleIsInvalid",
-                "InvalidParameterValue",
-            }:
-                return False
-            raise
+            if error.response["Error"]["Code"].rpartition(".")[2] not in NOT_RECEIVED:
+                raise
+            return False
         return True
 
     @contextmanager
@@ -161,27 +144,21 @@ class ReviewQueue:
         self.extend(item, SKIP_DELAY)
 
     def read_photo(self, item: ReviewItem) -> bytes:
-        """Return the file that the model classified.
-
-        Raises `ReviewError` if it has been deleted.
-        """
+        """Return the file that the model classified; raise `ReviewError` if it has been deleted."""
         content = storage.read_photo_version(self.s3, item.detail)
         if content is None:
             raise ReviewError(f"{item.uri} has been deleted.")
         return content
 
     def answer(self, item: ReviewItem, label: str) -> AnswerStatus:
-        """Record what a photo shows: one of `labels`, or `UNUSABLE`.
-
-        Raises `ReviewError` if the label is none of these.
-        """
+        """Record what a photo shows; raise `ReviewError` unless it is one of `labels` or `UNUSABLE`."""
         if label not in (*self.labels, UNUSABLE):
             raise ReviewError(f"Unknown label: {label!r}. Use one of: {', '.join((*self.labels, UNUSABLE))}.")
         if self._record(item, label):
             status = AnswerStatus.RECORDED
         elif (result := self._read_result(item)) is None:
             status, label = AnswerStatus.RESULT_DELETED, UNUSABLE
-        elif (first := existing_answer(item, result)) is None:
+        elif (first := _existing_answer(item, result)) is None:
             status = AnswerStatus.SUPERSEDED
         else:
             status, label = AnswerStatus.ALREADY_ANSWERED, first
@@ -192,8 +169,7 @@ class ReviewQueue:
         """Add the answer to the result of this upload unless another reviewer has; return whether it did."""
         try:
             self.dynamodb.update_item(
-                TableName=self.table,
-                Key=item.table_key,
+                **self.stack.result_key(item.uri),
                 UpdateExpression="SET reviewed_label = :label, reviewed_at = :at, reviewer = :reviewer",
                 ConditionExpression="version_id = :version AND "
                 "(attribute_not_exists(reviewed_at) OR (reviewer = :reviewer AND reviewed_label = :label))",
@@ -209,9 +185,8 @@ class ReviewQueue:
         return True
 
     def _read_result(self, item: ReviewItem) -> Mapping[str, Any] | None:
-        result: Mapping[str, Any] | None = self.dynamodb.get_item(
-            TableName=self.table, Key=item.table_key, ConsistentRead=True
-        ).get("Item")
+        address = self.stack.result_key(item.uri)
+        result: Mapping[str, Any] | None = self.dynamodb.get_item(**address, ConsistentRead=True).get("Item")
         return result
 
     def _complete(self, item: ReviewItem, label: str) -> None:
@@ -222,24 +197,25 @@ class ReviewQueue:
 
     def _write_ground_truth(self, item: ReviewItem, label: str) -> None:
         """Write the ground-truth record; its key depends only on the photo, so writing it again is safe."""
-        key = ground_truth_key(item.detail["classified_at"], item.detail["inference_id"])
+        inference_id = item.detail["inference_id"]
+        at = datetime.fromisoformat(item.detail["classified_at"]).astimezone(UTC)
         record = {
             "groundTruthData": {"data": label, "encoding": "CSV"},
-            "eventMetadata": {"eventId": item.detail["inference_id"]},
+            "eventMetadata": {"eventId": inference_id},
             "eventVersion": "0",
-            # An addition to SageMaker's format, for training: where the photo is.
+            # Training needs the photo's address, which SageMaker's format does not have.
             "photo": {name: item.detail.get(name) for name in ("bucket", "key", "version_id")},
         }
         self.s3.put_object(
             Bucket=self.truth_bucket,
-            Key=f"{self.truth_prefix}/{key}",
+            Key=f"{self.truth_prefix}/{at:%Y/%m/%d/%H}/{inference_id}{SUFFIX}",
             Body=json.dumps(record).encode() + b"\n",
             ContentType="application/jsonl",
         )
 
 
-def parse_message(message: Mapping[str, Any]) -> ReviewItem | None:
-    """Parse a message of the review queue; ``None``, with a warning, if the pipeline did not write it."""
+def _parse_message(message: Mapping[str, Any]) -> ReviewItem | None:
+    """Parse a message; return ``None``, with a warning, if the pipeline did not write it."""
     try:
         detail = json.loads(message["Body"])
         complete = all(isinstance(detail[name], str) for name in ("photo", "bucket", "key", "inference_id"))
@@ -251,13 +227,7 @@ def parse_message(message: Mapping[str, Any]) -> ReviewItem | None:
     return None
 
 
-def ground_truth_key(classified_at: str, inference_id: str) -> str:
-    """Return the key of an inference's ground-truth record, relative to ``GroundTruthUri``."""
-    at = datetime.fromisoformat(classified_at).astimezone(UTC)
-    return f"{at:%Y/%m/%d/%H}/{inference_id}{SUFFIX}"
-
-
-def existing_answer(item: ReviewItem, result: Mapping[str, Any]) -> str | None:
+def _existing_answer(item: ReviewItem, result: Mapping[str, Any]) -> str | None:
     """Return the answer that was recorded for this upload; ``None`` if there is none."""
     if "reviewed_label" not in result or result["version_id"] != item.version:
         return None

@@ -1,4 +1,4 @@
-"""Review photos on the terminal; each is written to a file to look at."""
+"""Review photos on the terminal; each is written to a file for the reviewer to open."""
 
 import tempfile
 from pathlib import Path
@@ -19,9 +19,10 @@ def review(queue: ReviewQueue) -> None:
         while item := queue.receive(patience=2):
             try:
                 with queue.hold(item):
-                    click.echo(f"\n{printable(item.uri)}")
-                    click.echo(save_photo(queue, item, Path(folder)))
-                    click.echo(format_prediction(item))
+                    click.echo(f"\n{_printable(item.uri)}\n{_save_photo(queue, item, Path(folder))}")
+                    click.echo(
+                        "Prediction: {label}, confidence {confidence:.1%} ({reason})".format(**item.detail)
+                    )
                     key = click.prompt(question, type=click.Choice(list(labels)), show_choices=False)
             except BaseException:
                 queue.release(item)
@@ -33,7 +34,7 @@ def review(queue: ReviewQueue) -> None:
     click.echo("No photos are waiting for review.")
 
 
-def save_photo(queue: ReviewQueue, item: ReviewItem, folder: Path) -> str:
+def _save_photo(queue: ReviewQueue, item: ReviewItem, folder: Path) -> str:
     """Write a photo into a folder in place of the previous one; return its path, or why there is none."""
     for previous in folder.iterdir():
         previous.unlink()
@@ -45,12 +46,6 @@ def save_photo(queue: ReviewQueue, item: ReviewItem, folder: Path) -> str:
     return str(file)
 
 
-def format_prediction(item: ReviewItem) -> str:
-    """Return the model's prediction in words."""
-    detail = item.detail
-    return f"Prediction: {detail['label']}, confidence {detail['confidence']:.1%} ({detail['reason']})"
-
-
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """Replace control characters, which a key in S3 may contain and a terminal would interpret."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -25,19 +25,16 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed stack: its name in CloudFormation, the session that its clients use, and its outputs.
-
-    ``endpoint_url`` is the address of every service of a local stack, and ``None`` in AWS.
-    """
+    """A deployed stack, and boto3's clients for it."""
 
     name: str
     session: boto3.Session
     outputs: Mapping[str, str]
-    endpoint_url: str | None = None
+    endpoint_url: str | None = None  # of every service of a local stack; None in AWS
     _clients: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
-        """Return boto3's client of a service."""
+        """Return boto3's client for a service."""
         if service not in self._clients:
             config = RETRY_CONFIG.merge(NO_HOST_PREFIX) if self.endpoint_url else RETRY_CONFIG
             self._clients[service] = self.session.client(  # type: ignore[call-overload]
@@ -46,14 +43,22 @@ class Stack:
         return self._clients[service]
 
     def output(self, name: str) -> str:
-        """Return an output.
-
-        Raises `StackError` if the stack was deployed from an older template, which does not have this output.
-        """
+        """Return an output; raise `StackError` if the stack's template is older than the output."""
         try:
             return self.outputs[name]
         except KeyError:
             raise StackError(f"Stack {self.name} has no output {name}. Deploy it again.") from None
+
+    def result_key(self, uri: str) -> dict[str, Any]:
+        """Return the parameters of DynamoDB's calls that select a photo's item in the results table."""
+        return {"TableName": self.output("ResultsTableName"), "Key": {"photo": {"S": uri}}}
+
+    def start_execution(self, state_machine: str, execution_input: object, **name: str) -> str:
+        """Start an execution of the state machine whose ARN is this output; return the execution's ARN."""
+        execution = self.client("stepfunctions").start_execution(
+            stateMachineArn=self.output(state_machine), input=json.dumps(execution_input), **name
+        )
+        return str(execution["executionArn"])
 
 
 def lists_executions(step_functions: Any, state_machine: str) -> bool:  # noqa: ANN401  see Stack.client
@@ -62,10 +67,7 @@ def lists_executions(step_functions: Any, state_machine: str) -> bool:  # noqa: 
 
 
 def find_stack(name: str | None) -> Stack:
-    """Find the stack that the option ``--stack`` names.
-
-    It is a stack in the account and region of the AWS environment, a JSON file that describes a local stack,
-    or ``None`` for the file that `make up` writes.
+    """Find a stack in AWS by its name, or a local one by its JSON file; ``None`` is the one of `make up`.
 
     Raises `StackError` if there is no such stack, or it does not belong to this project; `AccountError` if
     AWS denies access or cannot be reached.
@@ -98,11 +100,8 @@ def _read_local_stack(file: Path) -> Stack:
         session = local_session(stack["region"])
         return Stack(stack["stack_name"], session, stack["outputs"], stack["endpoint_url"])
     except FileNotFoundError:
-        raise StackError(
-            "No local stack is running. Start it with `make up`, or name one in AWS with --stack."
-            if file == DESCRIPTION
-            else f"No such file: {file}"
-        ) from None
+        not_running = "No local stack is running. Start it with `make up`, or name one in AWS with --stack."
+        raise StackError(not_running if file == DESCRIPTION else f"No such file: {file}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StackError(
             f"{file} does not describe a local stack ({error}). Restart it: `make down`, then `make up`."

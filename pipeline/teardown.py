@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
@@ -18,7 +19,6 @@ from model.sagemaker.account import (
     describe_stack,
     explain,
     ignore_missing,
-    is_not_found,
     paginate,
     stack_outputs,
     tag_values,
@@ -27,15 +27,12 @@ from model.sagemaker.deployment_file import FILE, Deployment, DeploymentError
 from model.sagemaker.endpoint import EndpointError
 from model.storage import StorageError, delete_objects, list_prefix_versions
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 console = Console(stderr=True)
 
 STACK_TAG = "aws:cloudformation:stack-name"
 """CloudFormation adds it to a stack's resources, which are deleted with the stack."""
 BUCKET_OUTPUTS = ("UploadBucketName", "WorkspaceBucketName")
-"""Outputs of our stacks that name a bucket, which has to be empty before the stack can be deleted."""
+"""Outputs of our stacks that name a bucket, which must be empty before the stack can be deleted."""
 TRAINING_LOGS = "/aws/sagemaker/TrainingJobs"
 ENDPOINT_LOGS = "/aws/sagemaker/Endpoints"
 STACK_POLL = 2.0
@@ -58,25 +55,23 @@ class Resource:
         return f"{self.kind} {self.name}"
 
     def delete(self) -> None:
-        """Delete the resource; it is not an error if it no longer exists."""
+        """Delete the resource if it still exists."""
         ignore_missing(self.remove)
 
 
 def list_resources(account: Account, stage: str | None = None) -> list[Resource]:
-    """List all resources, or those of a stage, in the order in which they can be deleted.
-
-    The resources that all stages share are included if no other stage has any.
-    """
+    """List all resources, or those of a stage, in the order in which they can be deleted."""
     resources = list(_all_resources(account))
     if stage is None:
         return resources
+    # Resources that all stages share are deleted with the last stage.
     others = {resource.stage for resource in resources} - {stage, None}
     included = {stage} if others else {stage, None}
     return [resource for resource in resources if resource.stage in included]
 
 
 def delete_resources(resources: Iterable[Resource]) -> Iterator[tuple[Resource, str | None]]:
-    """Delete resources in order; yield each with the reason why it could not be deleted, or ``None``."""
+    """Delete resources in order; yield each with the reason if it could not be deleted, or ``None``."""
     for resource in resources:
         try:
             resource.delete()
@@ -87,10 +82,7 @@ def delete_resources(resources: Iterable[Resource]) -> Iterator[tuple[Resource, 
 
 
 def find_stack(account: Account, name: str) -> list[Resource]:
-    """Find one stack of this project by its name, whatever its tags.
-
-    Raises `DeletionError` if the stack is not one of this project's.
-    """
+    """Find a stack by its name, whatever its tags; raise `DeletionError` if it is another project's."""
     stack = describe_stack(account.cloudformation, name)
     if stack is None:
         return []
@@ -123,9 +115,8 @@ def _stage_in(name: str) -> str | None:
 
 
 def _scaling(account: Account) -> Iterator[Resource]:
-    for target in paginate(
-        account.autoscaling, "describe_scalable_targets", "ScalableTargets", ServiceNamespace="sagemaker"
-    ):
+    query = {"ServiceNamespace": "sagemaker"}
+    for target in paginate(account.autoscaling, "describe_scalable_targets", "ScalableTargets", **query):
         name = target["ResourceId"].split("/")[1]
         if name.startswith(f"{PROJECT}-"):
             stop = partial(autoscaling.stop_scaling, account, name)
@@ -133,46 +124,36 @@ def _scaling(account: Account) -> Iterator[Resource]:
 
 
 def _alarms(account: Account) -> Iterator[Resource]:
-    for alarm in paginate(
-        account.cloudwatch, "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{PROJECT}-"
-    ):
-        tags = tag_values(account.cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"])
+    cloudwatch = account.cloudwatch
+    for alarm in paginate(cloudwatch, "describe_alarms", "MetricAlarms", AlarmNamePrefix=f"{PROJECT}-"):
+        tags = tag_values(cloudwatch.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"])
         if _is_ours(tags):
             name = alarm["AlarmName"]
-            delete = partial(account.cloudwatch.delete_alarms, AlarmNames=[name])
+            delete = partial(cloudwatch.delete_alarms, AlarmNames=[name])
             yield Resource("alarm", name, tags.get("stage"), delete)
 
 
 def _sagemaker_resources(account: Account) -> Iterator[Resource]:
-    kinds: Iterable[tuple[str, str, str, str, Callable[[Account, str], None]]] = (
-        ("endpoint", "list_endpoints", "Endpoints", "Endpoint", endpoint.delete),
-        (
-            "endpoint configuration",
-            "list_endpoint_configs",
-            "EndpointConfigs",
-            "EndpointConfig",
-            endpoint.delete_config,
-        ),
-        ("model", "list_models", "Models", "Model", endpoint.delete_model),
-        ("training job", "list_training_jobs", "TrainingJobSummaries", "TrainingJob", _delete_training_job),
+    kinds: Iterable[tuple[str, str, str, Callable[[Account, str], None]]] = (
+        ("endpoint", "Endpoint", "Endpoints", endpoint.delete),
+        ("endpoint configuration", "EndpointConfig", "EndpointConfigs", endpoint.delete_config),
+        ("model", "Model", "Models", endpoint.delete_model),
+        ("training job", "TrainingJob", "TrainingJobSummaries", _delete_training_job),
     )
-    for kind, operation, key, prefix, delete in kinds:
+    for kind, name_in_api, key, delete in kinds:
+        operation = xform_name(f"List{name_in_api}s")
         for found in paginate(account.sagemaker, operation, key, NameContains=PROJECT):
-            name = found[f"{prefix}Name"]
+            name = found[f"{name_in_api}Name"]
             # We may not be allowed to read the tags of others' resources, whose names may contain ours.
-            tags = endpoint.tags_of(account, found[f"{prefix}Arn"]) if name.startswith(PROJECT) else {}
+            tags = endpoint.tags_of(account, found[f"{name_in_api}Arn"]) if name.startswith(PROJECT) else {}
             if _is_ours(tags):
                 yield Resource(kind, name, tags.get("stage"), partial(delete, account, name))
 
 
 def _delete_training_job(account: Account, name: str) -> None:
     def status() -> str | None:
-        try:
-            return account.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]
-        except ClientError as error:
-            if is_not_found(error):
-                return None
-            raise
+        job = ignore_missing(lambda: account.sagemaker.describe_training_job(TrainingJobName=name))
+        return job["TrainingJobStatus"] if job else None
 
     if status() == "InProgress":
         account.sagemaker.stop_training_job(TrainingJobName=name)
@@ -183,11 +164,8 @@ def _delete_training_job(account: Account, name: str) -> None:
 
 def _delete_log_streams(account: Account, job: str) -> None:
     """Delete a training job's logs from the log group that all jobs of the account share."""
-    group = {"logGroupName": TRAINING_LOGS}
-    streams = paginate(
-        account.logs, "describe_log_streams", "logStreams", logStreamNamePrefix=f"{job}/", **group
-    )
-    for stream in list(streams):
+    group, prefix = {"logGroupName": TRAINING_LOGS}, {"logStreamNamePrefix": f"{job}/"}
+    for stream in list(paginate(account.logs, "describe_log_streams", "logStreams", **prefix, **group)):
         account.logs.delete_log_stream(logStreamName=stream["logStreamName"], **group)
 
 
@@ -201,10 +179,8 @@ def _log_groups(account: Account) -> Iterator[Resource]:
 
 
 def _model_packages(account: Account) -> Iterator[Resource]:
-    sagemaker = account.sagemaker
-    for group in paginate(
-        sagemaker, "list_model_package_groups", "ModelPackageGroupSummaryList", NameContains=PROJECT
-    ):
+    sagemaker, listing = account.sagemaker, ("list_model_package_groups", "ModelPackageGroupSummaryList")
+    for group in paginate(sagemaker, *listing, NameContains=PROJECT):
         name = group["ModelPackageGroupName"]
         if name != registry.GROUP or not _is_ours(endpoint.tags_of(account, group["ModelPackageGroupArn"])):
             continue
@@ -216,15 +192,12 @@ def _model_packages(account: Account) -> Iterator[Resource]:
 
 
 def _repositories(account: Account) -> Iterator[Resource]:
-    try:
-        repositories = account.ecr.describe_repositories(repositoryNames=[image.REPOSITORY])["repositories"]
-    except account.ecr.exceptions.RepositoryNotFoundException:
-        return
-    for repository in repositories:
-        tags = account.ecr.list_tags_for_resource(resourceArn=repository["repositoryArn"])["tags"]
+    ecr, name = account.ecr, image.REPOSITORY
+    found = ignore_missing(lambda: ecr.describe_repositories(repositoryNames=[name]))
+    for repository in found["repositories"] if found else ():
+        tags = ecr.list_tags_for_resource(resourceArn=repository["repositoryArn"])["tags"]
         if _is_ours(tag_values(tags)):
-            name = repository["repositoryName"]
-            delete = partial(account.ecr.delete_repository, repositoryName=name, force=True)
+            delete = partial(ecr.delete_repository, repositoryName=name, force=True)
             yield Resource("image repository", name, None, delete)
 
 
@@ -236,23 +209,21 @@ def _stacks(account: Account, *, shared: bool) -> Iterator[Resource]:
 
 
 def _stack_resource(account: Account, stack: Mapping[str, Any], stage: str | None) -> Resource:
-    """Return a stack as a resource, whose name lists what is deleted with it."""
+    """Return a stack as a resource; its name lists what is deleted with it."""
     outputs = stack_outputs(stack)
     content = [f"everything in s3://{outputs[key]}" for key in BUCKET_OUTPUTS if key in outputs]
     if "StudioDomainId" in outputs:
         content.append(f"Studio domain {outputs['StudioDomainId']}")
     name = ", with ".join([stack["StackName"], *content])
-    return Resource("stack", name, stage, partial(delete_stack, account, stack))
+    return Resource("stack", name, stage, partial(_delete_stack, account, stack))
 
 
-def delete_stack(account: Account, stack: Mapping[str, Any]) -> None:
-    """Empty the buckets of a stack, delete it, and wait until it is gone.
-
-    Raises `DeletionError` if CloudFormation could not delete it; the message has CloudFormation's reason.
-    """
+def _delete_stack(account: Account, stack: Mapping[str, Any]) -> None:
+    """Empty the buckets of a stack, delete it, and wait until it is gone."""
     outputs = stack_outputs(stack)
     for bucket in (outputs[key] for key in BUCKET_OUTPUTS if key in outputs):
-        empty_bucket(account.s3, bucket)
+        versions = list_prefix_versions(account.s3, bucket, "")
+        ignore_missing(partial(delete_objects, account.s3, bucket, versions))
     if "StudioDomainId" in outputs:
         delete_domain(account, outputs["StudioDomainId"])
     stack_id = stack["StackId"]
@@ -263,22 +234,13 @@ def delete_stack(account: Account, stack: Mapping[str, Any]) -> None:
             if current is None or current["StackStatus"] == "DELETE_COMPLETE":
                 return
             if current["StackStatus"] == "DELETE_FAILED":
-                raise DeletionError(
-                    current.get("StackStatusReason", "see the stack's events in CloudFormation")
-                )
+                reason = current.get("StackStatusReason", "see the stack's events in CloudFormation")
+                raise DeletionError(reason)
             time.sleep(STACK_POLL)
 
 
-def empty_bucket(s3: "S3Client", bucket: str, prefix: str = "") -> None:
-    """Delete every version of every object under a prefix, if the bucket exists."""
-    ignore_missing(lambda: delete_objects(s3, bucket, list_prefix_versions(s3, bucket, prefix)))
-
-
 def delete_domain(account: Account, domain: str) -> None:
-    """Delete a Studio domain with its applications, spaces, users and files.
-
-    CloudFormation does not delete a domain with running applications, and it leaves the files.
-    """
+    """Delete a Studio domain; CloudFormation cannot if applications are running, and leaves the files."""
     sagemaker = account.sagemaker
 
     def apps() -> list[Any]:
@@ -291,22 +253,19 @@ def delete_domain(account: Account, domain: str) -> None:
     def profiles() -> list[Any]:
         return sagemaker.list_user_profiles(DomainIdEquals=domain)["UserProfiles"]
 
+    content: Iterable[tuple[Callable[[], list[Any]], Callable[..., object], set[str]]] = (
+        (apps, sagemaker.delete_app, {"UserProfileName", "SpaceName", "AppType", "AppName"}),
+        (spaces, sagemaker.delete_space, {"SpaceName"}),
+        (profiles, sagemaker.delete_user_profile, {"UserProfileName"}),
+    )
     with console.status(f"Deleting Studio domain {domain} …"):
-        for app in apps():
-            owner = {key: app[key] for key in ("UserProfileName", "SpaceName") if key in app}
-            app_id = {"AppType": app["AppType"], "AppName": app["AppName"]}
-            ignore_missing(partial(sagemaker.delete_app, DomainId=domain, **owner, **app_id))
-        _wait_while(apps)
-        for space in spaces():
-            ignore_missing(partial(sagemaker.delete_space, DomainId=domain, SpaceName=space["SpaceName"]))
-        _wait_while(spaces)
-        for profile in profiles():
-            name = profile["UserProfileName"]
-            ignore_missing(partial(sagemaker.delete_user_profile, DomainId=domain, UserProfileName=name))
-        _wait_while(profiles)
-        ignore_missing(
-            lambda: sagemaker.delete_domain(DomainId=domain, RetentionPolicy={"HomeEfsFileSystem": "Delete"})
-        )
+        for find, delete, keys in content:
+            for found in find():
+                identity = {key: found[key] for key in keys & found.keys()}
+                ignore_missing(partial(delete, DomainId=domain, **identity))
+            _wait_while(find)
+        policy: Any = {"HomeEfsFileSystem": "Delete"}
+        ignore_missing(lambda: sagemaker.delete_domain(DomainId=domain, RetentionPolicy=policy))
 
 
 def _wait_while(condition: Callable[[], object]) -> None:

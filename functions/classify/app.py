@@ -54,8 +54,8 @@ class EndpointUnavailableError(Exception):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classification:
     """Handle ``{"image_data": base64, "content_type", "inference_id", "execution"?}``.
 
-    Raises `EndpointUnavailableError` on a transient fault; `ClientError` if the endpoint does not exist,
-    access is denied, or it refuses the photo; `EndpointAnswerError` if the endpoint's answer cannot be used.
+    Raises `EndpointUnavailableError` if a retry may succeed, `ClientError` if the endpoint does not exist,
+    denies access or refuses the photo, and `EndpointAnswerError` if its answer is unusable.
     """
     image = b64decode(event["image_data"], validate=True)
     answer = invoke(image, event["content_type"], event["inference_id"])
@@ -68,11 +68,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classificat
 
 
 def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
-    """Return the endpoint's answer to an encoded image. Data capture records it under the inference id.
-
-    Raises `EndpointUnavailableError` if there is no answer, on throttling, and on an error of SageMaker or
-    the container (5XX); `ClientError` on any other refusal (API Reference, InvokeEndpoint).
-    """
+    """Return the endpoint's answer to an encoded image. Data capture records it under the inference id."""
     try:
         response = RUNTIME.invoke_endpoint(
             EndpointName=os.environ["ENDPOINT_NAME"],
@@ -91,7 +87,7 @@ def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
 
 
 def is_transient(error: ClientError) -> bool:
-    """Return whether a retry may succeed, judging by the container's status or, without one, SageMaker's."""
+    """Return whether a retry may succeed, by the container's status or else SageMaker's (InvokeEndpoint)."""
     answer: dict[str, Any] = {**error.response}
     status = answer.get("OriginalStatusCode") or answer["ResponseMetadata"]["HTTPStatusCode"]
     return (
@@ -102,10 +98,7 @@ def is_transient(error: ClientError) -> bool:
 
 
 def should_capture(inference_id: str) -> bool:
-    """Return whether this function captures a photo, which it does for ``CAPTURE_PERCENT`` of them.
-
-    The same id always gives the same result, so that retries do not change the percentage.
-    """
+    """Choose ``CAPTURE_PERCENT`` of the photos by their ids, so that retries do not change the percentage."""
     percent = os.environ.get("CAPTURE_PERCENT") or "0"  # sam local invoke sets it to an empty string
     return zlib.crc32(inference_id.encode()) % 100 < float(percent)
 
@@ -116,8 +109,8 @@ def capture(image: bytes, content_type: str, answer: str, inference_id: str) -> 
     A failure is logged and counted but not raised: the photo matters more than its capture.
     """
     now = datetime.now(UTC)
-    bucket, _, prefix = os.environ["CAPTURE_URI"].removeprefix("s3://").partition("/")
-    key = "/".join(filter(None, (prefix, capture_path(os.environ["ENDPOINT_NAME"], now))))
+    uri = f"{os.environ['CAPTURE_URI']}/{capture_path(os.environ['ENDPOINT_NAME'], now)}"
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
     # The event id is derived from the inference id, so that a retried photo counts once.
     event_id = uuid.uuid5(uuid.NAMESPACE_OID, inference_id)
     record = format_record(image, content_type, answer, inference_id, now, event_id=event_id)

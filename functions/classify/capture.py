@@ -9,14 +9,14 @@ from base64 import b64encode
 from datetime import datetime
 
 VARIANT = "AllTraffic"
-"""The endpoint's only variant, which is part of a capture's path."""
+"""The endpoint's only variant."""
 
 
 def capture_path(endpoint: str, first_record_at: datetime) -> str:
     """Return the path of a new capture file below the capture destination; times are in UTC."""
     milliseconds = first_record_at.microsecond // 1000
-    hour, name = f"{first_record_at:%Y/%m/%d/%H}", f"{first_record_at:%M-%S}-{milliseconds:03}-{uuid.uuid4()}"
-    return f"{endpoint}/{VARIANT}/{hour}/{name}.jsonl"
+    time = f"{first_record_at:%Y/%m/%d/%H/%M-%S}-{milliseconds:03}"
+    return f"{endpoint}/{VARIANT}/{time}-{uuid.uuid4()}.jsonl"
 
 
 def format_record(
@@ -28,33 +28,16 @@ def format_record(
     *,
     event_id: uuid.UUID | None = None,
 ) -> str:
-    """Format a request and its answer, a string of JSON, as one line.
+    """Format a request and its answer, a string of JSON, as one line; ``answered_at`` is in UTC.
 
     SageMaker writes the answer unencoded if the capture's ``JsonContentTypes`` include ``application/json``.
-
-    Parameters
-    ----------
-    inference_id
-        The caller's name for the request, if it gave one. Ground truth is matched by it.
-    answered_at
-        In UTC.
-    event_id
-        Readers count each event once. By default it is random, as SageMaker's are.
+    Ground truth is matched by ``inference_id``, if the caller gave one. Readers count each ``event_id`` once;
+    by default it is random, as SageMaker's are.
     """
     record = {
         "captureData": {
-            "endpointInput": {
-                "observedContentType": content_type,
-                "mode": "INPUT",
-                "data": b64encode(photo).decode(),
-                "encoding": "BASE64",
-            },
-            "endpointOutput": {
-                "observedContentType": "application/json",
-                "mode": "OUTPUT",
-                "data": answer,
-                "encoding": "JSON",
-            },
+            "endpointInput": _payload("INPUT", content_type, b64encode(photo).decode(), "BASE64"),
+            "endpointOutput": _payload("OUTPUT", "application/json", answer, "JSON"),
         },
         "eventMetadata": {
             "eventId": str(event_id or uuid.uuid4()),
@@ -64,3 +47,7 @@ def format_record(
         "eventVersion": "0",
     }
     return json.dumps(record, separators=(",", ":")) + "\n"
+
+
+def _payload(mode: str, content_type: str, data: str, encoding: str) -> dict[str, str]:
+    return {"observedContentType": content_type, "mode": mode, "data": data, "encoding": encoding}

@@ -24,13 +24,17 @@ class SettingsError(Exception):
 @metrics.log_metrics(capture_cold_start_metric=True)
 @logger.inject_lambda_context(correlation_id_path="execution")
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Decision:
-    """Handle ``{"inferences": [p, …], "execution"?}`` and return a :class:`Decision`.
+    """Handle ``{"inferences": [p, …], "execution"?}``.
 
-    Raises `SettingsError` or `InferencesError`: Faults, not outcomes: they fail the execution.
+    Raises `SettingsError` if the environment is unusable, and `InferencesError` if the inferences do not fit
+    the labels. Both fail the execution.
     """
     labels, threshold = settings()
     decision = decide(event["inferences"], labels, threshold)
-    record(decision, threshold)
+    accepted = decision["decision"] == "accepted"
+    metrics.add_metric("PhotosAccepted" if accepted else "PhotosNeedingReview", MetricUnit.Count, 1)
+    metrics.add_metric("Confidence", MetricUnit.NoUnit, decision["confidence"])
+    logger.info("decided", extra={**decision, "threshold": threshold})
     return decision
 
 
@@ -44,11 +48,3 @@ def settings() -> tuple[tuple[str, ...], float]:
     if not 0 <= threshold <= 1:
         raise SettingsError(f"CONFIDENCE_THRESHOLD must lie between 0 and 1: {threshold}")
     return labels, threshold
-
-
-def record(decision: Decision, threshold: float) -> None:
-    """Log the decision and count it, along with the model's confidence."""
-    accepted = decision["decision"] == "accepted"
-    metrics.add_metric("PhotosAccepted" if accepted else "PhotosNeedingReview", MetricUnit.Count, 1)
-    metrics.add_metric("Confidence", MetricUnit.NoUnit, decision["confidence"])
-    logger.info("decided", extra={**decision, "threshold": threshold})

@@ -22,25 +22,17 @@ class InferencesError(Exception):
 
 
 def decide(inferences: Sequence[float], labels: Sequence[str], threshold: float) -> Decision:
-    """Choose the most probable label, and accept it if it is a vehicle with enough confidence.
+    """Choose the most probable label, and accept it if it is a vehicle and its confidence is high enough.
 
-    Parameters
-    ----------
-    inferences
-        A probability for each label, in the labels' order.
-    threshold
-        The lowest confidence, 0 to 1, that is accepted.
-
-    Raises `InferencesError` if the numbers of inferences and labels differ, or an inference is not a
-    probability.
+    Raises `InferencesError` if there is not one probability for each label.
     """
     if len(inferences) != len(labels):
-        raise InferencesError(
-            f"{len(inferences)} inferences for the {len(labels)} labels {', '.join(labels)}"
-        )
+        names = ", ".join(labels)
+        raise InferencesError(f"{len(inferences)} inferences for the {len(labels)} labels {names}")
     if not all(math.isfinite(p) and 0 <= p <= 1 for p in inferences):
         raise InferencesError(f"inferences must be probabilities: {list(inferences)}")
-    confidence, label = max(zip(inferences, labels, strict=True), key=lambda pair: pair[0])
+    confidence = max(inferences)
+    label = labels[inferences.index(confidence)]
     if label == OTHER:
         return Decision(decision="needs_review", label=label, confidence=confidence, reason="not_a_vehicle")
     if confidence < threshold:

@@ -38,9 +38,6 @@ MAX_BYTES = 160_000_000
 """Fits in /tmp (512 MB: AWS Lambda Developer Guide, "Lambda quotas"), and enough for 24 megapixels of
 incompressible 16-bit PNG."""
 
-CONNECTION_ERRORS = (BotoConnectionError, HTTPClientError, IncompleteReadError)
-"""Raised when there is no answer from S3, or only part of one."""
-
 logger = Logger()
 metrics = Metrics()
 
@@ -58,24 +55,27 @@ class SettingError(ValueError):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Handle ``{"bucket", "key", "version_id"?, "execution"?}``.
 
-    Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``.
-
-    Raises `StorageUnavailableError` on a transient fault of S3; `ClientError`: S3 refuses the object for a
-    reason other than that it no longer exists; `DecodingStoppedError` if the decoding process was killed from
-    outside; `SettingError` if the function's environment is wrong.
+    Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``. Raises `StorageUnavailableError` or
+    `DecodingStoppedError` if a retry may succeed, `ClientError` if S3 refuses an object that exists, and
+    `SettingError` if the environment is unusable.
     """
     box = image_size()
     logger.append_keys(bucket=event["bucket"], key=event["key"], version_id=event.get("version_id"))
     log_keys: dict[str, Any] = {}
-    answer: dict[str, Any]
-    with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
-        try:
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
             sha256 = download(event["bucket"], event["key"], event.get("version_id"), file)
-            answer = {**serialize_in_subprocess(file, box, log_keys), "sha256": sha256}
-        except RejectedError as rejection:
-            answer = {"rejected": {"reason": rejection.reason, "detail": rejection.detail}}
-    record(answer, log_keys)
-    return answer
+            photo = serialize_in_subprocess(file, box, log_keys)
+    except RejectedError as rejection:
+        rejected = {"reason": rejection.reason, "detail": rejection.detail}
+        metrics.add_metric("PhotosRejected", MetricUnit.Count, 1)
+        # As metadata, because a dimension would split the count that alarms watch.
+        metrics.add_metadata("reason", rejection.reason)
+        logger.info("photo rejected", extra={**log_keys, **rejected})
+        return {"rejected": rejected}
+    metrics.add_metric("PhotosSerialized", MetricUnit.Count, 1)
+    logger.info("photo serialized", extra={**log_keys, "sha256": sha256})
+    return {**photo, "sha256": sha256}
 
 
 @functools.cache
@@ -88,18 +88,18 @@ def image_size() -> int:
 
 
 def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> str:
-    """Write an object to a file in chunks and return the SHA-256 of its bytes in hex.
+    """Write an object to a file and return the SHA-256 of its bytes in hex.
 
-    Raises `RejectedError`: ``missing``, ``empty`` or ``too_many_bytes``; nothing is read in these cases;
-    `StorageUnavailableError` if there is no answer, an incomplete answer, throttling, or an S3 error (5XX);
-    `ClientError`: any other refusal (API Reference, "Error Responses").
+    Raises `RejectedError` if the object is ``missing``, ``empty`` or has ``too_many_bytes``,
+    `StorageUnavailableError` if S3 fails, throttles (5XX) or answers incompletely, and `ClientError` if it
+    refuses the request otherwise (API Reference, "Error Responses").
     """
     request: GetObjectRequestTypeDef = {"Bucket": bucket, "Key": key}
     if version_id:
         request["VersionId"] = version_id
     try:
-        return copy(S3.get_object(**request), file)
-    except CONNECTION_ERRORS as error:
+        return _copy(S3.get_object(**request), file)
+    except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise StorageUnavailableError(str(error)) from error
     except ClientError as error:
         if error.response["Error"]["Code"] in {"NoSuchKey", "NoSuchVersion", "404"}:
@@ -109,8 +109,7 @@ def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> 
         raise
 
 
-def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
-    """Write an S3 object's body to a file, unless it is empty or too large, and return its SHA-256 in hex."""
+def _copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
     with closing(stored["Body"]) as body:
         logger.append_keys(bytes_in=stored["ContentLength"])
         if stored["ContentLength"] == 0:
@@ -122,15 +121,3 @@ def copy(stored: "GetObjectOutputTypeDef", file: IO[bytes]) -> str:
             digest.update(chunk)
             file.write(chunk)
     return digest.hexdigest()
-
-
-def record(answer: dict[str, Any], log_keys: dict[str, Any]) -> None:
-    """Count and log a photo's outcome, without its pixels."""
-    if "rejected" in answer:
-        metrics.add_metric("PhotosRejected", MetricUnit.Count, 1)
-        # As metadata, because a dimension would split the count that alarms watch.
-        metrics.add_metadata("reason", answer["rejected"]["reason"])
-        logger.info("photo rejected", extra={**log_keys, **answer["rejected"]})
-    else:
-        metrics.add_metric("PhotosSerialized", MetricUnit.Count, 1)
-        logger.info("photo serialized", extra={**log_keys, "sha256": answer["sha256"]})

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 DECODING_MEMORY = 370_000_000
 """Bytes available to a decoder: the function's 512 MB minus Python, boto3 and whatever is always loaded."""
 
-PROCESS_STATUS = Path("/proc/self/status")
-"""Where Linux reports this process's memory use (proc_pid_status(5))."""
+PROCESS_STATUS = Path("/proc/self/status")  # proc_pid_status(5)
 
 MAX_BOX = 224
 """Pixels. In a larger box, a photo of noise could exceed the 64 KB that the state may hold."""
@@ -64,25 +63,24 @@ def serialize(file: IO[bytes], box: int, log_keys: dict[str, Any] | None = None)
     The aspect ratio is kept and the photo is never enlarged. Only the first frame of an animation is used.
     Colour profiles are ignored. ``log_keys`` receives what is worth logging, even if the photo is rejected.
 
-    Raises `RejectedError`: ``unreadable``, ``damaged``, or ``too_many_pixels``; the pixels are not decoded in
-    the last case.
+    Raises `RejectedError` if the photo is ``unreadable`` or ``damaged``, or has ``too_many_pixels``.
     """
     log_keys = {} if log_keys is None else log_keys
     size_in_bytes = file.seek(0, io.SEEK_END)
     name = detect_format(file)
-    with decoding(name):
+    with _decoding(name):
         photo = FORMATS[name].open(file)
     width, height = photo.size
     log_keys |= {"format": name, "mode": photo.mode, "width": width, "height": height}
-    check_pixel_limit(name, photo, size_in_bytes)
+    _check_pixel_limit(name, photo, size_in_bytes)
     scale = min(1, box / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    with decoding(name):
+    with _decoding(name):
         if isinstance(photo, JpegImageFile):
             photo.draft(None, (2 * size[0], 2 * size[1]))
         photo.load()
-    small = reduce(photo, size)
-    if (transpose := orientation(photo)) is not None:
+    small = _reduce(photo, size)
+    if (transpose := _orientation(photo)) is not None:
         small = small.transpose(transpose)
     if transpose in SIDEWAYS:
         width, height = height, width
@@ -104,10 +102,10 @@ def detect_format(file: IO[bytes]) -> str:
 
 
 @contextmanager
-def decoding(name: str) -> Iterator[None]:
+def _decoding(name: str) -> Iterator[None]:
     """Reject the photo when its decoder fails. Run nothing but decoders in this block."""
     try:
-        with warnings.catch_warnings(action="ignore"), limited_memory():
+        with warnings.catch_warnings(action="ignore"), _limited_memory():
             yield
     # The file needs more memory than its header declares, so a retry would fail in the same way.
     except (MemoryError, Image.DecompressionBombError) as error:
@@ -118,7 +116,7 @@ def decoding(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def limited_memory() -> Iterator[None]:
+def _limited_memory() -> Iterator[None]:
     """Limit a block to DECODING_MEMORY more bytes, because a header may understate what the pixels need.
 
     Only Linux, which Lambda runs on, has this limit (getrlimit(2), RLIMIT_DATA) and reports current use.
@@ -136,8 +134,7 @@ def limited_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def open_heic(file: IO[bytes]) -> "HeifImage":
-    """Read the header of a HEIC's primary image."""
+def _open_heic(file: IO[bytes]) -> "HeifImage":
     # Loading libheif takes as long as loading all other decoders, so only HEIC photos pay for it.
     import pillow_heif  # noqa: PLC0415
 
@@ -170,15 +167,14 @@ FORMATS = {
     "WEBP": Format(rb"RIFF....WEBP", WebPImageFile, 5.6, 2),
     # AVIF and HEIC share a container format, which lists its brands in any order.
     "AVIF": Format(rb"....ftyp(?:....)*?avi[fs]", AvifImageFile, 4.9, 2),
-    "HEIC": Format(rb"....ftyp(?:....)*?(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", open_heic, 5.5, 1),
+    "HEIC": Format(rb"....ftyp(?:....)*?(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", _open_heic, 5.5, 1),
 }
 SUBSAMPLED_BYTES_PER_SAMPLE = {"JPEG": 1.05, "HEIC": 2.3}
 """Bytes per sample when colour is stored at half the resolution (4:2:0), as cameras do."""
 
 
-def check_pixel_limit(name: str, photo: Photo, size_in_bytes: int) -> None:
-    """Reject a photo whose decoding would need more memory than is available."""
-    subsampled = is_subsampled(photo)
+def _check_pixel_limit(name: str, photo: Photo, size_in_bytes: int) -> None:
+    subsampled = _is_subsampled(photo)
     per_sample = SUBSAMPLED_BYTES_PER_SAMPLE[name] if subsampled else FORMATS[name].bytes_per_sample
     available = DECODING_MEMORY - FORMATS[name].file_copies * size_in_bytes
     limit = available / (per_sample * Image.getmodebands(photo.mode))
@@ -188,14 +184,14 @@ def check_pixel_limit(name: str, photo: Photo, size_in_bytes: int) -> None:
         raise RejectedError("too_many_pixels", detail)
 
 
-def is_subsampled(photo: Photo) -> bool:
+def _is_subsampled(photo: Photo) -> bool:
     """Return whether a photo uses 4:2:0 chroma subsampling and, for HEIC, 8 bits per sample."""
     if isinstance(photo, Image.Image):
         return isinstance(photo, JpegImageFile) and get_sampling(photo) == samplings[2, 2, 1, 1, 1, 1]
     return (photo.info.get("chroma"), photo.info["bit_depth"]) == (420, 8)
 
 
-def reduce(photo: Photo, size: tuple[int, int]) -> Image.Image:
+def _reduce(photo: Photo, size: tuple[int, int]) -> Image.Image:
     """Return a decoded photo as RGB of the given width and height in pixels.
 
     A box filter reduces it strip by strip to about twice that size, so that its pixels are never all in
@@ -206,13 +202,12 @@ def reduce(photo: Photo, size: tuple[int, int]) -> Image.Image:
     rows = down * max(1, 1_000_000 // (width * down))
     coarse = Image.new("RGB", (-(-width // across), -(-height // down)))
     for top in range(0, height, rows):
-        strip = to_rgb(crop_rows(photo, top, min(top + rows, height)))
+        strip = _to_rgb(_crop_rows(photo, top, min(top + rows, height)))
         coarse.paste(strip.reduce((across, down)), (0, top // down))
     return coarse.resize(size, Resampling.LANCZOS, box=(0, 0, width / across, height / down))
 
 
-def crop_rows(photo: Photo, top: int, bottom: int) -> Image.Image:
-    """Return the rows of a decoded photo from ``top`` to before ``bottom``."""
+def _crop_rows(photo: Photo, top: int, bottom: int) -> Image.Image:
     width = photo.size[0]
     if isinstance(photo, Image.Image):
         return photo.crop((0, top, width, bottom))
@@ -221,7 +216,7 @@ def crop_rows(photo: Photo, top: int, bottom: int) -> Image.Image:
     return Image.frombuffer(photo.mode, (width, bottom - top), rows, "raw", photo.mode, photo.stride, 1)
 
 
-def to_rgb(strip: Image.Image) -> Image.Image:
+def _to_rgb(strip: Image.Image) -> Image.Image:
     """Convert to RGB: put alpha on white, and scale 16-bit samples, which Pillow would clip."""
     if strip.mode.startswith("I"):
         strip = strip.point(lambda value: value / 256).convert("L")
@@ -231,7 +226,7 @@ def to_rgb(strip: Image.Image) -> Image.Image:
     return strip.convert("RGB")
 
 
-def orientation(photo: Photo) -> Transpose | None:
+def _orientation(photo: Photo) -> Transpose | None:
     """Return the transpose that makes a photo upright according to its EXIF, or None if it needs none.
 
     A HEIC never needs one, because its decoder has applied it.
@@ -252,8 +247,7 @@ def encode(picture: Image.Image) -> tuple[str, bytes]:
         picture.save(file, "PNG")
         return "image/png", file.getvalue()
     for quality in (90, 80):
-        file.seek(0)
-        file.truncate()
+        file = io.BytesIO()
         picture.save(file, "JPEG", quality=quality, subsampling="4:2:0")
         if file.tell() <= MAX_JPEG_BYTES:
             break

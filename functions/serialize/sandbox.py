@@ -18,11 +18,10 @@ DECODING_SECONDS = 15
 """Time limit for decoding on the third of a processor that comes with 512 MB (AWS Lambda Developer Guide,
 "Configure Lambda function memory"): several times what 50 megapixels take."""
 
-FORK = multiprocessing.get_context("fork")
-"""Forking takes milliseconds; a spawned process would import everything again."""
+FORK = multiprocessing.get_context("fork")  # in milliseconds; a spawned process would import everything
 
 CRASH_SIGNALS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-"""The signals that end a process because of a fault in its own code (signal(7))."""
+"""The signals of a fault in a process's own code (signal(7))."""
 
 
 class DecodingStoppedError(Exception):
@@ -32,26 +31,26 @@ class DecodingStoppedError(Exception):
 def serialize_in_subprocess(file: IO[bytes], box: int, log_keys: dict[str, Any]) -> SerializedPhoto:
     """Call `serialize` in a subprocess with a time limit.
 
-    Raises `RejectedError`: `serialize` raised it, the decoder crashed (``damaged``), or decoding took longer
-    than DECODING_SECONDS (``too_many_pixels``); `DecodingStoppedError` if the process ended in any other way.
+    Raises `RejectedError` if `serialize` does, the decoder crashes (``damaged``) or it takes longer than
+    DECODING_SECONDS (``too_many_pixels``), and `DecodingStoppedError` if the process ends in any other way.
     """
     if detect_format(file) == "HEIC":
-        # Loaded here, it stays for later photos; loading it takes longer than decoding most photos.
+        # Load it in this process, so that it stays for later photos: loading takes longer than most decoding.
         import pillow_heif  # noqa: F401, PLC0415
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=send_serialized, args=(sender, file, box))
+    process = FORK.Process(target=_send_serialized, args=(sender, file, box))
     with closing(receiver), warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         # Python warns about forking when there are other threads; decoders need no lock that one could hold.
         process.start()
         sender.close()
         try:
             if not receiver.poll(DECODING_SECONDS):
-                raise time_limit_exceeded()
+                raise _error_for_exit_code(-signal.SIGXCPU, log_keys)
             result: SerializedPhoto | Exception
             result, child_log_keys = receiver.recv()
         except EOFError as error:
             process.join()
-            raise error_for_exit_code(process.exitcode, log_keys) from error
+            raise _error_for_exit_code(process.exitcode, log_keys) from error
         finally:
             process.kill()
             process.join()
@@ -61,8 +60,7 @@ def serialize_in_subprocess(file: IO[bytes], box: int, log_keys: dict[str, Any])
     return result
 
 
-def send_serialized(sender: Connection, file: IO[bytes], box: int) -> None:
-    """Send what `serialize` returns or raises, along with what is to be logged."""
+def _send_serialized(sender: Connection, file: IO[bytes], box: int) -> None:
     # If the function itself is killed, nothing else ends this process.
     resource.setrlimit(resource.RLIMIT_CPU, (2 * DECODING_SECONDS, resource.RLIM_INFINITY))
     log_keys: dict[str, Any] = {}
@@ -77,16 +75,10 @@ def send_serialized(sender: Connection, file: IO[bytes], box: int) -> None:
     sender.send((result, log_keys))
 
 
-def error_for_exit_code(exit_code: int | None, log_keys: dict[str, Any]) -> Exception:
-    """Return the error that a subprocess's exit without a result stands for."""
+def _error_for_exit_code(exit_code: int | None, log_keys: dict[str, Any]) -> Exception:
     if exit_code == -signal.SIGXCPU:
-        return time_limit_exceeded()
+        return RejectedError("too_many_pixels", f"The file takes longer than {DECODING_SECONDS} s to decode.")
     if exit_code is not None and -exit_code in CRASH_SIGNALS:
         log_keys["cause"] = signal.Signals(-exit_code).name
         return RejectedError("damaged", "The file is corrupt: its decoder crashes.")
     return DecodingStoppedError(f"the decoding process ended with exit code {exit_code}")
-
-
-def time_limit_exceeded() -> RejectedError:
-    """Return the rejection of a photo that would take as long on a retry."""
-    return RejectedError("too_many_pixels", f"The file takes longer than {DECODING_SECONDS} s to decode.")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from local import Ports
-from local.options import json_option, stack_options
+from local import Ports, host
+from local.options import stack_options
 from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 from model.terminal.progress import track
 
 
@@ -35,6 +36,7 @@ def command(
     """  # noqa: D301  click reads \b as a character
     console = result_console(as_json=as_json)
     with interruptible():
+        host.require_supported()
         # imported here, so that Ctrl-C during this second of imports is handled too
         from local import capture_report, demo  # noqa: PLC0415
         from local.stack import Stack  # noqa: PLC0415

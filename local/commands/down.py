@@ -2,6 +2,8 @@
 
 import click
 
+from local import host
+
 
 @click.command("down")
 def command() -> None:
@@ -11,6 +13,7 @@ def command() -> None:
     Examples:
       scones down
     """  # noqa: D301  click reads \b as a character
+    host.require_supported()
     from local.stack import Stack  # noqa: PLC0415  keeps --help fast
 
     stopped = Stack().down()

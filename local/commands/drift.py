@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from local import HOME, LocalError
-from local.options import json_option, model_option
+from local import HOME, LocalError, host
+from local.options import model_option
 from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 
 
 @click.command("drift")
@@ -25,6 +26,7 @@ def command(*, model: Path | None, as_json: bool) -> None:
     """  # noqa: D301  click reads \b as a character
     console = result_console(as_json=as_json)
     with interruptible("Interrupted; the stack is still up."):
+        host.require_supported()
         from local import drift_rehearsal  # noqa: PLC0415  keeps --help fast
         from local.stack import Stack  # noqa: PLC0415
         from model.network.classifier import Classifier  # noqa: PLC0415

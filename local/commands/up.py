@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from local import Ports
-from local.options import json_option, stack_options
+from local import Ports, host
+from local.options import stack_options
 from local.steps import Steps, interruptible, result_console
+from model.terminal.options import json_option
 
 
 @click.command("up")
@@ -33,6 +34,7 @@ def command(
     """  # noqa: D301  click reads \b as a character
     console = result_console(as_json=as_json)
     with interruptible(), Steps(console) as steps:
+        host.require_supported()
         from local.stack import Stack  # noqa: PLC0415  keeps --help fast
 
         ports = Ports(emulator_port, endpoint_port)
@@ -44,7 +46,7 @@ def command(
     console.print(
         f"\nThe stack is up. In your shell:\n\n"
         f"  export AWS_ENDPOINT_URL={stack.container_url if for_containers else stack.endpoint_url}\n"
-        f"  export AWS_DEFAULT_REGION={stack.region}\n"
+        f"  export AWS_REGION={stack.region} AWS_DEFAULT_REGION={stack.region}\n"
         f"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test\n"
         f"  aws s3 cp photo.jpg s3://{stack.outputs['UploadBucketName']}/uploads/\n"
         f"  aws dynamodb scan --table-name {stack.outputs['ResultsTableName']}\n\n"

@@ -9,10 +9,10 @@ import click
 from model import storage
 from model.data.builder import CIFAR_100, build
 from model.labels import split_labels
+from model.terminal.options import dry_run_option, json_option
 
 
-def check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | None) -> str | None:
-    """Check that ``--reviewed`` is an existing folder or an address in S3."""
+def _check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | None) -> str | None:
     if source is not None and not storage.is_s3(source) and not Path(source).is_dir():
         raise click.BadParameter(f"No such folder: {source}")
     return source
@@ -36,7 +36,7 @@ def check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | 
 @click.option(
     "--reviewed",
     metavar="FOLDER|S3-URI",
-    callback=check_reviewed,
+    callback=_check_reviewed,
     help="Reviewed photos that join the training photos: a folder like --source, or the stack's "
     "GroundTruthUri, to which `scones review` writes.",
 )
@@ -51,8 +51,8 @@ def check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | 
 )
 @click.option("--skip-unreadable", is_flag=True, help="Skip photos that cannot be read, and list them.")
 @click.option("--sha256", help="The expected SHA-256 of the archive.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written and staged, without doing it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+@dry_run_option
+@json_option
 def command(
     *,
     source: str,
@@ -74,7 +74,7 @@ def command(
     existing data set in OUT is replaced once the new one is complete.
 
     A folder's photos are split by the hash of their bytes: a photo stays in its split when others are
-    added, and a copy of it never gets into the other split.
+    added, and a copy of it is never in the other split.
 
     \b
     Examples:
@@ -92,8 +92,8 @@ def command(
     built = build(
         source,
         out,
-        classes=split_names(classes),
-        other=split_names(other),
+        classes=_split_names(classes),
+        other=_split_names(other),
         reviewed=reviewed,
         test_share=test_share,
         sha256=sha256,
@@ -120,7 +120,7 @@ def command(
         }
         click.echo(json.dumps(result))
         return
-    train, test = (format_counts(built.counts[split]) for split in ("train", "test"))
+    train, test = (_format_counts(built.counts[split]) for split in ("train", "test"))
     click.echo(f"{out}: {'would contain ' if dry_run else ''}{train} for training, {test} for testing")
     if staged:
         click.echo(
@@ -130,11 +130,10 @@ def command(
         click.echo(f"{to}: would be made identical to {out}")
 
 
-def split_names(names: str | None) -> list[str]:
-    """Split comma-separated names, each once."""
+def _split_names(names: str | None) -> list[str]:
     return [name for name in dict.fromkeys(split_labels(names or "")) if name]
 
 
-def format_counts(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     """Format counts by label: ``10 photos (bicycle 6, motorcycle 4)``."""
     return f"{sum(counts.values()):,} photos ({', '.join(f'{label} {n:,}' for label, n in counts.items())})"

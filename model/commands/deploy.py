@@ -11,7 +11,7 @@ from model.sagemaker.autoscaling import PHOTOS_PER_MINUTE
 from model.sagemaker.deployment_file import FILE
 from model.sagemaker.endpoint import Hosting
 from model.sagemaker.rollout import Rollout, format_plan, select_candidate, with_overrides
-from model.terminal.options import stage_option
+from model.terminal.options import dry_run_option, json_option, labels_option, stage_option, threshold_option
 
 
 @click.command("deploy")
@@ -58,20 +58,12 @@ from model.terminal.options import stage_option
     type=click.IntRange(60, 3600),
     help="How long to watch an update: once with one instance, then with all.",
 )
-@click.option(
-    "--labels", help="Labels in order, separated by commas, for a model that does not specify them."
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="Lowest confidence to accept, for a model that does not specify it.",
-)
+@labels_option("the model's own, if it specifies them")
+@threshold_option("the model's own, if it specifies one")
 @click.option("--image", "image_uri", help="A container image in ECR.  [default: the image of this code]")
 @click.option("--require-approval", is_flag=True, help="Only register the model until somebody approves it.")
-@click.option(
-    "--dry-run", is_flag=True, help="Check what can be checked, print the plan, and change nothing."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the content of deployment.json.")
+@dry_run_option
+@json_option
 def command(
     *,
     model: str | None,
@@ -86,7 +78,7 @@ def command(
     capture_percent: int,
     kms_key: str | None,
     bake_seconds: int,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     threshold: float | None,
     image_uri: str | None,
     require_approval: bool,

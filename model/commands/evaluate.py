@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from model.labels import split_labels
+from model.terminal.options import json_option, labels_option, model_option, threshold_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate")
-@click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="Model folder or model.tar.gz.  [default: the ready-made zero-shot model, built on first use]",
-)
+@model_option
 @click.option(
     "--data",
     required=True,
@@ -39,21 +35,15 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for metrics.json and report.html."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print all metrics as one JSON object.")
+@json_option
 @click.option(
     "--through",
     metavar="ENDPOINT",
     help="Classify through a SageMaker endpoint, as the pipeline does, instead of in this process.",
 )
 @click.option("--endpoint-url", help="URL of SageMaker Runtime, such as http://127.0.0.1:4567.")
-@click.option(
-    "--labels", help="The endpoint's labels in order, separated by commas.  [default: the model's labels]"
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="Minimum confidence for an answer to be accepted.  [default: the model's own]",
-)
+@labels_option("the model's own")
+@threshold_option("the model's own")
 def command(
     *,
     model: Path | None,
@@ -63,7 +53,7 @@ def command(
     as_json: bool,
     through: str | None,
     endpoint_url: str | None,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     threshold: float | None,
 ) -> None:
     """Measure the accuracy of a model on labelled photos.
@@ -91,11 +81,7 @@ def command(
     from model.evaluation.metrics import evaluate  # noqa: PLC0415
 
     photos = dataset.read(data, split)
-    predictor = find_predictor(model, through, endpoint_url)
-    if labels:
-        predictor = replace(predictor, labels=split_labels(labels))
-    if threshold is not None:
-        predictor = replace(predictor, threshold=threshold)
+    predictor = find_predictor(model, through, endpoint_url).with_overrides(labels, threshold)
     check_labels(photos, predictor.labels)
     evaluation = evaluate(predict_photos(predictor, photos, data))
     about = {
@@ -104,19 +90,18 @@ def command(
         "split": split if photos.manifest_sha256 else None,
         "manifest_sha256": photos.manifest_sha256,
     }
-    metrics = about | asdict(evaluation)
     if out:
-        from model.evaluation.report import render, write  # noqa: PLC0415  imports Matplotlib
+        from model.evaluation.report import write  # noqa: PLC0415  imports Matplotlib
 
-        write(out, metrics, render(evaluation, about, data))
+        write(out, evaluation, about, data)
     if as_json:
-        click.echo(json.dumps(metrics, indent=2))
+        click.echo(json.dumps(about | asdict(evaluation), indent=2))
     else:
         Console().print(_summary(evaluation))
 
 
 def _summary(evaluation: Evaluation) -> Table:
-    from rich import box  # noqa: PLC0415  as in command
+    from rich import box  # noqa: PLC0415  needed only without --json
     from rich.table import Table  # noqa: PLC0415
 
     at = evaluation.at_threshold
@@ -137,7 +122,7 @@ def _summary(evaluation: Evaluation) -> Table:
         *((f"AUC, {pair}", area) for pair, area in evaluation.auc_of_pairs.items()),
         ("expected calibration error (ECE)", evaluation.calibration.ece),
         ("risk-coverage area (AURC)", evaluation.selection.aurc),
-        ("seconds per photo", evaluation.seconds_per_photo.mean),
+        ("seconds per photo", evaluation.seconds_per_photo["mean"]),
     ):
         if value is not None:
             table.add_row(name, f"{value:.4f}")

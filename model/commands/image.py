@@ -5,6 +5,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from model.sagemaker import image, image_cleanup
 from model.sagemaker.account import Account, connect, explain, translate_aws_errors
+from model.terminal.options import dry_run_option
 
 
 @click.command("image")
@@ -16,7 +17,7 @@ from model.sagemaker.account import Account, connect, explain, translate_aws_err
     help="The processor; linux/arm64 is Graviton.",
 )
 @click.option("--push", is_flag=True, help="Push it to ECR; the repository is created if necessary.")
-@click.option("--dry-run", is_flag=True, help="Print what would be built and pushed, and do neither.")
+@dry_run_option
 def command(*, platform: str, push: bool, dry_run: bool) -> None:
     """Build the container in which SageMaker trains and serves, and push it to ECR if asked to.
 

@@ -4,17 +4,24 @@ import json
 
 import click
 
+from model import storage
 from model.sagemaker.deployment_file import FILE, parameters
+from model.terminal.options import json_option, stage_option
+
+VALUES_WITH_SPACES = FILE.with_suffix(".yaml")
 
 
 @click.command("parameters")
-@click.option("--stage", default="dev", show_default=True, help="The stage of the stack.")
+@stage_option
 @click.option(
     "--endpoint", help=f"An endpoint other than the one in {FILE}; the template's defaults apply to it."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
     """Print the stack parameters for the latest deployment, in the form of sam deploy.
+
+    Values that contain spaces, such as labels, are written to deployment.yaml, because a shell would split
+    them; a reference to that file is printed in their place.
 
     \b
     Examples:
@@ -30,5 +37,11 @@ def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
+    with_spaces = {name: value for name, value in found.items() if " " in value}
     for name, value in found.items():
-        click.echo(f'{name}="{value}"' if " " in value else f"{name}={value}")
+        if name not in with_spaces:
+            click.echo(f"{name}={value}")
+    if with_spaces:
+        # sam reads YAML, of which JSON is a subset, but not files that are named *.json
+        storage.write_file(VALUES_WITH_SPACES, json.dumps(with_spaces).encode())
+        click.echo(f"file://{VALUES_WITH_SPACES}")

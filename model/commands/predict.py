@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from model.labels import split_labels
 from model.predictor import Predictor, predict
+from model.terminal.options import labels_option, model_option, threshold_option
 from model.terminal.progress import track
 
 if TYPE_CHECKING:
@@ -20,30 +19,19 @@ if TYPE_CHECKING:
 
 @click.command("predict")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="Model folder or model.tar.gz.  [default: the ready-made zero-shot model, built on first use]",
-)
+@model_option
 @click.option(
     "--endpoint",
     help="Classify with this SageMaker endpoint, as the pipeline does, instead of a local model.",
 )
-@click.option(
-    "--labels",
-    help="The endpoint's labels in order, separated by commas.  [default: the labels it was deployed with]",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="Minimum confidence for an answer to be accepted.  [default: the model's own]",
-)
+@labels_option("those that the endpoint was deployed with; a local model's own cannot be replaced")
+@threshold_option("the model's own")
 def command(
     *,
     files: tuple[Path, ...],
     model: Path | None,
     endpoint: str | None,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     threshold: float | None,
 ) -> None:
     """Classify photos, one JSON line per file.
@@ -75,12 +63,9 @@ def command(
         raise click.UsageError("--labels needs --endpoint: a local model knows its own labels")
     photos = list(_find_photos(files))
     if endpoint:
-        own_labels = split_labels(labels) if labels else None
-        predictor = Predictor.from_deployed_endpoint(endpoint, own_labels, threshold)
+        predictor = Predictor.from_deployed_endpoint(endpoint, labels, threshold)
     else:
-        predictor = Predictor.from_model(model)
-    if threshold is not None:
-        predictor = replace(predictor, threshold=threshold)
+        predictor = Predictor.from_model(model).with_overrides(None, threshold)
     rejected = False
     # If stdout is a terminal, the printed lines already show the progress.
     for photo in photos if sys.stdout.isatty() else track(photos, len(photos), "Classifying"):

@@ -6,7 +6,7 @@ import click
 
 from model.sagemaker.account import connect, translate_aws_errors
 from model.sagemaker.rollback import find_rollback_target, roll_back, update_deployment_file
-from model.terminal.options import stage_option
+from model.terminal.options import dry_run_option, json_option, stage_option
 
 
 @click.command("rollback")
@@ -18,8 +18,8 @@ from model.terminal.options import stage_option
     type=click.IntRange(0, 3600),
     help="How long the instances with the present model stay available.",
 )
-@click.option("--dry-run", is_flag=True, help="Print which model it would be, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@dry_run_option
+@json_option
 def command(*, stage: str, bake_seconds: int, dry_run: bool, as_json: bool) -> None:
     """Roll an endpoint back to the model that it served before the last update.
 

@@ -16,14 +16,11 @@ from model.network.classifier import Classifier
 from model.serving.app import create_app
 from model.serving.capture import Capture
 from model.serving.listener import listen
+from model.terminal.options import model_option
 
 
 @click.command("serve")
-@click.option(
-    "--model",
-    type=click.Path(exists=True, path_type=Path),
-    help="A model folder or model.tar.gz.  [default: the built-in zero-shot model, created on first use]",
-)
+@model_option
 @click.option(
     "--host",
     default="127.0.0.1",

@@ -10,14 +10,14 @@ from rich.table import Table
 
 from model.sagemaker.account import connect, translate_aws_errors
 from model.sagemaker.endpoint_status import Status, status
-from model.terminal.options import stage_option
+from model.terminal.options import json_option, stage_option
 
 HOURS_A_MONTH = 730
 
 
 @click.command("status")
 @stage_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(*, stage: str, as_json: bool) -> None:
     """Print what is deployed: the model, since when, its load, its alarms and its cost.
 

@@ -1,7 +1,7 @@
 """``scones train``: train a model on labelled photos, here, in Docker or on SageMaker."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,65 +9,19 @@ from typing import Any
 import click
 
 from model.network.artifact import ARCHIVE
-from model.terminal.options import STAGE
+from model.terminal.options import json_option, stage_option
 from model.training.paths import HYPERPARAMETERS, TrainingPaths, report_failure_to_sagemaker
 
 
-def from_job(context: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401  click's callback
+def _from_job(context: click.Context, parameter: click.Parameter, value: Any) -> Any:  # noqa: ANN401  click's callback
     """Read an option that was not given from the training job's hyperparameters, which are all strings."""
-    given = context.get_parameter_source(parameter.name or "") is not click.core.ParameterSource.DEFAULT
+    name = parameter.name or ""
+    given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     if given or not HYPERPARAMETERS.exists():
         return value
     with report_failure_to_sagemaker():
         hyperparameters = json.loads(HYPERPARAMETERS.read_text())
-        name = parameter.name or ""
-        return parameter.type_cast_value(context, hyperparameters[name]) if name in hyperparameters else value
-
-
-def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a training in Docker or on SageMaker to a click command."""
-    for option in reversed(
-        (
-            click.option(
-                "--on",
-                type=click.Choice(["here", "docker", "sagemaker"]),
-                default="here",
-                show_default=True,
-                help="Where to train: in this process, in the container on this machine, or on SageMaker.",
-            ),
-            click.option(
-                "--algorithm",
-                type=click.Choice(["ours", "built-in"]),
-                default="ours",
-                show_default=True,
-                help="With --on sagemaker: SageMaker's image-classification algorithm, on a GPU.",
-            ),
-            click.option(
-                "--stage", default="dev", show_default=True, help="The deployment stage that it is for."
-            ),
-            click.option(
-                "--instance-type", help="[default: ml.m5.xlarge; for the built-in algorithm ml.g4dn.xlarge]"
-            ),
-            click.option(
-                "--spot", is_flag=True, help="Use spot capacity: cheaper, later, and it may be interrupted."
-            ),
-            click.option(
-                "--hours",
-                type=click.FloatRange(0.1, 24),
-                default=2,
-                show_default=True,
-                help="Time limit of the job.",
-            ),
-            click.option("--kms-key", help="A KMS key for the job's volume and model."),
-            click.option(
-                "--dry-run",
-                is_flag=True,
-                help="With --on sagemaker: check the inputs and show the job without starting it.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+        return parameter.type_cast_value(context, hyperparameters.get(name, value))
 
 
 @click.command("train")
@@ -81,7 +35,7 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.FloatRange(0.5, 1),
     default=0.99,
     show_default=True,
-    callback=from_job,
+    callback=_from_job,
     help="Target precision of accepted answers, which decides the threshold.",
 )
 @click.option(
@@ -89,12 +43,37 @@ def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(min=2),
     default=2000,
     show_default=True,
-    callback=from_job,
+    callback=_from_job,
     help="Maximum photos per label: more improve the model little and take memory (0.2 MB each).",
 )
-@click.option("--name", default="scones", show_default=True, callback=from_job, help="The model's name.")
-@click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON object.")
-@launch_options
+@click.option("--name", default="scones", show_default=True, callback=_from_job, help="The model's name.")
+@json_option
+@click.option(
+    "--on",
+    type=click.Choice(["here", "docker", "sagemaker"]),
+    default="here",
+    show_default=True,
+    help="Where to train: in this process, in the container on this machine, or on SageMaker.",
+)
+@click.option(
+    "--algorithm",
+    type=click.Choice(["ours", "built-in"]),
+    default="ours",
+    show_default=True,
+    help="With --on sagemaker: SageMaker's image-classification algorithm, on a GPU.",
+)
+@stage_option
+@click.option("--instance-type", help="[default: ml.m5.xlarge; for the built-in algorithm ml.g4dn.xlarge]")
+@click.option("--spot", is_flag=True, help="Use spot capacity: cheaper, later, and it may be interrupted.")
+@click.option(
+    "--hours", type=click.FloatRange(0.1, 24), default=2, show_default=True, help="Time limit of the job."
+)
+@click.option("--kms-key", help="A KMS key for the job's volume and model.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="With --on sagemaker: check the inputs and show the job without starting it.",
+)
 def command(
     *,
     data: str | None,
@@ -135,43 +114,41 @@ def command(
     if on == "here":
         paths = TrainingPaths.resolve(Path(data) if data else None, out)
         with report_failure_to_sagemaker():
-            train_here(paths, precision=precision, most=most, name=name, as_json=as_json)
+            _train_here(paths, precision=precision, most=most, name=name, as_json=as_json)
         return
     if not data or not out:
         raise click.UsageError("give --data and --out")
     hyperparameters = {"precision": precision, "most": most, "name": name}
     if on == "docker":
-        train_in_docker(data, out, hyperparameters, algorithm=job["algorithm"], as_json=as_json)
+        _train_in_docker(data, out, hyperparameters, algorithm=job["algorithm"], as_json=as_json)
     else:
-        train_on_sagemaker(data, out, hyperparameters, job, dry_run=dry_run, as_json=as_json)
+        _train_on_sagemaker(data, out, hyperparameters, job, dry_run=dry_run, as_json=as_json)
 
 
-def train_here(paths: TrainingPaths, *, precision: float, most: int, name: str, as_json: bool) -> None:
-    """Train in this process, and print the metrics."""
-    from model.terminal.progress import progress_bar, steps  # noqa: PLC0415  `--help` should not import these
+def _train_here(paths: TrainingPaths, *, precision: float, most: int, name: str, as_json: bool) -> None:
+    from model.terminal.progress import progress_bar  # noqa: PLC0415  `--help` should not import these
     from model.training import trainer  # noqa: PLC0415
 
     with progress_bar() as progress:
-        result = trainer.train(paths, precision=precision, most=most, name=name, start_step=steps(progress))
+        result = trainer.train(paths, progress, precision=precision, most=most, name=name)
     if as_json:
         click.echo(json.dumps(json.loads((paths.metrics / trainer.METRICS).read_text())))
         return
-    print_metrics(result.metrics)
+    _print_metrics(result.metrics)
     labels = ", ".join(result.photos.labels)
     click.echo(f"{paths.model}: trained on {len(result.photos.paths):,} photos of {labels}")
     click.echo(f"Threshold {result.threshold.value}: {result.threshold_reason}")
 
 
-def print_metrics(metrics: Mapping[str, float]) -> None:
+def _print_metrics(metrics: Mapping[str, float]) -> None:
     """Print metrics as SageMaker reads them from a job's log: ``name=value``."""
     for name, value in metrics.items():
         click.echo(f"{name}={value:.4f}")
 
 
-def train_in_docker(
+def _train_in_docker(
     data: str, out: Path, hyperparameters: Mapping[str, object], *, algorithm: str, as_json: bool
 ) -> None:
-    """Train in the container on this machine, and print the metrics or the name of the model."""
     from model.sagemaker import registry, training_job  # noqa: PLC0415  boto3 is not needed to train here
 
     if algorithm == "built-in" or data.startswith("s3://"):
@@ -181,7 +158,7 @@ def train_in_docker(
     click.echo(metrics if as_json else f"{out}: {ARCHIVE}, trained in the container")
 
 
-def train_on_sagemaker(
+def _train_on_sagemaker(
     data: str,
     out: Path,
     hyperparameters: Mapping[str, object],
@@ -190,28 +167,24 @@ def train_on_sagemaker(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train in a SageMaker job, or show the job that would be started, and print the metrics."""
     from model.sagemaker import training_job  # noqa: PLC0415  boto3 is not needed to train here
     from model.sagemaker.account import connect  # noqa: PLC0415
 
-    if not STAGE.fullmatch(job_options["stage"]):
-        raise click.UsageError("--stage is up to 16 lower case letters and digits, the first a letter")
     job = training_job.Job(**job_options)
     if dry_run:
         plan = training_job.plan(connect(), job, data)
-        click.echo(json.dumps(plan) if as_json else format_plan(plan))
+        click.echo(json.dumps(plan) if as_json else _format_plan(plan))
         return
     trained = training_job.train_on_sagemaker(connect(), job, data, out, hyperparameters)
     if as_json:
         click.echo(json.dumps(asdict(trained) | {"metrics": dict(trained.metrics)}))
         return
-    print_metrics(trained.metrics)
+    _print_metrics(trained.metrics)
     click.echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
     click.echo(f"Next: scones deploy --stage {job.stage} --training-job {trained.name}")
 
 
-def format_plan(plan: Mapping[str, Any]) -> str:
-    """Format the SageMaker job that would be started."""
+def _format_plan(plan: Mapping[str, Any]) -> str:
     machine = f"{plan['instance_type']} (spot)" if plan["spot"] else plan["instance_type"]
     labels = ", ".join(plan["labels"])
     return (

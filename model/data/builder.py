@@ -6,36 +6,28 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
 from PIL import Image
 
 from model import storage
 from model.data import cifar, dataset
-from model.data.download import Checksum, download
+from model.data.download import download, verify
 from model.labels import LABEL, OTHER
 from model.photo import PhotoError, read_pixels
 from model.terminal.progress import track
 
-if TYPE_CHECKING:
-    from model.data.reviewed_photos import ReviewedPhotos
-
 CIFAR_100 = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-
 CIFAR_100_SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 """SHA-256 of the archive whose MD5 its authors publish at https://www.cs.toronto.edu/~kriz/cifar.html."""
-
 CIFAR_CLASSES = ("bicycle", "motorcycle")
-
 MAX_NAMES = 5
-"""How many names a message lists before it only counts the rest."""
-
+"""Number of names that a message lists; it only counts the rest."""
 CHECK_SIZE = 32
 """Pixels at which a photo is decoded to check it; a JPEG of many megapixels decodes quickly at this size."""
 
@@ -46,7 +38,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo on its way into a data set; `content` is the bytes, or the file that holds them."""
+    """A photo to write to a data set; `content` is its bytes, or the file that holds them."""
 
     label: str
     name: str
@@ -54,18 +46,13 @@ class Photo:
     content: bytes | Path
     split: str = "train"
 
-    @classmethod
-    def read(cls, label: str, file: Path) -> "Photo":
-        """Make a training photo of a file."""
-        return cls(label, file.name, hashlib.sha256(file.read_bytes()).hexdigest(), file)
-
     def __str__(self) -> str:
         return str(self.content) if isinstance(self.content, Path) else f"{self.split}/{self.name}"
 
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """Photos, their labels in the order of the labels' numbers, and skipped files with the reasons."""
+    """Photos, their labels in the order of the labels' numbers, and skipped files with reasons."""
 
     labels: list[str]
     photos: list[Photo]
@@ -95,106 +82,84 @@ def build(
 ) -> Summary:
     """Build a data set and write it to `out`, replacing an earlier one.
 
-    Parameters
-    ----------
-    source
-        CIFAR-100's archive, its address, or a folder that holds ``<class>/*``.
-    classes, other
-        Names of the classes that become labels, by default all of a folder and `CIFAR_CLASSES` of CIFAR-100;
-        and names of those that are labelled ``other``, ``["all"]`` for all the rest.
-    reviewed
-        A folder that holds ``<label>/*``, or the S3 prefix of ground-truth records; these photos join the
-        training photos.
-    test_share
-        Share of a folder's photos that go to the test split, from 0 to 1.
+    `source` is CIFAR-100's archive, its address, or a folder of ``<class>/*``, of which `test_share` (0 to 1)
+    goes to the test split. `classes` become labels, by default all of a folder and `CIFAR_CLASSES` of
+    CIFAR-100; `other` classes are labelled ``other``, all the rest if it is ``["all"]``. `reviewed` is a
+    folder of ``<label>/*``, or an S3 prefix of ground-truth records, whose photos join the training photos.
 
     Raises `DataError`, `ArchiveError`, `DownloadError` or `ReviewedError` if the source, a class or a photo
     is unusable; `StorageError` if `out` cannot be written.
     """
-    check_output_folder(out)
+    _check_output_folder(out)
     folder = Path(source)
     if folder.is_dir():
-        found = read_folder(folder, classes, other, skip_unreadable=skip_unreadable)
+        found = _read_folder(folder, classes, other, skip_unreadable=skip_unreadable)
         found = replace(found, photos=split_by_hash(found.photos, test_share))
     else:
-        found = read_archive(fetch_archive(source, sha256), classes, other)
-    with _reviewed_photos(reviewed) as extra:
-        if extra:
-            found = add_reviewed(found, extra, skip_unreadable=skip_unreadable)
+        found = _read_archive(fetch_archive(source, sha256), classes, other)
+    with ExitStack() as temporary:
+        if reviewed and storage.is_s3(reviewed):
+            from model.data.reviewed_photos import fetch  # noqa: PLC0415  boto3 takes half a second to import
+
+            fetched, deleted = temporary.enter_context(fetch(reviewed))
+            found = _add_reviewed(found, fetched, deleted, skip_unreadable=skip_unreadable)
+        elif reviewed:
+            found = _add_reviewed(found, Path(reviewed), [], skip_unreadable=skip_unreadable)
         # test photos first, so that of two copies the test photo is kept
-        photos = deduplicate(sorted(found.photos, key=lambda photo: photo.split))
-        summary = Summary(
-            counts=count(found.labels, photos),
-            duplicates=len(found.photos) - len(photos),
-            skipped=found.skipped,
-        )
+        photos = _deduplicate(sorted(found.photos, key=lambda photo: photo.split))
+        counts = _count(found.labels, photos)
         if not dry_run:
             origin = source if "://" in source else folder.resolve().name
-            write(out, replace(found, photos=photos), origin)
-    return summary
-
-
-@contextmanager
-def _reviewed_photos(source: str | None) -> Iterator["ReviewedPhotos | None"]:
-    if source is None:
-        yield None
-        return
-    from model.data.reviewed_photos import ReviewedPhotos, fetch  # noqa: PLC0415  boto3 takes 0.5 s to import
-
-    if storage.is_s3(source):
-        with fetch(source) as found:
-            yield found
-    else:
-        yield ReviewedPhotos(Path(source), [])
+            with storage.replaced_folder(out) as draft:
+                write(draft, replace(found, photos=photos), origin)
+    return Summary(counts, len(found.photos) - len(photos), found.skipped)
 
 
 def fetch_archive(source: str, sha256: str | None) -> Path:
     """Return the file of an archive, downloaded if `source` is an address, and verified by its hash."""
-    checksum = Checksum("sha256", sha256) if sha256 else None
     if "://" in source:
         if source == CIFAR_100:
-            checksum = checksum or Checksum("sha256", CIFAR_100_SHA256)
-        return download(source, platformdirs.user_cache_path("scones-unlimited"), checksum)
+            sha256 = sha256 or CIFAR_100_SHA256
+        return download(source, platformdirs.user_cache_path("scones-unlimited"), sha256)
     archive = Path(source)
     if not archive.is_file():
         raise DataError(f"No such archive, folder or address: {source}")
-    if checksum:
-        checksum.verify(archive)
+    if sha256:
+        verify(archive, sha256)
     return archive
 
 
-def read_archive(path: Path, classes: Sequence[str], other: Sequence[str]) -> LabelledPhotos:
-    """Extract classes from CIFAR-100's archive as PNG files; see `build` for the parameters."""
+def _read_archive(path: Path, classes: Sequence[str], other: Sequence[str]) -> LabelledPhotos:
+    """Extract classes from CIFAR-100's archive as PNG files."""
     archive = cifar.read(path)
-    label_of = map_classes(archive.class_names, classes or CIFAR_CLASSES, other)
+    label_of = _map_classes(archive.class_names, classes or CIFAR_CLASSES, other)
     photos = []
     for split, images in archive.splits.items():
         for pixels, class_name, name in zip(*images, strict=True):
             if class_name in label_of:
                 file = io.BytesIO()
                 Image.fromarray(pixels).save(file, "PNG")
-                sha256 = hashlib.sha256(file.getvalue()).hexdigest()
-                png_name = f"{Path(name).stem}.png"
-                photos.append(Photo(label_of[class_name], png_name, sha256, file.getvalue(), split))
+                content, png_name = file.getvalue(), f"{Path(name).stem}.png"
+                sha256 = hashlib.sha256(content).hexdigest()
+                photos.append(Photo(label_of[class_name], png_name, sha256, content, split))
     return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos)
 
 
-def read_folder(
+def _read_folder(
     folder: Path, classes: Sequence[str], other: Sequence[str], *, skip_unreadable: bool
 ) -> LabelledPhotos:
-    """Read the photos in a folder's sub-folders, each of which is a class; see `build` for the parameters."""
     available = [path.name for path in dataset.list_subfolders(folder)]
-    label_of = map_classes(available, classes or [name for name in available if name not in other], other)
+    label_of = _map_classes(available, classes or [name for name in available if name not in other], other)
     return _read_subfolders(folder, label_of, skip_unreadable=skip_unreadable)
 
 
-def map_classes(available: Sequence[str], classes: Sequence[str], other: Sequence[str]) -> dict[str, str]:
+def _map_classes(available: Sequence[str], classes: Sequence[str], other: Sequence[str]) -> dict[str, str]:
     """Map the name of each chosen class to its label, in the order of the labels."""
     if other == ["all"]:
         other = [name for name in available if name not in classes]
     for name in (*classes, *other):
         if name not in available:
-            raise DataError(f"No such class: {name}. {suggest(name, available)}")
+            raise DataError(f"No such class: {name}. {_suggest(name, available)}")
     if invalid := [name for name in classes if not LABEL.fullmatch(name)]:
         raise DataError(f"Not a valid label: {invalid[0]!r}. Use letters, digits, spaces and . _ + -")
     if both := set(classes).intersection(other):
@@ -202,15 +167,13 @@ def map_classes(available: Sequence[str], classes: Sequence[str], other: Sequenc
     return {name: name for name in classes} | dict.fromkeys(other, OTHER)
 
 
-def suggest(name: str, available: Sequence[str]) -> str:
-    """Suggest the names closest to one that does not exist, or else list some that do."""
+def _suggest(name: str, available: Sequence[str]) -> str:
     if close := difflib.get_close_matches(name, available, cutoff=0.6):
         return f"Did you mean {' or '.join(close)}?"
-    return f"Available: {format_names(available)}."
+    return f"Available: {_format_names(available)}."
 
 
-def format_names(names: Sequence[object]) -> str:
-    """List the first few names and count the rest."""
+def _format_names(names: Sequence[object]) -> str:
     rest = len(names) - MAX_NAMES
     return ", ".join(map(str, names[:MAX_NAMES])) + (f" and {rest} more" if rest > 0 else "")
 
@@ -221,43 +184,45 @@ def _read_subfolders(folder: Path, label_of: Mapping[str, str], *, skip_unreadab
 
     def check(label: str, file: Path) -> Photo | None:
         try:
-            read_pixels(file.read_bytes(), CHECK_SIZE)
+            content = file.read_bytes()
+            read_pixels(content, CHECK_SIZE)
         except (PhotoError, OSError):
             unreadable.append(file)
             return None
-        return Photo.read(label, file)
+        return Photo(label, file.name, hashlib.sha256(content).hexdigest(), file)
 
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
         checked = pool.map(check, *zip(*files, strict=True)) if files else iter(())
         photos = [photo for photo in track(checked, len(files), "Reading photos") if photo]
     if unreadable and not skip_unreadable:
         raise DataError(
-            f"{len(unreadable)} of {len(files)} photos cannot be read: {format_names(sorted(unreadable))}. "
+            f"{len(unreadable)} of {len(files)} photos cannot be read: {_format_names(sorted(unreadable))}. "
             "Repair or remove them, or skip them with --skip-unreadable."
         )
-    other_files = [file for name in label_of for file in dataset.list_other_files(folder / name)]
     skipped = [f"{file} (cannot be read)" for file in sorted(unreadable)]
-    skipped += [f"{file} (not a photo, by its name)" for file in other_files]
+    for name in label_of:
+        others = dataset.list_other_files(folder / name)
+        skipped += [f"{file} (not a photo, by its name)" for file in others]
     return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos, skipped)
 
 
-def add_reviewed(
-    found: LabelledPhotos, reviewed: "ReviewedPhotos", *, skip_unreadable: bool
+def _add_reviewed(
+    found: LabelledPhotos, folder: Path, deleted: list[str], *, skip_unreadable: bool
 ) -> LabelledPhotos:
-    """Add reviewed photos, which may introduce the label ``other`` but no further one."""
-    names = [path.name for path in dataset.list_subfolders(reviewed.folder)]
+    """Add reviewed photos, of which only the label ``other`` may be new."""
+    names = [path.name for path in dataset.list_subfolders(folder)]
     labels = list(found.labels)
     if OTHER in names and OTHER not in labels:
         labels.append(OTHER)
     for name in names:
         if name not in labels:
-            raise DataError(f"No such label: {name}, in {reviewed.folder}. {suggest(name, labels)}")
-    extra = _read_subfolders(reviewed.folder, {name: name for name in names}, skip_unreadable=skip_unreadable)
-    skipped = [*found.skipped, *reviewed.skipped, *extra.skipped]
+            raise DataError(f"No such label: {name}, in {folder}. {_suggest(name, labels)}")
+    extra = _read_subfolders(folder, {name: name for name in names}, skip_unreadable=skip_unreadable)
+    skipped = [*found.skipped, *deleted, *extra.skipped]
     return LabelledPhotos(labels, [*found.photos, *extra.photos], skipped)
 
 
-def deduplicate(photos: Iterable[Photo]) -> list[Photo]:
+def _deduplicate(photos: Iterable[Photo]) -> list[Photo]:
     """Keep the first of byte-identical photos."""
     unique: dict[str, Photo] = {}
     for photo in photos:
@@ -271,10 +236,10 @@ def deduplicate(photos: Iterable[Photo]) -> list[Photo]:
 
 
 def split_by_hash(photos: Sequence[Photo], test_share: float) -> list[Photo]:
-    """Move the photos of each label whose hashes are below a share of all hashes to the test split.
+    """Move a share (0 to 1) of each label's photos to the test split: those with the lowest hashes.
 
-    A photo's split depends on its own bytes alone, so adding or removing others does not move it; except that
-    each label keeps at least one photo in either split.
+    Each label has at least one photo in either split. Apart from that, a photo's split depends only on its
+    own bytes, so adding or removing others does not move it.
     """
     if not test_share:
         return list(photos)
@@ -288,64 +253,51 @@ def split_by_hash(photos: Sequence[Photo], test_share: float) -> list[Photo]:
     return [replace(photo, split="test") if photo.sha256 in test else photo for photo in photos]
 
 
-def count(labels: Sequence[str], photos: Iterable[Photo]) -> dict[str, dict[str, int]]:
-    """Count the photos of each split and label."""
+def _count(labels: Sequence[str], photos: Iterable[Photo]) -> dict[str, dict[str, int]]:
+    """Count the photos of each split and label; each label needs a training photo."""
     if len(labels) < 2:  # noqa: PLR2004
-        raise DataError(f"A model needs at least two labels, not {format_names(labels) or 'none'}")
+        raise DataError(f"A model needs at least two labels, not {_format_names(labels) or 'none'}")
     found = Counter((photo.split, photo.label) for photo in photos)
     counts = {split: {label: found[split, label] for label in labels} for split in dataset.SPLITS}
     if empty := [label for label, n in counts["train"].items() if not n]:
-        raise DataError(f"There are no training photos of {format_names(empty)}")
+        raise DataError(f"There are no training photos of {_format_names(empty)}")
     return counts
 
 
-def check_output_folder(out: Path) -> None:
-    """Check that writing a data set would overwrite at most an earlier data set."""
-    if not out.exists():
-        return
-    if not out.is_dir():
+def _check_output_folder(out: Path) -> None:
+    """Check that writing a data set would overwrite nothing but an earlier data set."""
+    if out.is_file():
         raise DataError(f"{out} is a file, not a folder")
-    found = {path.name for path in out.iterdir()}
+    found = {path.name for path in out.iterdir()} if out.exists() else set()
     ours = {dataset.MANIFEST, *dataset.SPLITS, *map(dataset.index_name, dataset.SPLITS)}
     if found and (dataset.MANIFEST not in found or found - ours):
-        others = format_names(sorted(found - ours or found))
+        others = _format_names(sorted(found - ours or found))
         raise DataError(
             f"{out} holds files that are not of a data set ({others}). Choose another folder, or empty it."
         )
 
 
-def write(out: Path, found: LabelledPhotos, source: str) -> None:
-    """Write a data set without duplicates, atomically, in the place of an earlier one."""
-    with storage.replaced_folder(out) as draft:
-        _write_files(draft, found, source)
-
-
-def _write_files(folder: Path, found: LabelledPhotos, source: str) -> None:
-    labels = found.labels
+def write(folder: Path, found: LabelledPhotos, source: str) -> None:
+    """Write a data set of photos without duplicates into an empty folder."""
+    number = {label: k for k, label in enumerate(found.labels)}
     hashes: dict[str, str] = {}
     rows: dict[str, list[tuple[int, str]]] = {split: [] for split in dataset.SPLITS}
-    for photo in sorted(
-        found.photos, key=lambda one: (one.split, labels.index(one.label), one.name, one.sha256)
-    ):
+    for photo in sorted(found.photos, key=lambda one: (one.split, number[one.label], one.name, one.sha256)):
         path = _path(photo, existing=hashes)
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(photo.content.read_bytes() if isinstance(photo.content, Path) else photo.content)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        content = photo.content.read_bytes() if isinstance(photo.content, Path) else photo.content
+        (folder / path).write_bytes(content)
         hashes[path] = photo.sha256
-        rows[photo.split].append((labels.index(photo.label), path))
+        rows[photo.split].append((number[photo.label], path))
     for split in dataset.SPLITS:
         (folder / dataset.index_name(split)).write_text(dataset.format_index(rows[split]), encoding="utf-8")
-    manifest = {
-        "labels": labels,
-        "source": source,
-        "counts": count(labels, found.photos),
-        "sha256": hashes,
-    }
+    counts = _count(found.labels, found.photos)
+    manifest = {"labels": found.labels, "source": source, "counts": counts, "sha256": hashes}
     (folder / dataset.MANIFEST).write_text(dataset.format_manifest(manifest), encoding="utf-8")
 
 
 def _path(photo: Photo, existing: Container[str]) -> str:
-    """Return a photo's path, its name without characters that a ``.lst``, an S3 key or a disk cannot hold."""
+    """Return a photo's path without characters that a ``.lst``, an S3 key or a file system does not allow."""
     name = Path(re.sub(r"[^\w. +()-]", "_", photo.name))
     path = f"{photo.split}/{photo.label}/{name}"
     if path not in existing:

@@ -8,7 +8,7 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 FOLDER = "cifar-100-python"
+SPLITS = ("train", "test")
 SIDE = 32
-
 MAX_MEMBER_BYTES = 200_000_000
-"""The largest member of the original, train, has 155 MB."""
+"""The original archive's largest member, train, has 155 MB."""
 
 
 class ArchiveError(Exception):
@@ -44,21 +44,21 @@ class Archive(NamedTuple):
 def read(path: Path) -> Archive:
     """Read the archive ``cifar-100-python.tar.gz``, or one of the same layout with fewer rows.
 
-    Raises `ArchiveError` if the archive is truncated or damaged, a member is missing or too large, or a
-    pickle contains anything but arrays, lists, dictionaries, text and numbers.
+    Raises `ArchiveError` if the archive is damaged, a member is missing or too large, or a pickle contains
+    anything but arrays, lists, dictionaries, text and numbers.
     """
     members = _read_members(path)
     try:
-        meta = _unpickle(members["meta"])
-        class_names = [name.decode() for name in meta[b"fine_label_names"]]
-        splits = {split: _images(_unpickle(members[split]), class_names) for split in ("train", "test")}
+        class_names = [name.decode() for name in _unpickle(members[f"{FOLDER}/meta"])[b"fine_label_names"]]
+        rows = {split: _unpickle(members[f"{FOLDER}/{split}"]) for split in SPLITS}
+        splits = {split: _images(rows[split], class_names) for split in SPLITS}
     except Exception as error:  # a pickle of hostile bytes may raise nearly anything
         raise ArchiveError(f"{path} is not the original CIFAR-100 archive: {error!r}") from error
     return Archive(class_names, splits)
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    wanted = {f"{FOLDER}/{name}": name for name in ("meta", "train", "test")}
+    wanted = {f"{FOLDER}/{name}" for name in ("meta", *SPLITS)}
     members = {}
     try:
         with tarfile.open(path, "r:gz") as tar:
@@ -66,10 +66,10 @@ def _read_members(path: Path) -> dict[str, bytes]:
                 if member.size > MAX_MEMBER_BYTES:
                     raise ArchiveError(f"{path} is not CIFAR-100: {member.name} has {member.size:,} bytes")
                 if member.name in wanted and member.isreg() and (file := tar.extractfile(member)):
-                    members[wanted[member.name]] = file.read()
+                    members[member.name] = file.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ArchiveError(f"{path} cannot be read and may be truncated: {error}") from error
-    if missing := sorted(wanted.keys() - {f"{FOLDER}/{name}" for name in members}):
+    if missing := sorted(wanted - members.keys()):
         raise ArchiveError(f"{path} is not CIFAR-100: it lacks {', '.join(missing)}")
     return members
 
@@ -97,7 +97,7 @@ class _Dtype:
             raise pickle.UnpicklingError(f"an array of {code!r}")
 
     def __setstate__(self, state: object) -> None:
-        """Ignore the byte order, which does not matter for bytes."""
+        """Ignore the byte order, which is irrelevant for bytes."""
 
 
 class _Array:
@@ -113,25 +113,23 @@ class _Array:
         self.numbers = np.frombuffer(content, np.uint8).reshape(shape, order="F" if by_columns else "C")
 
 
-class _Latin1:
-    """Replaces ``_codecs.encode``, by which Python 3 pickles bytes for Python 2."""
-
-    def __new__(cls, text: str, _encoding: object) -> bytes:  # type: ignore[misc]
-        return text.encode("latin1")
+def _latin1(text: str, _encoding: object) -> bytes:
+    """Replace ``_codecs.encode``, with which Python 3 pickles bytes for Python 2."""
+    return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
     """Finds only the replacements above, so that a pickle cannot call anything else."""
 
-    _allowed: Mapping[tuple[str, str], type] = {
+    _allowed: Mapping[tuple[str, str], Callable[..., Any]] = {
         ("numpy", "dtype"): _Dtype,
         ("numpy", "ndarray"): _Array,
         ("numpy.core.multiarray", "_reconstruct"): _Array,
         ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("_codecs", "encode"): _Latin1,
+        ("_codecs", "encode"): _latin1,
     }
 
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
         return self._allowed[module, name]

@@ -11,6 +11,7 @@ The layout is the one that SageMaker's built-in image-classification algorithm r
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -30,18 +31,10 @@ class DatasetError(Exception):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The files and labels of N photos.
+    """The files of N photos, in a fixed order, and their labels.
 
-    Attributes
-    ----------
-    labels
-        In the order of their numbers.
-    paths
-        The files, in a fixed order.
-    targets
-        Each photo's label number, int64 [N].
-    manifest_sha256
-        Hash of ``manifest.json`` in hex, which identifies the data set; ``None`` for a plain folder.
+    `targets` are the photos' label numbers, int64 [N]: indices of `labels`. `manifest_sha256` is the hash of
+    ``manifest.json`` in hex, which identifies the data set; ``None`` for a plain folder.
     """
 
     labels: tuple[str, ...]
@@ -58,17 +51,15 @@ class Dataset:
 def read(folder: Path, split: str = "train") -> Dataset:
     """Find the labelled photos in a folder, without opening them.
 
-    A plain ``folder/<label>/*`` tree has only one split, which is returned as either; its labels are its
-    sub-folders, sorted by name.
+    A plain ``folder/<label>/*`` tree has only one split, which is returned for either name; its labels are
+    the names of its sub-folders, sorted.
 
     Raises `DatasetError` if there is no such folder or split, a label has no photos, or a file is missing or
     damaged.
     """
     if not folder.is_dir():
         raise DatasetError(f"No such folder: {folder}")
-    if (folder / MANIFEST).exists():
-        return _read_split(folder, split)
-    return _read_tree(folder)
+    return _read_split(folder, split) if (folder / MANIFEST).exists() else _read_tree(folder)
 
 
 def index_name(split: str) -> str:
@@ -109,7 +100,7 @@ def list_photos(folder: Path) -> list[Path]:
 
 
 def list_other_files(folder: Path) -> list[Path]:
-    """List what else is directly in a folder, except hidden files, sorted."""
+    """List everything else directly in a folder, except hidden files, sorted."""
     return sorted(set(folder.glob("[!.]*")).difference(list_photos(folder)))
 
 
@@ -146,26 +137,20 @@ def _read_split(folder: Path, split: str) -> Dataset:
 
 
 def _read_manifest(path: Path) -> tuple[tuple[str, ...], str]:
-    try:
-        content = path.read_bytes()
-        labels = json.loads(content)["labels"]
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged, or was not written by `scones data`") from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DatasetError(f"{path} is damaged: its labels are not a list of names")
-    return tuple(labels), hashlib.sha256(content).hexdigest()
+    content = _read_file(path)
+    with suppress(ValueError):
+        match json.loads(content):
+            case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
+                return tuple(labels), hashlib.sha256(content).hexdigest()
+    raise DatasetError(f"{path} is damaged, or was not written by `scones data`")
 
 
 def _read_index(path: Path, labels: int) -> Iterator[tuple[int, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror})") from error
+        lines = [line.decode() for line in _read_file(path).rstrip(b"\r\n").splitlines()]
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is damaged: it is not text") from error
-    if lines == [""]:
+    if not lines:
         raise DatasetError(f"{path} lists no photos")
     for number, line in enumerate(lines, start=1):
         match line.split("\t"):
@@ -176,6 +161,13 @@ def _read_index(path: Path, labels: int) -> Iterator[tuple[int, str]]:
                     f"{path}, line {number} needs an index, a label number below {labels} and a path "
                     "inside the folder, separated by tabs"
                 )
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _stays_inside(name: str) -> bool:

@@ -5,10 +5,8 @@ import http.client
 import shutil
 import urllib.error
 import urllib.request
-from contextlib import AbstractContextManager
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
@@ -16,49 +14,41 @@ from rich.progress import wrap_file
 
 ATTEMPTS = 5
 TIMEOUT = 30
-"""Seconds without a byte after which a connection is closed."""
+"""Seconds after which a connection that receives nothing is closed."""
 CHUNK = 1 << 20
 
 
 class DownloadError(Exception):
-    """The file cannot be downloaded, or has the wrong checksum; the message says which."""
+    """The file cannot be downloaded, or is not the expected one; the message says which."""
 
 
-class Checksum(NamedTuple):
-    """An algorithm known to `hashlib`, and the expected digest in hex."""
-
-    algorithm: str
-    digest: str
-
-    def verify(self, path: Path) -> None:
-        """Raise `DownloadError` if the file has another checksum."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, self.algorithm).hexdigest()
-        if digest != self.digest.lower():
-            raise DownloadError(
-                f"{path} is not the expected file: its {self.algorithm} is {digest}, not {self.digest}"
-            )
+def verify(path: Path, sha256: str) -> None:
+    """Raise `DownloadError` if the file has another SHA-256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256.lower():
+        raise DownloadError(f"{path} is not the expected file: its sha256 is {digest}, not {sha256}")
 
 
-def download(url: str, folder: Path, checksum: Checksum | None = None) -> Path:
-    """Download a file into a folder, made if need be, and return its path.
+def download(url: str, folder: Path, sha256: str | None = None) -> Path:
+    """Download a file into a folder, which is created if needed, and return its path.
 
-    With a checksum, a file that is already there is not downloaded again. An incomplete file is called
+    If `sha256` is given, a file that is already there is not downloaded again. An incomplete file is called
     ``NAME.part``; a later call resumes it if the server says that the file is unchanged (HTTP Range and
     If-Range, RFC 9110 sections 13.1.5 and 14.2).
 
-    Raises `DownloadError` if the file cannot be downloaded, or has the wrong checksum.
+    Raises `DownloadError` if the file cannot be downloaded, or has another SHA-256.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _file_name(url)
-    if checksum and path.exists():
-        checksum.verify(path)
+    if sha256 and path.exists():
+        verify(path, sha256)
         return path
     part = path.with_name(f"{path.name}.part")
     _download_with_retries(url, part)
-    if checksum:
+    if sha256:
         try:
-            checksum.verify(part)
+            verify(part, sha256)
         except DownloadError:
             part.unlink()
             raise
@@ -70,7 +60,7 @@ def _file_name(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"}:
         raise DownloadError(f"{url} is not an http:// or https:// address")
-    # files of the same name at different addresses must not be mixed up
+    # files of the same name at different addresses must not be confused
     prefix = hashlib.sha256(url.encode()).hexdigest()[:8]
     return f"{prefix}-{PurePosixPath(unquote(parts.path)).name or 'download'}"
 
@@ -96,10 +86,8 @@ def _download_with_retries(url: str, part: Path) -> None:
 def _resume(url: str, part: Path) -> None:
     version = _version_file(part).read_text() if _version_file(part).exists() else ""
     size = part.stat().st_size if version and part.exists() else 0
-    request = urllib.request.Request(url)  # noqa: S310  _file_name has checked the scheme
-    if size:
-        request.add_header("Range", f"bytes={size}-")
-        request.add_header("If-Range", version)
+    headers = {"Range": f"bytes={size}-", "If-Range": version} if size else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  _file_name has checked the scheme
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310  checked by _file_name
     except urllib.error.HTTPError as error:
@@ -117,20 +105,16 @@ def _resume(url: str, part: Path) -> None:
         version = response.headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
         _version_file(part).write_text(version)
         length = int(response.headers.get("Content-Length", 0))
-        with part.open("ab" if size else "wb") as file, _progress(response, url, length) as content:
+        console = Console(stderr=True)
+        progress = wrap_file(
+            response,
+            length,
+            description=f"Downloading {urlsplit(url).netloc}",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        with part.open("ab" if size else "wb") as file, progress as content:
             shutil.copyfileobj(content, file, CHUNK)
     if length and part.stat().st_size != size + length:
         raise ConnectionError(f"interrupted after {part.stat().st_size:,} of {size + length:,} bytes")
-
-
-def _progress(response: BinaryIO, url: str, length: int) -> AbstractContextManager[BinaryIO]:
-    """Return the response as a file that shows on a terminal how much of it has been read."""
-    console, description = Console(stderr=True), f"Downloading {urlsplit(url).netloc}"
-    return wrap_file(
-        response,
-        length,
-        description=description,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

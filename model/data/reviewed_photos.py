@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import boto3
 from botocore.config import Config
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import TimeWindow
 from model import storage
 from model.labels import LABEL
 from model.photo import SUFFIXES
@@ -25,30 +25,15 @@ class ReviewedError(Exception):
     """A ground-truth record is unusable; the message says which."""
 
 
-class ReviewedPhotos(NamedTuple):
-    """Photos that people labelled.
-
-    Attributes
-    ----------
-    folder
-        Holds ``<label>/*``.
-    skipped
-        Photos that were skipped, each with the reason.
-    """
-
-    folder: Path
-    skipped: list[str]
-
-
 @contextmanager
-def fetch(uri: str) -> Iterator[ReviewedPhotos]:
-    """Yield a temporary folder of the photos whose ground-truth records are under ``s3://bucket/prefix``.
+def fetch(uri: str) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a temporary folder of ``<label>/*``, and the skipped photos with reasons.
 
-    Of records about byte-identical photos the last one counts, in the order of their keys. Photos that have
-    been deleted are skipped.
+    The photos are those with ground-truth records under ``s3://bucket/prefix``. If several records are about
+    byte-identical photos, the last one counts, in the order of their keys. Deleted photos are skipped.
 
-    Raises `ReviewedError` if a record does not say where its photo is; `CaptureError` if the records cannot
-    be read.
+    Raises `ReviewedError` if a record has no valid label or photo; `CaptureError` if the records cannot be
+    read.
     """
     s3 = boto3.client("s3", config=Config(max_pool_connections=CONCURRENCY))
     with TemporaryDirectory() as temporary:
@@ -57,9 +42,8 @@ def fetch(uri: str) -> Iterator[ReviewedPhotos]:
         labels: dict[str, str] = {}
         records = list(_read_records(uri))
         with ThreadPoolExecutor(CONCURRENCY) as pool:
-            contents = pool.map(lambda record: storage.read_photo_version(s3, record["photo"]), records)
-            for record, content in zip(records, contents, strict=True):
-                photo, label = record["photo"], record["groundTruthData"]["data"].strip()
+            contents = pool.map(lambda record: storage.read_photo_version(s3, record[0]), records)
+            for (photo, label), content in zip(records, contents, strict=True):
                 if content is None:
                     skipped.append(f"s3://{photo['bucket']}/{photo['key']} (has been deleted)")
                     continue
@@ -69,22 +53,25 @@ def fetch(uri: str) -> Iterator[ReviewedPhotos]:
         for name, label in labels.items():
             (folder / label).mkdir(exist_ok=True)
             (folder / name).rename(folder / label / name)
-        yield ReviewedPhotos(folder, skipped)
+        yield folder, skipped
 
 
-def _read_records(uri: str) -> Iterator[Mapping[str, Any]]:
-    for path, lines in captures.read_lines(uri, TimeWindow(), ReadCounts()):
+def _read_records(uri: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield each record's photo, as `storage.read_photo_version` expects it, and label."""
+    for path, lines in captures.read_lines(uri, TimeWindow()):
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-                label, photo = record["groundTruthData"]["data"], record["photo"]
-                valid = isinstance(photo["bucket"], str) and isinstance(photo["key"], str)
-                valid = valid and bool(LABEL.fullmatch(label.strip()))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                valid = False
-            if not valid:
-                raise ReviewedError(f"{path}:{number} is not a ground-truth record of `scones review`")
-            yield record
+            except ValueError:
+                record = None
+            match record:
+                case {
+                    "groundTruthData": {"data": str(label)},
+                    "photo": {"bucket": str(), "key": str()} as photo,
+                } if LABEL.fullmatch(label.strip()):
+                    yield photo, label.strip()
+                case _:
+                    raise ReviewedError(f"{path}:{number} is not a ground-truth record of `scones review`")
 
 
 def _file_name(content: bytes, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Stage a data set to S3: upload what is new or changed, delete photos that were removed."""
+"""Stage a data set to S3: upload new and changed files, and delete removed photos."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from model.data.dataset import MANIFEST, SPLITS, index_name
-from model.storage import Storage, StorageError
+from model.storage import Storage
 from model.terminal.progress import track
 
 CONCURRENCY = 16
@@ -23,7 +23,7 @@ class StagingError(Exception):
 
 
 class Staged(NamedTuple):
-    """How many files were uploaded, were unchanged, and were deleted."""
+    """Numbers of files."""
 
     uploaded: int
     unchanged: int
@@ -35,35 +35,22 @@ def stage(folder: Path, destination: str) -> Staged:
 
     A file is uploaded unless S3 has its SHA-256 under its key. A photo in S3 is deleted if the manifest there
     lists it and the data set no longer does; other objects under the prefix are left alone. The manifest is
-    uploaded last, so a call that was interrupted can be repeated.
+    uploaded last, so an interrupted call can be repeated.
 
-    Parameters
-    ----------
-    folder
-        The data set.
-    destination
-        ``s3://bucket`` or ``s3://bucket/prefix``.
-
-    Raises `StagingError` if the destination is not such an address, or AWS refuses or cannot be reached.
+    Raises `StagingError` if `destination` is not ``s3://bucket`` or ``s3://bucket/prefix``, or AWS denies
+    access or cannot be reached.
     """
     parts = urlsplit(destination, allow_fragments=False)
     if parts.scheme != "s3" or not parts.netloc or parts.query:
         raise StagingError(f"{destination} is not an address in S3: write s3://bucket or s3://bucket/prefix")
-    prefix = parts.path.strip("/")
-    root = f"s3://{parts.netloc}/{prefix}" if prefix else f"s3://{parts.netloc}"
+    root = f"s3://{parts.netloc}/{parts.path.strip('/')}".rstrip("/")
     try:
         s3 = boto3.client("s3", config=Config(max_pool_connections=CONCURRENCY))
         return _stage(folder, root, Storage(s3))
-    except (BotoCoreError, ClientError, StorageError) as error:
-        raise StagingError(
-            f"{folder} is complete, but {destination} is not: {_format_reason(error)}"
-        ) from error
-
-
-def _format_reason(error: Exception) -> str:
-    if isinstance(error, ClientError) and error.response["Error"]["Code"] in {"NoSuchBucket", "404"}:
-        return "there is no such bucket"
-    return str(error)
+    except (BotoCoreError, ClientError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        reason = "there is no such bucket" if code in {"NoSuchBucket", "404"} else error
+        raise StagingError(f"{folder} is complete, but {destination} is not: {reason}") from error
 
 
 def _stage(folder: Path, root: str, files: Storage) -> Staged:
@@ -81,8 +68,8 @@ def _stage(folder: Path, root: str, files: Storage) -> Staged:
     names = [*sorted(photos), *map(index_name, SPLITS)]
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         uploads = list(track(pool.map(upload, names), len(names), "Staging"))
-    removed = sorted((staged_photos - photos) & staged)
-    files.delete(f"{root}/{name}" for name in removed)
+        removed = (staged_photos - photos) & staged
+        list(pool.map(files.delete, [f"{root}/{name}" for name in removed]))
     uploads.append(upload(MANIFEST))
     return Staged(uploaded=sum(uploads), unchanged=len(uploads) - sum(uploads), deleted=len(removed))
 
@@ -92,7 +79,7 @@ def _list_photos(manifest: bytes) -> set[str]:
 
 
 def _list_staged_photos(root: str, files: Storage) -> set[str]:
-    """Return the photos in the manifest of an earlier call; none if it is missing or damaged."""
+    """Return the photos in the manifest of an earlier call, or none if it is missing or damaged."""
     try:
         return _list_photos(files.read(f"{root}/{MANIFEST}"))
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -19,10 +19,7 @@ class EvaluationError(Exception):
 
 
 def find_predictor(model: Path | None, endpoint: str | None, endpoint_url: str | None) -> Predictor:
-    """Load a model, or use an endpoint that serves it.
-
-    Raises `ArtifactError` if the model cannot be loaded.
-    """
+    """Load a model, or use an endpoint that serves it; raise `ArtifactError` if it cannot be loaded."""
     predictor = Predictor.from_model(model)
     if not endpoint:
         return predictor
@@ -30,15 +27,12 @@ def find_predictor(model: Path | None, endpoint: str | None, endpoint_url: str |
 
     runtime = boto3.client("sagemaker-runtime", endpoint_url=endpoint_url)
     return Predictor.from_endpoint(
-        endpoint, predictor.labels, predictor.threshold, predictor.input_size, runtime
+        endpoint, runtime, predictor.labels, predictor.threshold, predictor.input_size
     )
 
 
 def check_labels(photos: Dataset, labels: Sequence[str]) -> None:
-    """Make sure that the model has every label of the photos, apart from ``other``.
-
-    Raises `EvaluationError` if the model lacks a label, so all its answers to these photos would be wrong.
-    """
+    """Raise `EvaluationError` if the photos have a label, apart from ``other``, that the model lacks."""
     present = {photos.labels[target] for target in photos.targets}
     if unknown := sorted(present.difference(labels, {OTHER})):
         raise EvaluationError(
@@ -48,17 +42,18 @@ def check_labels(photos: Dataset, labels: Sequence[str]) -> None:
 
 
 def predict_photos(predictor: Predictor, photos: Dataset, folder: Path) -> Predictions:
-    """Classify the photos one by one; their names are relative to `folder`.
+    """Classify the photos one by one; their names in the result are relative to `folder`.
 
-    Raises `EvaluationError` if a photo cannot be read, or the number of probabilities is not that of the
-    labels.
+    Raises `EvaluationError` if a photo cannot be read, or does not get one probability per label.
     """
     answers, seconds = [], []
     for path in track(photos.paths, len(photos.paths), "Classifying"):
-        photo = _read(path)
-        started = time.perf_counter()
         try:
+            photo = path.read_bytes()
+            started = time.perf_counter()
             answer = predictor.classify(photo)
+        except OSError as error:
+            raise EvaluationError(f"{path} cannot be read ({error.strerror})") from error
         except PhotoError as error:
             raise EvaluationError(f"{path} cannot be read as a photo: {error}") from error
         seconds.append(time.perf_counter() - started)
@@ -76,10 +71,3 @@ def predict_photos(predictor: Predictor, photos: Dataset, folder: Path) -> Predi
         files=[path.relative_to(folder).as_posix() for path in photos.paths],
         true_labels=[photos.labels[target] for target in photos.targets],
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror})") from error

@@ -13,30 +13,16 @@ from model.evaluation import statistics
 from model.evaluation.statistics import Bin, Bools, Floats, Integers, Share
 from model.labels import OTHER
 
-MISTAKES = 24
-"""Number of mistakes in the report."""
-POINTS = 200
-"""Maximum number of points on the risk-coverage curve."""
+MAX_MISTAKES = 24
+MAX_CURVE_POINTS = 200
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's answers to N photos with known labels.
+    """A model's answers to N photos: `probabilities` [N, K] of K labels.
 
-    Attributes
-    ----------
-    labels
-        The K labels in the order of the probabilities.
-    threshold
-        Minimum confidence, 0 to 1, at which an answer is accepted.
-    probabilities
-        Float [N, K].
-    seconds
-        Time per photo, decoding included, float [N].
-    files
-        Name of each photo.
-    true_labels
-        What each photo shows: one of the labels, or ``other``.
+    A true label is one of the labels or ``other``; `threshold` is the minimum confidence that is accepted;
+    `seconds` [N] include the decoding.
     """
 
     labels: Sequence[str]
@@ -79,10 +65,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Selection:
-    """The risk-coverage curve of the photos of vehicles, by the probability of the likeliest vehicle.
+    """The risk-coverage curve of the photos of vehicles, ordered by the probability of the likeliest vehicle.
 
-    `risk` is the share of wrong answers when only the share `coverage` is answered; `aurc` is the area under
-    the curve.
+    `risk` is the share of wrong answers if only the share `coverage` is answered; `aurc` is the area
+    under the curve.
     """
 
     aurc: float | None
@@ -92,19 +78,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """What the pipeline would do with the photos.
+    """The pipeline's decisions: the shares of vehicles and of other photos that it accepts, right or wrong.
 
-    Attributes
-    ----------
-    coverage
-        Share of the vehicles that is accepted, correctly or not.
-    precision
-        Precision of accepted answers (selective precision); accepting anything but a vehicle is an error.
-    precision_of_vehicles
-        The same for photos of vehicles only. Unlike `precision` it does not depend on how many other photos
-        the data set happens to have.
-    others_accepted
-        Share of the other photos that is accepted as a vehicle.
+    To accept anything but a vehicle lowers `precision`, which thus depends on how many other photos the data
+    set has; `precision_of_vehicles` does not. Both are of accepted answers (selective precision).
     """
 
     threshold: float
@@ -116,7 +93,7 @@ class AtThreshold:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: what the photo shows, and what was answered."""
+    """A wrong answer: the true label is `shown`, the predicted one `answered`."""
 
     file: str
     shown: str
@@ -126,28 +103,10 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Seconds:
-    """Time per photo, decoding included."""
-
-    mean: float
-    median: float
-    p95: float
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """The content of metrics.json; a metric without any photos to measure it on is ``None``.
 
-    Attributes
-    ----------
-    photos
-        Number of photos by label.
-    accuracy
-        Accuracy on photos of vehicles.
-    auc_of_pairs
-        AUC for each pair of vehicles, over the photos of these two.
-    mistakes
-        The most confident mistakes, in descending order.
+    `accuracy` is that on photos of vehicles, `auc_of_pairs` the AUC over the photos of only two vehicles.
     """
 
     n: int
@@ -159,15 +118,12 @@ class Evaluation:
     calibration: Calibration
     selection: Selection
     at_threshold: AtThreshold
-    seconds_per_photo: Seconds
+    seconds_per_photo: dict[str, float]
     mistakes: list[Mistake]
 
 
 def evaluate(predictions: Predictions) -> Evaluation:
-    """Compute all metrics.
-
-    Raises `InferencesError` if an answer does not consist of probabilities.
-    """
+    """Compute all metrics; raise `InferencesError` if an answer does not consist of probabilities."""
     labels, probabilities = predictions.labels, predictions.probabilities
     # a model without the label other is still evaluated on photos of it
     names = [*labels, *({OTHER} - set(labels))]
@@ -180,7 +136,7 @@ def evaluate(predictions: Predictions) -> Evaluation:
     return Evaluation(
         n=len(truth),
         photos={name: int(n) for name, n in zip(names, counts.sum(axis=1), strict=True) if n},
-        accuracy=_share(correct, among=vehicle),
+        accuracy=statistics.share_of(correct, vehicle),
         labels={label: _for_label(k, counts, truth, probabilities) for k, label in enumerate(labels)},
         confusion=Confusion(names, list(labels), counts.tolist()),
         auc_of_pairs=_auc_of_pairs(labels, truth, probabilities),
@@ -188,16 +144,16 @@ def evaluate(predictions: Predictions) -> Evaluation:
         selection=_selection(labels, truth, probabilities),
         at_threshold=AtThreshold(
             threshold=predictions.threshold,
-            coverage=_share(accepted, among=vehicle),
-            precision=_share(correct, among=accepted),
-            precision_of_vehicles=_share(correct, among=accepted & vehicle),
-            others_accepted=_share(accepted, among=~vehicle),
+            coverage=statistics.share_of(accepted, vehicle),
+            precision=statistics.share_of(correct, accepted),
+            precision_of_vehicles=statistics.share_of(correct, accepted & vehicle),
+            others_accepted=statistics.share_of(accepted, ~vehicle),
         ),
-        seconds_per_photo=Seconds(
-            mean=float(predictions.seconds.mean()),
-            median=float(np.median(predictions.seconds)),
-            p95=float(np.quantile(predictions.seconds, 0.95)),
-        ),
+        seconds_per_photo={
+            "mean": float(predictions.seconds.mean()),
+            "median": float(np.median(predictions.seconds)),
+            "p95": float(np.quantile(predictions.seconds, 0.95)),
+        },
         mistakes=_mistakes(predictions, accepted),
     )
 
@@ -223,10 +179,6 @@ def _accepted(predictions: Predictions) -> Bools:
     rows = predictions.probabilities.tolist()
     decisions = (decide(row, predictions.labels, predictions.threshold) for row in rows)
     return np.array([decision["decision"] == "accepted" for decision in decisions])
-
-
-def _share(which: Bools, among: Bools) -> Share | None:
-    return statistics.share(int((which & among).sum()), int(among.sum()))
 
 
 def _for_label(k: int, counts: Integers, truth: Integers, probabilities: Floats) -> ForLabel:
@@ -271,7 +223,7 @@ def _selection(labels: Sequence[str], truth: Integers, probabilities: Floats) ->
     correct = np.array(vehicles)[of_vehicles.argmax(axis=1)] == truth[shows_vehicle]
     risk = statistics.risk_by_coverage(of_vehicles.max(axis=1), correct)
     n = len(risk)
-    points = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
+    points = np.unique(np.linspace(0, n - 1, min(n, MAX_CURVE_POINTS)).round().astype(int))
     return Selection(
         aurc=float(risk.mean()) if n else None,
         coverage=((points + 1) / max(n, 1)).tolist(),
@@ -280,17 +232,10 @@ def _selection(labels: Sequence[str], truth: Integers, probabilities: Floats) ->
 
 
 def _mistakes(predictions: Predictions, accepted: Bools) -> list[Mistake]:
-    confidence = predictions.probabilities.max(axis=1)
-    answers = [predictions.labels[k] for k in predictions.probabilities.argmax(axis=1)]
-    most_confident_first = np.argsort(-confidence, kind="stable").tolist()
-    wrong = [i for i in most_confident_first if answers[i] != predictions.true_labels[i]]
-    return [
-        Mistake(
-            file=predictions.files[i],
-            shown=predictions.true_labels[i],
-            answered=answers[i],
-            confidence=float(confidence[i]),
-            accepted=bool(accepted[i]),
-        )
-        for i in wrong[:MISTAKES]
-    ]
+    confidence = predictions.probabilities.max(axis=1).tolist()
+    predicted = [predictions.labels[k] for k in predictions.probabilities.argmax(axis=1)]
+    answers = map(
+        Mistake, predictions.files, predictions.true_labels, predicted, confidence, accepted.tolist()
+    )
+    mistakes = [answer for answer in answers if answer.answered != answer.shown]
+    return sorted(mistakes, key=lambda mistake: -mistake.confidence)[:MAX_MISTAKES]

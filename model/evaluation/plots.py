@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def draw(evaluation: Evaluation) -> dict[str, Figure]:
-    """Draw both plots; without photos of vehicles there is no ``risk``."""
+    """Draw the plots ``reliability`` and, if there are photos of vehicles, ``risk``."""
     figures = {"reliability": charts.draw(reliability, evaluation.calibration.bins)}
     if evaluation.selection.risk:
         figures["risk"] = charts.draw(risk_coverage, evaluation)
@@ -30,7 +30,7 @@ def draw(evaluation: Evaluation) -> dict[str, Figure]:
 
 
 def reliability(axes: Axes, bins: Sequence[Bin]) -> None:
-    """Draw accuracy by confidence, over a histogram of the confidence."""
+    """Draw accuracy by confidence, and a histogram of the confidence behind it."""
     total = sum(one.n for one in bins)
     axes.bar(
         [one.low for one in bins],
@@ -55,13 +55,12 @@ def reliability(axes: Axes, bins: Sequence[Bin]) -> None:
         elinewidth=1.2,
         label="accuracy",
     )
-    axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    _percentages(axes, "confidence", "accuracy")
+    _label_percentages(axes, "confidence", "accuracy")
 
 
 def risk_coverage(axes: Axes, evaluation: Evaluation) -> None:
-    """Draw the share of wrong answers by the share of vehicles answered, and where the threshold is."""
+    """Draw the share of wrong answers by coverage, and mark the threshold."""
     selection, at = evaluation.selection, evaluation.at_threshold
     axes.plot(selection.coverage, selection.risk, color=BLUE, linewidth=2, label="vehicles by confidence")
     highest_risk = max(selection.risk)
@@ -70,12 +69,12 @@ def risk_coverage(axes: Axes, evaluation: Evaluation) -> None:
         highest_risk = max(highest_risk, risk)
         axes.axvline(coverage, color=RED, linewidth=1.5, label=f"threshold {at.threshold:.3f}")
         axes.plot(coverage, risk, "o", color=RED, markerfacecolor="none")
-    axes.set_xlim(0, 1.02)
     axes.set_ylim(0, max(0.05, 1.05 * highest_risk))
-    _percentages(axes, "coverage: vehicles answered", "risk: wrong answers")
+    _label_percentages(axes, "coverage: vehicles answered", "risk: wrong answers")
 
 
-def _percentages(axes: Axes, across: str, up: str) -> None:
+def _label_percentages(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlim(0, 1.02)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(across)

@@ -46,18 +46,17 @@ def share(count: int, of: int, level: float = 0.95) -> Share | None:
     return Share(*wilson(count, of, level), count, of) if of else None
 
 
+def share_of(which: Bools, among: Bools) -> Share | None:
+    """Return the proportion of photos for which `which` holds, among those for which `among` holds."""
+    return share(int(which[among].sum()), int(among.sum()))
+
+
 def f1(both: int, either: int) -> Share | None:
     """Return F1, the harmonic mean of precision and recall, with an interval; ``None`` if `either` is 0.
 
-    F1 is not a proportion, but J = `both` / `either` is one, and F1 = 2 J / (1 + J) increases with it. The
-    same formula turns the bounds of J's interval into those of F1.
-
-    Parameters
-    ----------
-    both
-        Number of photos that have the label and were given it.
-    either
-        Number of photos that have the label, were given it, or both.
+    `both` photos have the label and were given it; `either` have it, were given it, or both. F1 is not a
+    proportion, but J = `both` / `either` is one, and F1 = 2 J / (1 + J) increases with it. The same formula
+    turns the bounds of J's interval into those of F1.
     """
     if not (jaccard := share(both, either)):
         return None
@@ -87,10 +86,10 @@ def equal_mass_bins(confidence: Floats, correct: Bools, bins: int = BINS) -> lis
     equal width; these bins resolve them.
     """
     order = np.argsort(confidence, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
     return [
         _bin(float(confidence[part[0]]), float(confidence[part[-1]]), confidence[part], correct[part])
-        for part in parts
+        for part in np.array_split(order, bins)
+        if len(part)
     ]
 
 

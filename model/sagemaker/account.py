@@ -232,10 +232,11 @@ def is_not_found(error: ClientError) -> bool:
     )
 
 
-def ignore_missing(delete: Callable[[], object]) -> None:
-    """Call `delete`; it is not an error if the resource does not exist."""
+def ignore_missing[T](call: Callable[[], T]) -> T | None:
+    """Return the result of a call to AWS, or ``None`` if the resource does not exist."""
     try:
-        delete()
+        return call()
     except ClientError as error:
-        if not is_not_found(error):
-            raise
+        if is_not_found(error):
+            return None
+        raise

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from model.labels import split_labels
 from model.sagemaker import (
     alarms,
     autoscaling,
@@ -62,10 +61,12 @@ def select_candidate(
         yield candidate, own_image
 
 
-def with_overrides(candidate: Candidate, labels: str | None, threshold: float | None) -> Candidate:
-    """Replace a candidate's labels (separated by commas) and threshold by those that the user gave."""
+def with_overrides(
+    candidate: Candidate, labels: tuple[str, ...] | None, threshold: float | None
+) -> Candidate:
+    """Replace a candidate's labels and threshold by those that the user gave."""
     if labels:
-        candidate = replace(candidate, labels=split_labels(labels))
+        candidate = replace(candidate, labels=labels)
     if threshold is not None:
         candidate = replace(candidate, threshold=threshold)
     if len(candidate.labels) < 2 or not 0 <= candidate.threshold <= 1:  # noqa: PLR2004  one label is no choice

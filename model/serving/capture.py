@@ -21,12 +21,8 @@ logger = logging.getLogger(__name__)
 class Capture:
     """Collects records and writes several of them to a file. Use it in one event loop only.
 
-    Parameters
-    ----------
-    destinations
-        Folders, created if they do not exist, or ``s3://bucket/prefix``.
-    max_records, max_seconds
-        A file is written once it has this many records or its first record is this old.
+    A destination is a folder, created if it does not exist, or ``s3://bucket/prefix``. A file is written once
+    it has ``max_records`` or its first record is ``max_seconds`` old.
     """
 
     def __init__(self, *destinations: Path | str, max_records: int = 100, max_seconds: float = 5) -> None:
@@ -45,9 +41,12 @@ class Capture:
     ) -> None:
         """Record a request to an endpoint and its answer."""
         now = datetime.now(UTC)
-        file = self._files.get(endpoint) or self._start_file(endpoint, now)
-        file.lines.append(format_record(photo, content_type, answer, inference_id, now))
-        if len(file.lines) >= self._max_records:
+        if endpoint not in self._files:
+            timer = asyncio.get_running_loop().call_later(self._max_seconds, self._finish_file, endpoint)
+            self._files[endpoint] = _File(capture_path(endpoint, now), timer)
+        lines = self._files[endpoint].lines
+        lines.append(format_record(photo, content_type, answer, inference_id, now))
+        if len(lines) >= self._max_records:
             self._finish_file(endpoint)
 
     def close(self) -> None:
@@ -55,12 +54,6 @@ class Capture:
         for endpoint in list(self._files):
             self._finish_file(endpoint)
         self._background.shutdown()
-
-    def _start_file(self, endpoint: str, now: datetime) -> "_File":
-        timer = asyncio.get_running_loop().call_later(self._max_seconds, self._finish_file, endpoint)
-        file = _File(capture_path(endpoint, now), timer)
-        self._files[endpoint] = file
-        return file
 
     def _finish_file(self, endpoint: str) -> None:
         file = self._files.pop(endpoint)

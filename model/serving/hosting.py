@@ -27,11 +27,8 @@ ENDPOINT_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 MAX_ENDPOINT_NAME = 63
 
 
-def endpoint_route(container: Container, capture: Capture | None = None) -> Route:
-    """Create the route of ``InvokeEndpoint``, which serves the container under any endpoint name.
-
-    ``capture`` records requests and their answers, except for requests that the container refuses.
-    """
+def endpoint_route(container: Container, capture: Capture | None) -> Route:
+    """Serve the container under any endpoint name; ``capture`` records the requests that it accepts."""
 
     async def invoke_endpoint(request: Request) -> Response:
         endpoint = request.path_params["endpoint"]
@@ -58,8 +55,8 @@ def endpoint_route(container: Container, capture: Capture | None = None) -> Rout
 async def read_body(request: Request) -> bytes:
     """Read a request's body, holding no more than `MAX_BODY` bytes of it.
 
-    Raises `HTTPException`: 413 for a larger body, but only once it has been received: a client that is still
-    sending would see a broken connection instead of the answer.
+    Refuse a larger one with 413, but only once it has been received: a client that is still sending would see
+    a broken connection instead of the answer.
     """
     body = bytearray()
     size = 0

@@ -5,10 +5,7 @@ import socket
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen on an address; port 0 lets the system choose one.
-
-    Raises `OSError` if the port is in use, or the address is not this machine's.
-    """
+    """Listen on an address, or raise `OSError` with advice; port 0 lets the system choose one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns off Nagle's delay (40 ms) only if the protocol is named, which create_server does not do.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -18,8 +15,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        reason = os.strerror(error.errno or 0)
-        raise OSError(
-            f"Cannot listen on {host}, port {port}: {reason}. Choose another port with --port."
-        ) from error
+        problem = f"Cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}."
+        raise OSError(f"{problem} Choose another port with --port.") from error
     return listener

@@ -10,14 +10,9 @@ from model.terminal.errors import report_errors_in_one_line
 
 
 class Section(NamedTuple):
-    """Commands under one heading of ``--help``.
+    """Commands under one heading of ``--help``, by name, with a one-line summary of each.
 
-    Attributes
-    ----------
-    package
-        Where the modules are: command ``data`` is the object ``command`` of ``{package}.data``.
-    summaries
-        One-line help of each command, by name.
+    Command ``data`` is the object ``command`` in the module ``{package}.data``.
     """
 
     package: str
@@ -30,18 +25,17 @@ class LazyGroup(click.Group):
     def __init__(self, *, sections: Mapping[str, Section], **options: Any) -> None:  # noqa: ANN401  click's
         super().__init__(**options)
         self.sections = sections
+        self.packages = {name: section.package for section in sections.values() for name in section.summaries}
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names of all commands, section by section."""
-        return [name for section in self.sections.values() for name in section.summaries]
+        return list(self.packages)
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         """Import the module of a command."""
-        for section in self.sections.values():
-            if name in section.summaries:
-                module = importlib.import_module(f"{section.package}.{name}")
-                return cast("click.Command", module.command)
-        return None
+        if name not in self.packages:
+            return None
+        return cast("click.Command", importlib.import_module(f"{self.packages[name]}.{name}").command)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands section by section."""

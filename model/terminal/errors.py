@@ -9,14 +9,14 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, by the convention of shells: 128 plus the signal's number."""
 
 OWN_PACKAGES = ("model", "pipeline", "local", "functions")
-"""Packages whose errors are written for the user of a command."""
+"""Packages whose error messages are written for users of the commands."""
 
 
 @contextmanager
 def report_errors_in_one_line(ctx: click.Context) -> Iterator[None]:
     """Turn an error into one line and exit code 1, and Ctrl-C into exit code 130.
 
-    With ``--debug``, an option of `ctx`, every error propagates with its traceback.
+    With the option ``--debug`` of `ctx`, every error propagates with its traceback.
     """
     try:
         yield
@@ -31,10 +31,10 @@ def report_errors_in_one_line(ctx: click.Context) -> Iterator[None]:
         if ctx.params["debug"]:
             raise
         debug_command = f"{ctx.command_path} --debug {ctx.invoked_subcommand}"
-        raise click.ClickException(format_error(error, debug_command)) from error
+        raise click.ClickException(_format_error(error, debug_command)) from error
 
 
-def format_error(error: Exception, debug_command: str) -> str:
+def _format_error(error: Exception, debug_command: str) -> str:
     """Format an error as one line; an unexpected one with its type and the command that shows a traceback."""
     kind = type(error)
     message = " ".join(str(error).split())

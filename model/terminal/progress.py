@@ -1,6 +1,6 @@
 """Progress bars on stderr, shown only on a terminal."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.progress import (
@@ -13,9 +13,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
-
-type StartStep = Callable[[str, int], Callable[[], None]]
-"""Starts a step of some work, by its description and number of items; the result is called once per item."""
 
 
 class RateColumn(ProgressColumn):
@@ -41,16 +38,6 @@ def progress_bar(console: Console | None = None) -> Progress:
     return Progress(
         *columns, console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
     )
-
-
-def steps(progress: Progress) -> StartStep:
-    """Return a function that adds a step to a progress bar."""
-
-    def start(description: str, total: int) -> Callable[[], None]:
-        task = progress.add_task(description, total=total)
-        return lambda: progress.advance(task)
-
-    return start
 
 
 def track[T](items: Iterable[T], total: int, description: str, console: Console | None = None) -> Iterator[T]:

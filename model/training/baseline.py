@@ -1,4 +1,4 @@
-"""Make and read the drift baseline that monitoring compares captured data with.
+"""Make and read the drift baseline with which monitoring compares captured data.
 
 `scones train` writes one from cross-validated predictions on its training photos; `scones monitor
 --write-baseline` writes one from captured data.
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 FILE = "baseline.json"
 MAX_VALUES = 500
-"""Quantiles that represent a distribution."""
+"""Number of quantiles that represent a distribution."""
 MAX_PHOTOS = 1000
-"""Photos whose image properties are measured; more would hardly change the distributions."""
+"""Number of photos whose image properties are measured; more would hardly change the distributions."""
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Measures the distance of a photo from the baseline's photos in the model's feature space.
+    """Measures a photo's distance from the baseline's photos in the feature space of a model.
 
     This is the Mahalanobis distance with a diagonal covariance (P. C. Mahalanobis, "On the generalised
     distance in statistics", Proceedings of the National Institute of Sciences of India 2, 1936), divided by
@@ -42,14 +42,8 @@ class FeatureSpace:
 
         distance = sqrt( mean over features of ((feature - mean) / deviation)^2 )
 
-    A full covariance of a few thousand features cannot be estimated from as many photos.
-
-    Attributes
-    ----------
-    graph_sha256
-        Hash of the model whose features these are.
-    mean, deviation
-        Mean and standard deviation of each feature over the baseline's photos, float [D].
+    Mean and standard deviation of each feature are over the baseline's photos, float [D]. A full covariance
+    of a few thousand features cannot be estimated from as many photos.
     """
 
     graph_sha256: str
@@ -71,44 +65,28 @@ class FeatureSpace:
         return cls(stored["graph_sha256"], np.array(stored["mean"]), np.array(stored["deviation"]))
 
     def distance(self, features: Floats) -> Floats:
-        """Return the distance of N photos, float [N], from their features, float [N, D]."""
+        """Return the distances of N photos, float [N], given their features, float [N, D]."""
         scaled = (features - self.mean) / self.deviation
         distance: Floats = np.sqrt((scaled**2).mean(axis=1))
         return distance
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON value that a baseline stores."""
-        return {
-            "graph_sha256": self.graph_sha256,
-            "mean": rounded(self.mean),
-            "deviation": rounded(self.deviation),
-        }
+        numbers = {"mean": rounded(self.mean), "deviation": rounded(self.deviation)}
+        return {"graph_sha256": self.graph_sha256, **numbers}
 
 
 def from_training(
-    model: Description,
-    photos: Sequence[Path],
-    probabilities: Floats,
-    truth: Integers,
-    features: Floats | None = None,
+    model: Description, photos: Sequence[Path], probabilities: Floats, truth: Integers, features: Floats
 ) -> Baseline:
-    """Make a baseline from the held-out predictions on N training photos.
+    """Make a baseline from N training photos, their label numbers, int [N], and features, float [N, D].
 
-    Parameters
-    ----------
-    photos
-        The files. The image properties of at most `MAX_PHOTOS` of them are measured, as serialized for the
-        endpoint.
-    probabilities
-        Predicted by a model that was not trained on the photo, float [N, K].
-    truth
-        Label numbers, int [N].
-    features
-        As `Classifier.features` returns them, float [N, D].
-
-    Raises `OSError` if a photo cannot be read.
+    The `probabilities`, float [N, K], are of models that were not trained on the respective photo. The image
+    properties of at most `MAX_PHOTOS` photos are measured, as serialized for the endpoint. Raises `OSError`
+    if a photo cannot be read.
     """
     sample = random.Random(0).sample(photos, min(MAX_PHOTOS, len(photos)))  # noqa: S311  not for security
+    serialized = (serialize_photo(photo.read_bytes(), model.input_size) for photo in sample)
     predicted = probabilities.argmax(axis=1)
     return make(
         model=f"{model.name} {model.version}",
@@ -116,9 +94,7 @@ def from_training(
         threshold=model.threshold,
         confidence=probabilities.max(axis=1),
         predicted=predicted,
-        properties=measure_properties(
-            serialize_photo(photo.read_bytes(), model.input_size) for photo in sample
-        ),
+        properties=measure_properties(serialized),
         correct=predicted == truth,
         features=features,
         graph_sha256=model.graph_sha256,
@@ -137,28 +113,17 @@ def make(
     features: Floats | None = None,
     graph_sha256: str = "",
 ) -> Baseline:
-    """Make a baseline from N predictions.
+    """Make a baseline from N predictions, given the confidence and number of each most probable label.
 
-    Parameters
-    ----------
-    model
-        The model's name and version.
-    confidence, predicted
-        Probability and number of the most probable label, float [N] and int [N].
-    properties
-        Image properties of any number of photos, as `measure_properties` returns them.
-    correct
-        Which predictions are correct, bool [N], if the truth is known.
-    features
-        Of any number M of photos, float [M, D], computed by the model of `graph_sha256`.
-
-    Raises `BaselineError` if there are no predictions.
+    `correct` says which predictions are correct, if the truth is known. The image `properties`, by name, and
+    the `features`, float [M, D], may be those of any number of photos; see `Baseline` for the rest. Raises
+    `BaselineError` if there are no predictions.
     """
     if not len(confidence):
         raise BaselineError("There are no answers to make a baseline from")
-    numbers = {"confidence": confidence, **properties}
-    space = None if features is None or not len(features) else FeatureSpace.fit(features, graph_sha256)
-    if space and features is not None:
+    numbers, space = {"confidence": confidence, **properties}, None
+    if features is not None and len(features):
+        space = FeatureSpace.fit(features, graph_sha256)
         numbers["feature_distance"] = space.distance(features)
     by_label = np.bincount(predicted, minlength=len(labels)).tolist()
     unsure = int((confidence < threshold).sum())
@@ -193,7 +158,7 @@ def serialize_photo(photo: bytes, box: int) -> bytes:
 
 
 def sample_quantiles(values: Floats) -> list[float]:
-    """Return at most `MAX_VALUES` of the values, sorted: the medians of as many equal parts."""
+    """Return the values sorted; of more than `MAX_VALUES`, the medians of as many equal parts."""
     if len(values) > MAX_VALUES:
         middles = (np.arange(MAX_VALUES) + 0.5) / MAX_VALUES
         values = np.quantile(values, middles, method="inverted_cdf")
@@ -203,7 +168,7 @@ def sample_quantiles(values: Floats) -> list[float]:
 def read(path: Path) -> Baseline:
     """Read a baseline from its file, or from the folder or ``model.tar.gz`` of a model.
 
-    Raises `BaselineError` if the file cannot be read, or is not a baseline; `ArtifactError` if the archive
+    Raises `BaselineError` if the file cannot be read or is not a baseline; `ArtifactError` if the archive
     cannot be unpacked.
     """
     if path.name.endswith(".tar.gz"):

@@ -11,25 +11,15 @@ import click
 JOB = Path("/opt/ml")
 """Root of a training job's input and output: SageMaker Developer Guide, "How Amazon SageMaker AI provides
 training information"."""
-
 JOB_INPUT, JOB_MODEL, JOB_OUTPUT = JOB / "input/data/training", JOB / "model", JOB / "output/data"
-
 HYPERPARAMETERS = JOB / "input/config/hyperparameters.json"
-
 FAILURE = JOB / "output/failure"
 
 
 class TrainingPaths(NamedTuple):
-    """Paths of a training run.
+    """The data set, and the output folders for the model and the metrics.
 
-    Attributes
-    ----------
-    data
-        The data set.
-    model, metrics
-        Folders to write the model and the metrics to.
-    packed_later
-        Whether SageMaker packs the model into an archive after training.
+    `packed_later` says whether SageMaker packs the model into an archive after training.
     """
 
     data: Path
@@ -39,9 +29,9 @@ class TrainingPaths(NamedTuple):
 
     @classmethod
     def resolve(cls, data: Path | None, out: Path | None) -> "TrainingPaths":
-        """Return the given paths; in a SageMaker training job, its own paths replace those not given.
+        """Return the given paths; in a SageMaker training job, missing ones are those of the job.
 
-        Raises `click.UsageError` if a path is missing, and this is not a training job.
+        Raises `click.UsageError` if a path is missing and this is not a training job.
         """
         if not (data and out) and not HYPERPARAMETERS.exists():
             raise click.UsageError("give --data and --out")

@@ -14,17 +14,11 @@ precision every other time (docs/decisions.md)."""
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and what it does to the predictions it was chosen on.
+    """A threshold, and its effect on the predictions on which it was chosen.
 
-    Attributes
-    ----------
-    value
-        Lowest confidence at which a prediction is accepted, 0 to 1.
-    accepted, correct
-        Number of predictions accepted, and how many of these are correct.
-    meets_target, guaranteed
-        Whether the accepted predictions have the target precision, and whether there are enough of them to
-        guarantee it for new photos with `CONFIDENCE`.
+    Predictions with a confidence of at least `value` (0 to 1) are accepted; `correct` of the `accepted` ones
+    are correct. `meets_target` says whether these have the target precision, and `guaranteed` whether they
+    are enough to guarantee it for new photos with `CONFIDENCE`.
     """
 
     value: float
@@ -35,22 +29,15 @@ class Threshold:
 
 
 def choose_threshold(confidence: Floats, correct: Bools, precision: float) -> Threshold:
-    """Choose the lowest threshold that meets the target precision.
+    """Choose the lowest threshold that guarantees a target precision (0 to 1) of accepted predictions.
+
+    The N >= 1 predictions are of vehicles, for photos that the model was not trained on. If no threshold
+    guarantees the precision, the lowest one with that precision among the given predictions is chosen, and if
+    there is none, the confidence of the most confident prediction.
 
     This is selective classification with guaranteed risk: Y. Geifman, R. El-Yaniv, "Selective classification
     for deep neural networks" (NIPS 2017). The bound on the share of errors is C. J. Clopper's and E. S.
-    Pearson's: "The use of confidence or fiducial limits" (Biometrika 26, 1934). If no threshold guarantees
-    the precision, the lowest one with that precision among the given predictions is chosen, and if there is
-    none, the confidence of the most confident prediction.
-
-    Parameters
-    ----------
-    confidence
-        Of N >= 1 predictions of a vehicle, for photos that the model was not trained on, float [N].
-    correct
-        Whether each prediction is correct, bool [N].
-    precision
-        Target share of correct predictions among the accepted, 0 to 1.
+    Pearson's: "The use of confidence or fiducial limits" (Biometrika 26, 1934).
     """
     order = np.argsort(-confidence, kind="stable")
     descending, hits = confidence[order], np.cumsum(correct[order])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import platformdirs
+from rich.progress import Progress
 
 from model import storage
 from model.data import dataset
@@ -30,7 +32,6 @@ from model.network.embedding import Embedding, Integers
 from model.network.fusion import Head
 from model.network.onnx_graph import Graph
 from model.photo import PhotoError, read_pixels
-from model.terminal.progress import StartStep
 from model.training import baseline, fitting, threshold
 from model.training.fitting import Fit
 from model.training.paths import TrainingPaths
@@ -40,8 +41,8 @@ METRICS = "metrics.json"
 PACKAGES = ("numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "scipy")
 """Packages whose versions may affect the result."""
 
-type Outputs = list[npt.NDArray[np.float32]]
-"""The embedding's outputs for one photo."""
+type Row = npt.NDArray[np.float32]
+"""The embedding's outputs for one photo, concatenated."""
 
 
 class TrainingError(Exception):
@@ -51,12 +52,8 @@ class TrainingError(Exception):
 class Result(NamedTuple):
     """A trained model before it is written.
 
-    Attributes
-    ----------
-    truth
-        Each photo's label number in the order of the head's labels, int [N].
-    metrics
-        Of the held-out predictions, by the names under which SageMaker shows them.
+    `truth` has each photo's label number in the order of the head's labels, int [N]. `metrics` are those of
+    the held-out predictions, by the names under which SageMaker shows them.
     """
 
     name: str
@@ -68,18 +65,19 @@ class Result(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def train(paths: TrainingPaths, *, precision: float, most: int, name: str, start_step: StartStep) -> Result:
+def train(paths: TrainingPaths, progress: Progress, *, precision: float, most: int, name: str) -> Result:
     """Train a model on at most `most` photos of each label, for a target precision (0 to 1), and write it.
 
     Raises `DatasetError`, `FitError` or `TrainingError` if the photos are unusable; `StorageError` if the
     model cannot be written.
     """
     photos = sample(dataset.read(paths.data), most)
-    embeddings = embed_photos(photos, start_step("Embedding photos", len(photos.paths)))
-    advance = start_step("Training and cross-validating", fitting.FOLDS + 1)
-    fit = fitting.fit(embeddings, photos.targets, photos.labels, advance)
+    bar = progress.add_task("Embedding photos", total=len(photos.paths))
+    embeddings = embed_photos(photos, partial(progress.advance, bar))
+    bar = progress.add_task("Training and cross-validating", total=fitting.FOLDS + 1)
+    fit = fitting.fit(embeddings, photos.targets, photos.labels, partial(progress.advance, bar))
     result = evaluate(name, photos, fit, precision)
-    write_model(paths, result, embeddings)
+    _write_model(paths, result, embeddings)
     return result
 
 
@@ -93,34 +91,33 @@ def sample(data: Dataset, most: int) -> Dataset:
 
 
 def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) -> Embedding:
-    """Run the frozen networks on photos, or read their cached outputs.
+    """Run the frozen networks on photos, or read their cached outputs; call `advance` once per photo.
 
     Outputs are cached in the user's cache folder under the hash of the photo's bytes, so that a photo is
-    embedded only once, whichever data set it is in. `advance` is called once per photo.
-
-    Raises `TrainingError` if a photo cannot be read.
+    embedded only once, whichever data set it is in. Raises `TrainingError` if a photo cannot be read.
     """
     graph = embedding.build_graph().SerializeToString()
     version = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
-    cache = EmbeddingCache(platformdirs.user_cache_path("scones-unlimited") / f"embeddings-{version}")
+    cache = platformdirs.user_cache_path("scones-unlimited") / f"embeddings-{version}"
     # a thread per photo keeps all cores busy; several threads on one photo would wait for each other
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def embed(path: Path) -> Outputs:
+    def embed(path: Path) -> Row:
         try:
             content = path.read_bytes()
-            key = hashlib.sha256(content).hexdigest()
-            if (cached := cache.get(key)) is not None:
+            file = cache / hashlib.sha256(content).hexdigest()
+            if (cached := _read_cached(file)) is not None:
                 return cached
             pixels = read_pixels(content, embedding.SIZE)
         except (OSError, PhotoError) as error:
             raise TrainingError(f"{path} cannot be read as a photo: {error}") from error
         outputs = session.run(list(embedding.OUTPUTS), {"image": pixels[np.newaxis]})
-        rows = [np.asarray(output, np.float32)[0] for output in outputs]
-        cache.put(key, rows)
-        return rows
+        row = np.concatenate([np.asarray(output, np.float32)[0] for output in outputs])
+        with suppress(OSError):  # the cache is optional
+            storage.write_file(file, row.tobytes())
+        return row
 
     rows = []
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
@@ -131,32 +128,22 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Embedding(*(np.stack(column) for column in zip(*rows, strict=True)))
+    ends = np.cumsum(list(embedding.OUTPUTS.values()))[:-1]
+    columns = zip(*(np.split(row, ends) for row in rows), strict=True)
+    return Embedding(*map(np.stack, columns))
 
 
-class EmbeddingCache:
-    """A folder with one file of float32 numbers per photo; write errors are ignored."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._ends = np.cumsum(list(embedding.OUTPUTS.values()))
-
-    def get(self, key: str) -> Outputs | None:
-        """Return a photo's outputs, or ``None`` if they are missing or incomplete."""
-        try:
-            numbers = np.fromfile(self._folder / key, np.float32)
-        except OSError:
-            return None
-        return np.split(numbers, self._ends[:-1]) if len(numbers) == self._ends[-1] else None
-
-    def put(self, key: str, outputs: Outputs) -> None:
-        """Store a photo's outputs."""
-        with suppress(OSError):
-            storage.write_file(self._folder / key, np.concatenate(outputs).tobytes())
+def _read_cached(file: Path) -> Row | None:
+    """Return a photo's cached outputs, or ``None`` if they are missing or incomplete."""
+    with suppress(OSError):
+        row = np.fromfile(file, np.float32)
+        if len(row) == sum(embedding.OUTPUTS.values()):
+            return row
+    return None
 
 
 def evaluate(name: str, photos: Dataset, fit: Fit, precision: float) -> Result:
-    """Choose the threshold for a target precision and compute the metrics, on the held-out predictions.
+    """Choose the threshold for a target precision, and compute the metrics, on the held-out predictions.
 
     Raises `TrainingError` if no held-out photo is classified as a vehicle.
     """
@@ -193,13 +180,9 @@ def _explain(chosen: Threshold, precision: float, fit: Fit, photos: int) -> str:
     return reason
 
 
-def write_model(paths: TrainingPaths, result: Result, embeddings: Embedding) -> None:
-    """Write the model, its metrics and its baseline.
-
-    Raises `StorageError` if a folder cannot be written.
-    """
-    graph = build_graph(result.fit.head).SerializeToString()
-    description = describe(result, hashlib.sha256(graph).hexdigest())
+def _write_model(paths: TrainingPaths, result: Result, embeddings: Embedding) -> None:
+    graph = _build_graph(result.fit.head).SerializeToString()
+    description = _describe(result, hashlib.sha256(graph).hexdigest())
     drift_baseline = baseline.from_training(
         description, result.photos.paths, result.fit.held_out, result.truth, embeddings.features
     )
@@ -207,23 +190,23 @@ def write_model(paths: TrainingPaths, result: Result, embeddings: Embedding) -> 
     files = artifact.contents(graph, description) | baseline_file
     metrics = {"threshold": result.threshold.value, "photos": len(result.photos.paths), **result.metrics}
     metrics_file = {METRICS: (json.dumps(metrics, indent=2) + "\n").encode()}
-    storage.write_files(
-        paths.model, files if paths.packed_later else {artifact.ARCHIVE: artifact.pack(files)}
-    )
+    if not paths.packed_later:
+        files = {artifact.ARCHIVE: artifact.pack(files)}
+    storage.write_files(paths.model, files)
     storage.write_files(paths.metrics, metrics_file | baseline_file)
 
 
-def build_graph(head: Head) -> onnx.ModelProto:
-    """Build the model as one graph, from pixels through the networks and the head to probabilities."""
+def _build_graph(head: Head) -> onnx.ModelProto:
+    """Build the model as one graph: pixels, networks, head, probabilities."""
     graph = Graph("vehicles")
     embedding.add_embedding(graph, embedding.add_image(graph))
     fusion.add_head(graph, head)
     return embedding.finish(graph, len(head.labels))
 
 
-def describe(result: Result, graph_sha256: str) -> Description:
-    """Return the content of the model's ``model.json``."""
+def _describe(result: Result, graph_sha256: str) -> Description:
     photos, fit = result.photos, result.fit
+    counts = [f"{label} {(photos.targets == k).sum()}" for k, label in enumerate(photos.labels)]
     return Description(
         name=result.name,
         version=(photos.manifest_sha256 or graph_sha256)[:12],
@@ -236,9 +219,7 @@ def describe(result: Result, graph_sha256: str) -> Description:
             "network": f"{LITE0.name} and {LITE2.name} trained on ImageNet, frozen, and a head of our own",
             **backbone.provenance(LITE0, LITE2),
             "manifest_sha256": photos.manifest_sha256 or "a plain folder",
-            "photos": ", ".join(
-                f"{label} {int((photos.targets == k).sum())}" for k, label in enumerate(photos.labels)
-            ),
+            "photos": ", ".join(counts),
             "penalty": str(fit.penalty),
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in PACKAGES},

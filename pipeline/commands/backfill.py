@@ -7,6 +7,7 @@ import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
+from model.terminal.options import dry_run_option, json_option
 from model.terminal.progress import progress_bar
 from pipeline import backfill
 from pipeline.options import stack_option
@@ -28,8 +29,8 @@ from pipeline.stack import Stack, find_stack
     type=click.FloatRange(0, 100),
     help="Give up once a larger share has failed.  [default: the stack's BackfillToleratedFailures]",
 )
-@click.option("--dry-run", is_flag=True, help="Only count the photos.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@dry_run_option
+@json_option
 def command(
     *,
     prefix: str,
@@ -68,13 +69,7 @@ def command(
             target, prefix, concurrency, tolerate
         )
         with progress_bar() as progress:
-            try:
-                backfill.follow(target, execution, progress)
-                stopped = False
-            except KeyboardInterrupt:
-                backfill.stop(target, execution)
-                backfill.follow(target, execution, progress)
-                stopped = True
+            stopped = backfill.follow(target, execution, progress)
         report, failure = backfill.summarize(target, execution)
     if as_json:
         click.echo(json.dumps(asdict(report)))

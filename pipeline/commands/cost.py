@@ -1,13 +1,12 @@
 """``scones cost``: estimate the AWS bill and compare it with the baseline design."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
 import click
 
-from pipeline.costs.table import BEGIN, PLOT, SCALES, as_json, bills, table
+from model.terminal.options import json_option
+from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, table, to_json
 from pipeline.markdown import update_section
 
 
@@ -27,13 +26,13 @@ from pipeline.markdown import update_section
     show_default=True,
     help="Size of the photos: 190 KB, the most that the baseline design can process, or 12 megapixels.",
 )
-@click.option("--json", "print_json", is_flag=True, help="Print each bill service by service, as JSON.")
+@json_option
 @click.option(
     "--update",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help=f"Update the table in this page, and {PLOT} beside it.",
 )
-def command(scales: tuple[int, ...], photo: str, *, print_json: bool, update: Path | None) -> None:
+def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path | None) -> None:
     """Estimate the AWS bill by list price, and compare it with the baseline design.
 
     The baseline design is that of the student project. Prices are AWS's list prices, without free tiers
@@ -59,7 +58,7 @@ def command(scales: tuple[int, ...], photo: str, *, print_json: bool, update: Pa
 
         update_section(update, BEGIN, table(found, photo))
         update.with_name(PLOT).write_bytes(plot.draw(photo, scales))
-    if print_json:
-        click.echo(json.dumps([as_json(bill, photo) for bill in found], indent=2))
+    if as_json:
+        click.echo(json.dumps([to_json(bill, photo) for bill in found], indent=2))
     else:
         click.echo(table(found, photo))

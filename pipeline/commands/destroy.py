@@ -5,14 +5,14 @@ import json
 import click
 
 from model.sagemaker.account import connect, translate_aws_errors
-from model.terminal.options import check_stage
+from model.terminal.options import check_stage, dry_run_option
 from pipeline import teardown
 
 
 @click.command("destroy")
 @click.option("--stage", callback=check_stage, help="Only resources of this stage.  [default: everything]")
 @click.option("--stack", help="Only the stack with this name, e.g. scones-unlimited-dev.")
-@click.option("--dry-run", is_flag=True, help="List what would be deleted, and delete nothing.")
+@dry_run_option
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run or --yes: print one JSON object.")
 def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -43,8 +43,9 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
     account = connect()
     with translate_aws_errors():
         found = teardown.find_stack(account, stack) if stack else teardown.list_resources(account, stage)
+    missing, scope = f"No such stack: {stack}. " if stack else "", f" for stage {stage}" if stage else ""
     if not as_json:
-        click.echo("\n".join(map(str, found)) if found else _nothing_found(stage, stack))
+        click.echo("\n".join(map(str, found)) if found else f"{missing}Nothing to delete{scope}.")
     if found and not (dry_run or yes):
         place = f"account {account.id}, {account.region}"
         question = f"Delete {'it' if len(found) == 1 else 'all of it'} permanently ({place})?"
@@ -61,9 +62,3 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
         click.echo(json.dumps(result))
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(found)} could not be deleted. Run it again.")
-
-
-def _nothing_found(stage: str | None, stack: str | None) -> str:
-    if stack:
-        return f"No such stack: {stack}. Nothing to delete."
-    return f"Nothing to delete for stage {stage}." if stage else "Nothing to delete."

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from model.terminal.options import stage_option
+from model.terminal.options import json_option, stage_option
 
 
 @click.command("doctor")
@@ -14,7 +14,7 @@ from model.terminal.options import stage_option
     "--instance-type", default="ml.m5.large", show_default=True, help="The endpoint's instance type."
 )
 @click.option("--serverless", is_flag=True, help="Check for a serverless endpoint instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON list.")
+@json_option
 def command(*, stage: str, instance_type: str, serverless: bool, as_json: bool) -> None:
     """Check this machine and the AWS account for what would make a deployment fail.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from model.sagemaker.account import translate_aws_errors
+from model.terminal.options import dry_run_option, json_option
 from pipeline import erasure
 from pipeline.options import stack_option
 from pipeline.stack import find_stack
@@ -32,8 +33,8 @@ DATA = Path(".local/data")
     help="Also search this folder or s3://bucket/prefix for training copies; may be repeated.  [always: "
     ".local/data and the account's staged data sets]",
 )
-@click.option("--dry-run", is_flag=True, help="Only print what would be deleted.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was deleted as one JSON object.")
+@dry_run_option
+@json_option
 def command(
     *,
     photo: str,

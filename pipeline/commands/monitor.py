@@ -1,15 +1,13 @@
 """``scones monitor``: report on the data that an endpoint captured."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from model.labels import split_labels
 from model.storage import write_file
+from model.terminal.options import json_option, labels_option, threshold_option
 
 DEFAULT_THRESHOLD = 0.8
 """The stack's default, used if neither the baseline nor the caller gives a threshold."""
@@ -17,22 +15,15 @@ DRIFTED = 3
 """Exit code of --fail-on-drift."""
 
 
-class Moment(click.ParamType):
-    """A time in ISO 8601; UTC if it has no time zone."""
-
-    name = "time"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parse the argument."""
-        try:
-            at = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a time. Examples: 2026-11-25, 2026-11-25T14:00, 2026-11-25T14:00Z.",
-                param,
-                ctx,
-            )
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+def parse_time(value: str) -> datetime:
+    """Parse a time in ISO 8601; it is in UTC if it has no time zone."""
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not a time. Examples: 2026-11-25, 2026-11-25T14:00, 2026-11-25T14:00Z."
+        ) from error
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 @click.command("monitor")
@@ -48,8 +39,10 @@ class Moment(click.ParamType):
     type=click.Path(exists=True, path_type=Path),
     help="Baseline for drift: a trained model (folder or model.tar.gz) or a baseline.json.",
 )
-@click.option("--from", "start", type=Moment(), help="Start of the time window; UTC unless it has a zone.")
-@click.option("--to", "end", type=Moment(), help="End of the time window, exclusive.")
+@click.option(
+    "--from", "start", metavar="TIME", type=parse_time, help="Start, in UTC unless it has a time zone."
+)
+@click.option("--to", "end", metavar="TIME", type=parse_time, help="End of the time window, exclusive.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -63,13 +56,8 @@ class Moment(click.ParamType):
 @click.option(
     "--truth", metavar="FOLDER|S3-URI", help="True labels: ground truth records, or answers from review."
 )
-@click.option("--labels", help="Labels in order, separated by commas.  [default: the baseline's]")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="Minimum confidence for an answer to be accepted.  "
-    f"[default: the baseline's, or {DEFAULT_THRESHOLD}]",
-)
+@labels_option("the baseline's")
+@threshold_option(f"the baseline's, or {DEFAULT_THRESHOLD}")
 @click.option(
     "--sample",
     "sample_size",
@@ -91,7 +79,7 @@ class Moment(click.ParamType):
     help="Save this data as a baseline for later reports.",
 )
 @click.option("--fail-on-drift", is_flag=True, help=f"Exit with code {DRIFTED} if a feature has drifted.")
-@click.option("--json", "as_json", is_flag=True, help="Print the content of metrics.json.")
+@json_option
 def command(
     *,
     captures: str,
@@ -101,7 +89,7 @@ def command(
     out: Path | None,
     model: Path | None,
     truth: str | None,
-    labels: str | None,
+    labels: tuple[str, ...] | None,
     threshold: float | None,
     sample_size: int,
     features_sample: int,
@@ -151,7 +139,7 @@ def command(
         threshold = baseline.threshold if baseline else DEFAULT_THRESHOLD
     window = Window(
         threshold=threshold,
-        labels=split_labels(labels) if labels else baseline.labels if baseline else (),
+        labels=labels or (baseline.labels if baseline else ()),
         sample_size=sample_size,
         least_confident_size=analysis.GALLERY,
         keep_names=bool(true_labels),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import click
 
 from model.sagemaker.account import translate_aws_errors
+from model.terminal.options import dry_run_option, json_option
 from model.terminal.progress import progress_bar
 from pipeline.options import stack_option
 from pipeline.replay import replay
@@ -14,8 +15,8 @@ from pipeline.stack import find_stack
 
 @click.command("replay")
 @stack_option
-@click.option("--dry-run", is_flag=True, help="Only count what would be retried.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@dry_run_option
+@json_option
 def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
     """Retry each message in the failed queue once.
 

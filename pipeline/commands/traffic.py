@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import click
 
 from model.sagemaker.account import translate_aws_errors
+from model.terminal.options import dry_run_option, json_option
 from model.terminal.progress import progress_bar
-from pipeline.load_test import PREFIX, LoadTest, LoadTestReport, delete_photos, plan_photos
+from pipeline.load_test import PREFIX, LoadTest, Photo, delete_photos, plan_photos
 from pipeline.options import stack_option
 from pipeline.stack import find_stack
+
+SHARE: Mapping[str, Any] = {"metavar": "SHARE", "type": click.FloatRange(0, 1), "default": 0}
 
 
 @click.command("traffic")
@@ -31,19 +35,9 @@ from pipeline.stack import find_stack
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of photos to send repeatedly.  [default: drawn pictures]",
 )
-@click.option(
-    "--bad", metavar="SHARE", type=click.FloatRange(0, 1), default=0, help="Share that is unreadable."
-)
-@click.option(
-    "--other", metavar="SHARE", type=click.FloatRange(0, 1), default=0, help="Share without a vehicle."
-)
-@click.option(
-    "--duplicates",
-    metavar="SHARE",
-    type=click.FloatRange(0, 1),
-    default=0,
-    help="Share of photos whose event is delivered twice.",
-)
+@click.option("--bad", **SHARE, help="Share that is unreadable.")
+@click.option("--other", **SHARE, help="Share without a vehicle.")
+@click.option("--duplicates", **SHARE, help="Share of photos whose event is delivered twice.")
 @stack_option
 @click.option(
     "--patience",
@@ -54,8 +48,8 @@ from pipeline.stack import find_stack
     help="After so long without an event, unfinished photos count as missing.",
 )
 @click.option("--clean", is_flag=True, help="Delete the photos and their results afterwards.")
-@click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@dry_run_option
+@json_option
 def command(
     *,
     burst: int,
@@ -97,34 +91,24 @@ def command(
         prefix = f"{PREFIX}{datetime.now(UTC):%Y%m%d-%H%M%S}-{random.randbytes(3).hex()}/"  # noqa: S311  a name
         planned = plan_photos(prefix, burst, photos, bad=bad, other=other, duplicates=duplicates)
         if dry_run:
-            plan: dict[str, Any] = {
-                "photos": len(planned),
-                "twice": sum(photo.duplicate for photo in planned),
-                "bytes": sum(len(photo.read()) for photo in planned),
-                "to": f"s3://{target.output('UploadBucketName')}/{PREFIX}",
-            }
-            click.echo(json.dumps(plan) if as_json else format_plan(**plan))
+            _print_plan(planned, f"s3://{target.output('UploadBucketName')}/{PREFIX}", as_json=as_json)
             return
         load_test = LoadTest(target, prefix, planned, progress, rate=rate, patience=patience)
         report = load_test.run()
         if clean:
             delete_photos(target, prefix, load_test.statuses)
-    click.echo(json.dumps(asdict(report)) if as_json else format_report(report, "" if clean else prefix))
+    kept = "" if clean else f" The photos are under {prefix}"
+    click.echo(json.dumps(asdict(report)) if as_json else f"{report}{kept}")
     if missed := len(load_test.pending_duplicates):
         raise click.ClickException(f"{missed} uploads produced no event, so no duplicate could be sent.")
     if not report.passed:
         raise click.exceptions.Exit(1)
 
 
-def format_plan(photos: int, twice: int, bytes: int, to: str) -> str:  # noqa: A002  the keys of --json
-    """Describe what would be sent."""
-    size = f"{bytes / 1e6:.1f} MB"
-    return f"Would send {photos} photos ({size}) to {to} and deliver the events of {twice} of them twice."
-
-
-def format_report(report: LoadTestReport, prefix: str) -> str:
-    """Describe the outcomes, and where the photos are unless they were deleted."""
-    counts = {name: value for name, value in asdict(report).items() if name not in {"sent", "seconds"}}
-    outcomes = ", ".join(f"{value} {name}" for name, value in counts.items())
-    kept = f" The photos are under {prefix}" if prefix else ""
-    return f"{report.sent} sent in {report.seconds:.1f} s: {outcomes}.{kept}"
+def _print_plan(photos: Sequence[Photo], to: str, *, as_json: bool) -> None:
+    twice, size = sum(photo.duplicate for photo in photos), sum(len(photo.read()) for photo in photos)
+    if as_json:
+        click.echo(json.dumps({"photos": len(photos), "twice": twice, "bytes": size, "to": to}))
+    else:
+        sent = f"{len(photos)} photos ({size / 1e6:.1f} MB) to {to}"
+        click.echo(f"Would send {sent} and deliver the events of {twice} of them twice.")

@@ -23,7 +23,7 @@ HOURS = 730
 SECONDS = 3600 * HOURS
 GB = 2**30
 FULL_CORE = 1769
-"""MB of memory with which a function has one full processor; with less it has a proportional share (Lambda
+"""MB of memory at which a function has one full processor; with less it has a proportional share (Lambda
 Developer Guide, "Configure Lambda function memory"). Serverless Inference, which runs on Lambda, is assumed
 to be the same."""
 IDLE_TIMEOUT = 300
@@ -32,7 +32,7 @@ IDLE_TIMEOUT = 300
 FIRST_BYTE_MS = 100
 """Time to S3's first byte (S3 User Guide, "Best practices design patterns": roughly 100 to 200 ms)."""
 OVERHEAD_MS = 10
-"""Time of a call to the endpoint besides the model; a few milliseconds within a region."""
+"""Assumed time of a request to the endpoint besides the model; a few milliseconds within a region."""
 STEP_MS = 20
 """Assumed time between two states of an Express workflow."""
 EXPRESS_MB = 64
@@ -47,24 +47,21 @@ MONITORED_A_DAY = 5000
 RECORDS_A_FILE = 2.8
 """Records per file of SageMaker data capture (in 132 real records, 64% were not the first of their file)."""
 DRIFT_METRICS = 10
-"""Metrics that the monitor function publishes if there is a baseline: one a feature, and their number."""
+"""Metrics that the monitor function publishes if it has a baseline: one per feature, and their number."""
 MONITOR_BASE_MS, MONITOR_RECORD_MS = 1500, 0.6
-"""Time that the monitor function takes to start, and per record (tests/bench/monitor_volume.json)."""
+"""Time that the monitor function needs to start, and per record (tests/bench/monitor_volume.json)."""
 STANDARD_IS_WORTH = 50
 """Dollars a month that a Standard workflow may cost more than an Express one. Its executions can be inspected
 for 90 days, run exactly once and never lose their input; an Express execution that exceeds five minutes is
 lost (docs/costs.md)."""
-
-type Workflow = Literal["STANDARD", "EXPRESS"]
-type Hosting = Literal["real-time", "serverless"]
 
 
 @dataclass(frozen=True)
 class Setting:
     """How the pipeline is deployed; `serverless_memory` is in MB, `architecture` is that of the functions."""
 
-    workflow: Workflow = "STANDARD"
-    endpoint: Hosting = "real-time"
+    workflow: Literal["STANDARD", "EXPRESS"] = "STANDARD"
+    endpoint: Literal["real-time", "serverless"] = "real-time"
     instance_type: str = "ml.m5.large"
     serverless_memory: int = 2048
     architecture: Literal["x86_64", "arm64"] = "arm64"
@@ -84,13 +81,7 @@ SETTINGS = tuple(
 
 @dataclass(frozen=True)
 class Bill:
-    """The bill of a design for a month with so many photos.
-
-    Attributes
-    ----------
-    idle, lines
-        Dollars by service, of a month without photos and of this month.
-    """
+    """A design's bill: dollars by service for a month without photos, and for one with this many photos."""
 
     design: str
     photos: float
@@ -108,14 +99,9 @@ class Bill:
         return math.fsum(self.lines.values())
 
     @property
-    def photo(self) -> float:
-        """Dollars per photo."""
-        return self.month / self.photos
-
-    @property
     def per_million(self) -> float:
         """Dollars per million photos."""
-        return 1e6 * self.photo
+        return 1e6 * self.month / self.photos
 
 
 @cache
@@ -126,35 +112,27 @@ def prices() -> Mapping[str, float]:
 
 
 def project(setting: Setting, photos: float, photo: str = "small") -> Bill:
-    """Return this project's bill.
-
-    Parameters
-    ----------
-    photo
-        Which of the measured photos the month's photos are like: ``small`` or ``phone``.
-
-    Raises `KeyError`: prices.json has no price for the instance type, or measured.json no such photo.
-    """
+    """Return this project's bill; `photo` is a kind of photo in measured.json, ``small`` or ``phone``."""
     return Bill(str(setting), photos, _project(setting, 0, photo), _project(setting, photos, photo))
 
 
 def baseline_design(photos: float, photo: str = "small") -> Bill:
     """Return the bill of the student project's design.
 
-    It has three functions of 128 MB, keeps the raw photo in the state, and runs one instance. Assumptions in
-    its favour: one instance is enough for any number of photos and as fast as this project's model, and
-    photos are stored as long as here. It has no events, results, alarms or traces to pay for.
+    It has three functions of 128 MB, keeps the raw photo in the state, and runs one instance. It is assumed
+    that the instance is enough for any number of photos and as fast as this project's model, and that photos
+    are stored as long as here. There are no events, results, alarms or traces to pay for.
     """
     return Bill(BASELINE_DESIGN, photos, _baseline_design(0, photo), _baseline_design(photos, photo))
 
 
 def capture_share(photos: float) -> float:
-    """Return the share of so many photos a month to capture, in whole percent."""
+    """Return the share of a month's photos to capture, rounded down to a percent."""
     return min(1.0, max(0.01, math.floor(100 * MONITORED_A_DAY * 30 / photos) / 100)) if photos else 1.0
 
 
 def instances(setting: Setting, photos: float) -> int:
-    """Return the number of instances that the busiest hour needs at the measured throughput."""
+    """Return the number of instances that the busiest hour needs; 0 for a serverless endpoint."""
     if setting.endpoint == "serverless":
         return 0
     return max(1, math.ceil(PEAK * photos / SECONDS / (UTILIZATION * usage.photos_per_second())))
@@ -162,12 +140,9 @@ def instances(setting: Setting, photos: float) -> int:
 
 def recommended(photos: float, photo: str = "small") -> Bill:
     """Return the cheapest bill, where Standard may cost `STANDARD_IS_WORTH` more than Express."""
-
-    def effective_cost(setting: Setting) -> float:
-        discount = STANDARD_IS_WORTH if setting.workflow == "STANDARD" else 0
-        return project(setting, photos, photo).month - discount
-
-    return project(min(SETTINGS, key=effective_cost), photos, photo)
+    bills = {setting: project(setting, photos, photo) for setting in SETTINGS}
+    discounts = {"STANDARD": STANDARD_IS_WORTH, "EXPRESS": 0}
+    return bills[min(bills, key=lambda setting: bills[setting].month - discounts[setting.workflow])]
 
 
 def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
@@ -190,29 +165,23 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
     lines["SageMaker"] = _endpoint(setting, photos, classified, cold)
     files = captured / RECORDS_A_FILE if setting.endpoint == "real-time" else captured
     stored = photos * of_photo["bytes"] + captured * 2 * of_photo["serialized_bytes"]
-    lines["S3"] = (
-        (photos + files) * price["s3_put"]
-        + (photos + HOURS * files / 30) * price["s3_get"]
-        + stored / GB * usage.retention_days() / 30 * price["s3_gb_month"]
-    )
+    lines["S3"] = _s3(puts=photos + files, gets=photos + HOURS * files / 30, stored=stored)
     item = measured["item_bytes"]
     lines["DynamoDB"] = photos * math.ceil(item / 1024) * price["dynamodb_write"]
     stored_for_a_year = 12 * photos * item / GB
     lines["DynamoDB"] += stored_for_a_year * (price["dynamodb_gb_month"] + price["dynamodb_pitr_gb_month"])
     lines["EventBridge"] = photos * (price["events_opt_in"] + price["events_custom"])
     lines["SQS"] = 3 * photos * OUTCOMES["Needs review"] * price["sqs_request"]
-    logged = photos * (measured["function_log_bytes"] + measured["workflow_log_bytes"]) / GB
-    lines["CloudWatch"] = logged * (price["logs_gb"] + price["logs_gb_month"])
+    lines["CloudWatch"] = _logs(photos * (measured["function_log_bytes"] + measured["workflow_log_bytes"]))
     metrics = measured["monitor_metrics"] + DRIFT_METRICS + (measured["custom_metrics"] if photos else 0)
-    observability = usage.observability()
     # `scones deploy` adds errors (two metrics) and latency; autoscaling adds one to scale out and one in
     endpoint_alarms = 3 + (2 if setting.endpoint == "real-time" else 0)
     lines["CloudWatch"] += (
         metrics * price["metric_month"]
-        + (observability.alarm_metrics + endpoint_alarms) * price["alarm_month"]
-        + observability.dashboards * price["dashboard_month"]
+        + (usage.alarm_metrics() + endpoint_alarms) * price["alarm_month"]
+        + len(usage.resources("AWS::CloudWatch::Dashboard")) * price["dashboard_month"]
     )
-    lines["KMS"] = observability.keys * price["kms_key_month"]
+    lines["KMS"] = len(usage.resources("AWS::KMS::Key")) * price["kms_key_month"]
     lines["X-Ray"] = _traces(photos) * price["xray_trace"]
     return dict(lines)
 
@@ -220,32 +189,39 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
 def _baseline_design(photos: float, photo: str) -> dict[str, float]:
     price, measured = prices(), usage.measured()
     of_photo, setting = measured["photos"][photo], BASELINE_SETTING
-    waits = {"serialize": FIRST_BYTE_MS, "classify": _answer_ms(setting), "filter": 0.0}
     init = _cold_share(photos) * measured["init_cpu_ms"]["baseline_design"]
     lines: defaultdict[str, float] = defaultdict(float)
     lines["Step Functions"] = 3 * photos * price["states_transition"]
-    for function, wait in waits.items():
+    for function, wait in _waits(setting).items():
         milliseconds = wait + (of_photo["baseline_design_cpu_ms"][function] + init) * FULL_CORE / 128
         lines["Lambda"] += _calls(setting, photos, 128, milliseconds)
     lines["SageMaker"] = HOURS * price[setting.instance_type]
     lines["SageMaker"] += photos * (of_photo["bytes"] + 64) / GB * price["sagemaker_gb"]
     # every request is captured, in base64
     stored = photos * of_photo["bytes"] * (1 + 4 / 3)
-    lines["S3"] = (
-        photos * (1 + 1 / RECORDS_A_FILE) * price["s3_put"]
-        + photos * price["s3_get"]
-        + stored / GB * usage.retention_days() / 30 * price["s3_gb_month"]
-    )
+    lines["S3"] = _s3(puts=photos * (1 + 1 / RECORDS_A_FILE), gets=photos, stored=stored)
     # only the three lines that Lambda itself logs for each call
-    lines["CloudWatch"] = photos * 3 * 350 / GB * (price["logs_gb"] + price["logs_gb_month"])
+    lines["CloudWatch"] = _logs(photos * 3 * 350)
     return dict(lines)
+
+
+def _s3(puts: float, gets: float, stored: float) -> float:
+    price, months = prices(), usage.retention_days() / 30
+    return puts * price["s3_put"] + gets * price["s3_get"] + stored / GB * months * price["s3_gb_month"]
+
+
+def _logs(size: float) -> float:
+    return size / GB * (prices()["logs_gb"] + prices()["logs_gb_month"])
 
 
 def _durations(setting: Setting, photo: str) -> dict[str, float]:
     """Return the milliseconds of each function when it is warm: waiting plus computing."""
-    waits = {"serialize": float(FIRST_BYTE_MS), "classify": _answer_ms(setting), "filter": 0.0}
     computed = usage.measured()["photos"][photo]["cpu_ms"]
-    return {name: wait + computed[name] * _slowdown(name) for name, wait in waits.items()}
+    return {name: wait + computed[name] * _slowdown(name) for name, wait in _waits(setting).items()}
+
+
+def _waits(setting: Setting) -> dict[str, float]:
+    return {"serialize": FIRST_BYTE_MS, "classify": _answer_ms(setting), "filter": 0}
 
 
 def _slowdown(function: str) -> float:
@@ -253,11 +229,11 @@ def _slowdown(function: str) -> float:
 
 
 def _answer_ms(setting: Setting) -> float:
-    """Return the milliseconds of a request to the endpoint; a single photo has all cores of an instance."""
+    """Return the milliseconds of a request to the endpoint; on an instance it can use all cores."""
     endpoint = usage.measured()["endpoint"]
-    if setting.endpoint == "serverless":
-        return OVERHEAD_MS + float(endpoint["cpu_ms"]) * FULL_CORE / setting.serverless_memory
-    return OVERHEAD_MS + float(endpoint["cpu_ms"]) / float(endpoint["cores"])
+    serverless = setting.endpoint == "serverless"
+    cores: float = setting.serverless_memory / FULL_CORE if serverless else endpoint["cores"]
+    return OVERHEAD_MS + float(endpoint["cpu_ms"]) / cores
 
 
 def _workflow(setting: Setting, milliseconds: float) -> float:
@@ -278,7 +254,7 @@ def _calls(setting: Setting, calls: float, memory: int, milliseconds: float) -> 
 
 
 def _cold_share(photos: float) -> float:
-    """Return the share of photos that cause a cold start, if photos arrive independently of each other."""
+    """Return the share of photos that cause a cold start if they arrive independently of each other."""
     return math.exp(-photos / SECONDS * IDLE_TIMEOUT)
 
 

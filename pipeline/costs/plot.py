@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-COLOURS = {
-    "Standard, real-time": AMBER,
-    "Standard, serverless": RED,
-    "Express, real-time": BLUE,
-    "Express, serverless": TEAL,
-}
+COLOURS = dict(zip(map(str, bill.SETTINGS), (AMBER, RED, BLUE, TEAL), strict=True))
 
 
 def draw(photo: str, marked: Sequence[int]) -> bytes:

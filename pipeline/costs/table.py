@@ -48,14 +48,14 @@ def table(found: Sequence[Bill], photo: str) -> str:
     return markdown.table(rows)
 
 
-def as_json(one: Bill, photo: str) -> dict[str, Any]:
+def to_json(one: Bill, photo: str) -> dict[str, Any]:
     """Return a bill as a JSON object, in dollars."""
     return {
         "photos": one.photos,
         "design": one.design,
         "recommended": _is_recommended(one, photo),
         "month": round(one.month, 4),
-        "photo": one.photo,
+        "photo": one.month / one.photos,
         "million_photos": round(one.per_million, 2),
         "idle_month": round(one.idle_month, 4),
         "services": {name: round(dollars, 4) for name, dollars in one.lines.items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -17,14 +17,6 @@ MEASURED = Path(__file__).with_name("measured.json")
 """Written by ``python -m tests.bench usage``."""
 TEMPLATE = ROOT / "template.yaml"
 DEFINITION = ROOT / "statemachine" / "classify.asl.json"
-
-
-class Observability(NamedTuple):
-    """Resources that cost the same with and without photos; alarms are billed by the metrics they read."""
-
-    alarm_metrics: int
-    dashboards: int
-    keys: int
 
 
 class TemplateLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -44,9 +36,8 @@ TemplateLoader.add_multi_constructor("!", _untagged)
 
 @cache
 def measured() -> Mapping[str, Any]:
-    """Return the measurements; the file says when, on what and by which command they were made."""
-    found: Mapping[str, Any] = json.loads(MEASURED.read_bytes())
-    return found
+    """Return the measurements, with the date, machine and command that they were made with."""
+    return dict(json.loads(MEASURED.read_bytes()))
 
 
 def photos_per_second() -> float:
@@ -57,29 +48,21 @@ def photos_per_second() -> float:
 @cache
 def template() -> Mapping[str, Any]:
     """Return the stack's template, without CloudFormation's tags."""
-    found: Mapping[str, Any] = yaml.load(TEMPLATE.read_text(), TemplateLoader)  # noqa: S506  a SafeLoader
-    return found
+    return dict(yaml.load(TEMPLATE.read_text(), TemplateLoader))  # noqa: S506  a SafeLoader
 
 
 def transitions(definition: Mapping[str, Any], outcome: str) -> int:
-    """Count the states that a photo enters on the longest path through a state; each is a billed transition.
+    """Count the states on the longest path through the state `outcome`; each is a billed transition.
 
-    Parameters
-    ----------
-    definition
-        The state machine in the Amazon States Language.
-    outcome
-        A state that only photos with this outcome enter, such as ``Accepted``.
-
-    Raises `ValueError` if no path leads through the state.
+    `definition` is in the Amazon States Language. Raises `ValueError` if no path leads through the state.
     """
-    through = [path for path in paths(definition["States"], definition["StartAt"]) if outcome in path]
+    through = [path for path in _paths(definition["States"], definition["StartAt"]) if outcome in path]
     if not through:
         raise ValueError(f"No path through the state machine contains {outcome}")
     return max(map(len, through))
 
 
-def paths(states: Mapping[str, Any], name: str, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _paths(states: Mapping[str, Any], name: str, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield each path from a state to an end, without error handlers and loops."""
     state, path = states[name], (*before, name)
     successors = [branch["Next"] for branch in (state, *state.get("Choices", [])) if "Next" in branch]
@@ -88,7 +71,7 @@ def paths(states: Mapping[str, Any], name: str, before: tuple[str, ...] = ()) ->
         yield path
     for successor in successors:
         if successor not in path:
-            yield from paths(states, successor, path)
+            yield from _paths(states, successor, path)
 
 
 @cache
@@ -107,20 +90,12 @@ def retention_days() -> int:
     return int(template()["Parameters"]["PhotoRetentionDays"]["Default"])
 
 
-def observability() -> Observability:
-    """Count the template's resources that watch the pipeline."""
-    resources = template()["Resources"].values()
-    types = [resource["Type"] for resource in resources]
-    return Observability(
-        alarm_metrics=sum(
-            _metrics(resource["Properties"])
-            for resource in resources
-            if resource["Type"] == "AWS::CloudWatch::Alarm"
-        ),
-        dashboards=types.count("AWS::CloudWatch::Dashboard"),
-        keys=types.count("AWS::KMS::Key"),
-    )
+def resources(kind: str) -> list[Mapping[str, Any]]:
+    """Return the template's resources of a type, such as ``AWS::KMS::Key``."""
+    return [one for one in template()["Resources"].values() if one["Type"] == kind]
 
 
-def _metrics(alarm: Mapping[str, Any]) -> int:
-    return sum("MetricStat" in metric for metric in alarm.get("Metrics", [])) or 1
+def alarm_metrics() -> int:
+    """Count the metrics that the template's alarms read; AWS bills an alarm for each of its metrics."""
+    metrics = [alarm["Properties"].get("Metrics", []) for alarm in resources("AWS::CloudWatch::Alarm")]
+    return sum(sum("MetricStat" in one for one in of_alarm) or 1 for of_alarm in metrics)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,27 +13,31 @@ from functions.monitor.capture_analysis import captures, drift
 from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import SIGNIFICANCE, Baseline, BaselineError, Drift, Features
 from functions.monitor.capture_analysis.intervals import Interval, estimated_accuracy
-from functions.monitor.capture_analysis.window import OTHER, Answer, Window, image_properties
+from functions.monitor.capture_analysis.window import (
+    IMAGE_PROPERTIES,
+    OTHER,
+    Answer,
+    Window,
+    image_properties,
+)
 from model.evaluation import statistics
 from model.photo import read_pixels
 from model.training import baseline as baselines
 from model.training.baseline import FeatureSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from model.evaluation.statistics import Bin, Bools, Floats, Share
     from model.network.classifier import Classifier
 
 GALLERY = 12
-"""Number of photos on the page: of the least confident, and of the farthest from the baseline."""
+"""Number of photos on the page in each of two groups: least confident, farthest from the baseline."""
 MAX_SLICES = 24
 MIN_VALUES = 30
 """Minimum number of values in a slice to compare with the baseline; with fewer, chance decides."""
-BATCH = 16
-"""Number of photos that the model embeds at once."""
-
-type Progress = Callable[[int], None]
+EMBEDDING_BATCH = 16
 
 
 class MonitoringError(Exception):
@@ -43,9 +46,9 @@ class MonitoringError(Exception):
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of the time window: `accepted` of `n` answers, and the 10%, 50% and 90% quantiles of confidence.
+    """A part of the time window: its `n` answers, and the 10%, 50% and 90% quantiles of their confidence.
 
-    `drift` has the features that the slice has enough values of.
+    `drift` lacks features of which the slice has too few values.
     """
 
     start: datetime
@@ -67,20 +70,12 @@ class Labelled:
     bins: list[Bin]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
-    """Photos drawn at random from a window, and their measurements.
+    """N answers with photos, drawn at random from a window, and the photos' properties by name, float [N].
 
-    Attributes
-    ----------
-    answers
-        N answers with their photos.
-    properties
-        The `image_properties` of each photo: by name, float [N].
-    features
-        Embeddings of the first M photos in the model's feature space, float [M, D].
-    distance
-        Their distance from the baseline in that space, float [M].
+    `features` are the embeddings of the first M photos, float [M, D], and `distance` their distances from the
+    baseline in that space, float [M].
     """
 
     answers: list[Answer]
@@ -99,16 +94,9 @@ class Sample:
 class MonitoringReport:
     """The results for a time window; what could not be measured is ``None`` or empty.
 
-    Attributes
-    ----------
-    start, end
-        The requested time window; where it is open, the time of the first or last answer.
-    model
-        The baseline's model, if there is a baseline.
-    since
-        For each feature that drifted in some slice, the start of the first such slice.
-    farthest
-        The sampled photos that are farthest from the baseline, each with its distance in words.
+    `start` and `end` are the times of the first and last answer if the requested window is open. `model` is
+    the baseline's. `since` has the start of the first slice in which a feature drifted. `farthest` has the
+    sampled photos that are farthest from the baseline, each with its distance in words.
     """
 
     source: str
@@ -121,6 +109,9 @@ class MonitoringReport:
     sample: Sample
     drift: dict[str, Drift]
     since: dict[str, datetime]
+    under_threshold: Share | None
+    others: Share | None
+    accepted: Share | None
     estimated_accuracy: Interval | None
     labelled: Labelled | None
     slices: list[Slice]
@@ -137,30 +128,11 @@ class MonitoringReport:
         """Number of photos whose distance in the model's feature space was measured."""
         return 0 if self.sample.distance is None else len(self.sample.distance)
 
-    @property
-    def under_threshold(self) -> Share | None:
-        """Share of answers with a confidence below the threshold."""
-        return self._share(self.window.under_threshold())
-
-    @property
-    def others(self) -> Share | None:
-        """Share of answers with the label ``other``."""
-        return self._share(self.window.by_label().get(OTHER, 0))
-
-    @property
-    def accepted(self) -> Share | None:
-        """Share of answers that the pipeline accepts."""
-        return self._share(sum(map(self.window.accepts, self.window.label, self.window.confidence)))
-
-    def _share(self, count: int) -> Share | None:
-        return statistics.share(count, len(self.window.confidence))
-
 
 def load_classifier(model: Path, baseline: Baseline | None) -> Classifier:
-    """Load a model to measure distances in its feature space, which must be that of the baseline.
+    """Load a model to measure distances in its feature space.
 
-    Raises `ArtifactError` if the model cannot be loaded; `BaselineError` if the baseline belongs to another
-    model.
+    Raises `ArtifactError` if it cannot be loaded, and `BaselineError` if the baseline is not this model's.
     """
     from model.network.classifier import Classifier  # noqa: PLC0415  ONNX Runtime, needed only with a model
 
@@ -174,12 +146,9 @@ def load_classifier(model: Path, baseline: Baseline | None) -> Classifier:
 
 
 def read_captures(
-    source: str, bounds: TimeWindow, window: Window, progress: Progress | None = None
+    source: str, bounds: TimeWindow, window: Window, progress: Callable[[int], None] | None = None
 ) -> ReadCounts:
-    """Read the captured records of a time window into `window`, and return what was read.
-
-    Raises `CaptureError` if the captures cannot be read.
-    """
+    """Read captured records into `window`; raise `CaptureError` if they cannot be read."""
     counts = ReadCounts()
     for record in captures.read(source, bounds, counts):
         window.add(record)
@@ -191,20 +160,17 @@ def read_captures(
 def measure_photos(window: Window, classifier: Classifier | None = None, max_embedded: int = 0) -> Sample:
     """Measure the window's sampled photos, and embed up to `max_embedded` of them with the classifier."""
     measured = [(answer, found) for answer in window.sample if (found := image_properties(answer.photo))]
-    names = measured[0][1] if measured else {}
-    properties = {name: np.array([found[name] for _, found in measured]) for name in names}
+    properties = {name: np.array([found[name] for _, found in measured]) for name in IMAGE_PROPERTIES}
     answers = [answer for answer, _ in measured]
-    return Sample(
-        answers, properties, embed(classifier, answers[:max_embedded]) if classifier and answers else None
-    )
+    features = _embed(classifier, answers[:max_embedded]) if classifier and answers else None
+    return Sample(answers, properties, features)
 
 
-def embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
-    """Return the photos' embeddings in the model's feature space, float [N, D]."""
+def _embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
     size = classifier.description.input_size
     pixels = (
         np.stack([read_pixels(answer.photo, size) for answer in batch])
-        for batch in itertools.batched(answers, BATCH, strict=False)
+        for batch in itertools.batched(answers, EMBEDDING_BATCH, strict=False)
     )
     return np.concatenate([classifier.features(batch) for batch in pixels])
 
@@ -221,17 +187,16 @@ def analyse_window(
 ) -> MonitoringReport:
     """Analyse what `read_captures` and `measure_photos` returned.
 
-    Parameters
-    ----------
-    truth
-        True labels by inference id; each is a label's name or its number.
+    `truth` has the true label, its name or number, by inference id.
     """
     if baseline and sample.features is not None and (space := FeatureSpace.from_baseline(baseline)):
-        sample = Sample(sample.answers, sample.properties, sample.features, space.distance(sample.features))
+        sample = replace(sample, distance=space.distance(sample.features))
     features = drift.features(window, {name: values.tolist() for name, values in sample.numbers.items()})
-    slices = list(_slices(window, sample, baseline))
+    accepted = np.array(list(map(window.accepts, window.label, window.confidence)), np.bool_)
+    n = len(accepted)
     times = np.array(window.at)
     times = times[np.isfinite(times)]
+    slices = list(_slices(window, sample, accepted, times, baseline)) if len(times) else []
     estimate = baseline.estimated_accuracy if baseline else estimated_accuracy
     return MonitoringReport(
         source=source,
@@ -246,18 +211,18 @@ def analyse_window(
         since={
             name: one.start for one in reversed(slices) for name, found in one.drift.items() if found.drifted
         },
+        under_threshold=statistics.share(window.under_threshold(), n),
+        others=statistics.share(window.by_label().get(OTHER, 0), n),
+        accepted=statistics.share(int(accepted.sum()), n),
         estimated_accuracy=estimate(window.confidence),
-        labelled=_labelled(window, truth) if truth else None,
+        labelled=_labelled(window, accepted, truth) if truth else None,
         slices=slices,
         farthest=list(_farthest(sample, baseline)) if baseline else [],
     )
 
 
 def make_baseline(report: MonitoringReport, classifier: Classifier | None = None) -> Baseline:
-    """Make a baseline from a window, to compare later windows with.
-
-    Raises `BaselineError` if the window has no answers.
-    """
+    """Make a baseline from a window; raise `BaselineError` if the window has no answers."""
     model = classifier.description if classifier else None
     return baselines.make(
         model=f"{model.name} {model.version}" if model else report.model or "captured answers",
@@ -271,13 +236,12 @@ def make_baseline(report: MonitoringReport, classifier: Classifier | None = None
     )
 
 
-def _slices(window: Window, sample: Sample, baseline: Baseline | None) -> Iterator[Slice]:
+def _slices(
+    window: Window, sample: Sample, accepted: Bools, times: Floats, baseline: Baseline | None
+) -> Iterator[Slice]:
     """Cut the window into equal parts of time, each large enough to compare its photos with the baseline."""
     at, confidence, label = np.array(window.at), np.array(window.confidence), np.array(window.label)
     sampled_at = np.array([answer.at for answer in sample.answers])
-    times = at[np.isfinite(at)]
-    if not len(times):
-        return
     # 1.5 times the minimum on average, as some slices have fewer answers than others
     parts = max(1, min(MAX_SLICES, len(times) * 2 // (3 * MIN_VALUES)))
     edges = np.linspace(times.min(), np.nextafter(times.max(), np.inf), parts + 1)
@@ -299,7 +263,7 @@ def _slices(window: Window, sample: Sample, baseline: Baseline | None) -> Iterat
         yield Slice(
             start=_time(start),
             end=_time(end),
-            accepted=sum(map(window.accepts, label[inside].tolist(), confidence[inside].tolist())),
+            accepted=int(accepted[inside].sum()),
             n=n,
             confidence=(low, median, high),
             by_label=by_label,
@@ -307,23 +271,20 @@ def _slices(window: Window, sample: Sample, baseline: Baseline | None) -> Iterat
         )
 
 
-def _labelled(window: Window, truth: Mapping[str, str]) -> Labelled | None:
+def _labelled(window: Window, accepted: Bools, truth: Mapping[str, str]) -> Labelled | None:
     numbers = {label: number for number, label in enumerate(window.labels)}
     true_labels = [truth.get(name) for name in window.names]
     has_label = np.array([label is not None for label in true_labels], np.bool_)
-    if not has_label.any():
-        return None
     confidence, predicted = np.array(window.confidence)[has_label], np.array(window.label)[has_label]
     correct: Bools = predicted == np.array(
         [numbers.get(label, _number(label)) for label in true_labels if label is not None]
     )
-    accepted: Bools = np.array(list(map(window.accepts, predicted.tolist(), confidence.tolist())))
+    if not (accuracy := statistics.share(int(correct.sum()), len(correct))):
+        return None
     bins = statistics.equal_width_bins(confidence, correct)
-    accuracy = statistics.share(int(correct.sum()), len(correct))
-    assert accuracy is not None  # noqa: S101  there is at least one answer
     return Labelled(
         accuracy=accuracy,
-        of_accepted=statistics.share(int((correct & accepted).sum()), int(accepted.sum())),
+        of_accepted=statistics.share_of(correct, accepted[has_label]),
         ece=statistics.calibration_error(bins) or 0.0,
         bins=bins,
     )
@@ -337,8 +298,8 @@ def _number(label: str) -> int:
 def _farthest(sample: Sample, baseline: Baseline) -> Iterator[tuple[Answer, str]]:
     """Rank the sampled photos by their distance from the baseline.
 
-    By the distance in the model's feature space if it was measured; otherwise by the most extreme property
-    of each photo, in interquartile ranges from the baseline's median.
+    Without a model, the distance is that of the photo's most extreme property from the baseline's median, in
+    interquartile ranges.
     """
     if sample.distance is not None:
         for index in np.argsort(-sample.distance)[:GALLERY]:

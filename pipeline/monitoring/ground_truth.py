@@ -1,31 +1,23 @@
 """Read true labels: SageMaker's ground truth records, or answers from review."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import TimeWindow
 from pipeline.monitoring.analysis import MonitoringError
 
 
 def read_truth(source: str) -> dict[str, str]:
-    """Read true labels by inference id; a later line replaces an earlier one.
+    """Read true labels by inference id from a file, a folder or ``s3://bucket/prefix``.
 
     Each line is a JSON object: a ground truth record, whose data is a label or a label's number, or an
-    object with ``inference_id`` and ``label``, such as a message of the review queue after correction.
-
-    Parameters
-    ----------
-    source
-        A file or folder, or ``s3://bucket/prefix``.
-
-    Raises `CaptureError` if the source cannot be read; `MonitoringError` if a line is neither of these, or
-    there are no lines.
+    object with ``inference_id`` and ``label``, such as a message of the review queue after correction. A
+    later line replaces an earlier one. Raises `CaptureError` if the source cannot be read, and
+    `MonitoringError` if it has no lines or a line of another format.
     """
     truth: dict[str, str] = {}
-    for path, lines in captures.read_lines(source, TimeWindow(), ReadCounts()):
+    for path, lines in captures.read_lines(source, TimeWindow()):
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def metrics(report: MonitoringReport) -> dict[str, Any]:
-    """Return everything but the photos in types that JSON has."""
+    """Return everything but the photos as JSON values."""
     window, counts = report.window, report.counts
-    values: dict[str, Any] = {
+    values = {
         "source": report.source,
         "from": report.start,
         "to": report.end,
@@ -49,8 +49,7 @@ def metrics(report: MonitoringReport) -> dict[str, Any]:
         "since": report.since,
         "slices": report.slices,
     }
-    plain: dict[str, Any] = _plain(values)
-    return plain
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def _features(report: MonitoringReport) -> dict[str, Any]:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from model.evaluation.statistics import Floats
     from pipeline.monitoring.analysis import MonitoringReport
 
-RECENT = 500
-"""Maximum number of answers that are shown one by one."""
+MAX_RECENT = 500
 LEVELS = {"none": BLUE, "moderate": AMBER, "drifted": RED}
 NAMES = ("volume", "confidence", "class_mix", "recent", "drift", "drift_over_time", "calibration")
+"""All plots; a report has those for which there is data."""
 DAY = 86400
 """Seconds in the unit of Matplotlib's time axes, which count days since 1970."""
 
@@ -70,7 +70,7 @@ def confidence(axes: Axes, report: MonitoringReport) -> None:
 def recent(axes: Axes, report: MonitoringReport) -> None:
     """Draw the latest answers one by one."""
     at, values = np.array(report.window.at), np.array(report.window.confidence)
-    latest = np.argsort(at)[: np.isfinite(at).sum()][-RECENT:]
+    latest = np.argsort(at)[: np.isfinite(at).sum()][-MAX_RECENT:]
     at, values = at[latest] / DAY, values[latest]
     below = values < report.window.threshold
     axes.scatter(at[~below], values[~below], 12, BLUE, alpha=0.75, linewidths=0, label="not below")
@@ -95,7 +95,7 @@ def class_mix(axes: Axes, report: MonitoringReport) -> None:
 
 
 def drift(axes: Axes, report: MonitoringReport) -> None:
-    """Draw each feature's drift statistic, with the limits."""
+    """Draw each feature's drift statistic and the limits."""
     names = sorted(report.drift, key=lambda name: report.drift[name].statistic)
     values = [report.drift[name].statistic for name in names]
     colours = [LEVELS[report.drift[name].level] for name in names]
@@ -152,18 +152,9 @@ def _stacked_bars(axes: Axes, report: MonitoringReport, bars: Mapping[str, tuple
     """Draw a bar for each slice, made of the height and colour of each of `bars`, whose keys are names."""
     start, width = _spans(report)
     bottom = np.zeros(len(start))
+    edge: Any = {"align": "edge", "edgecolor": PAPER, "linewidth": 0.6}
     for name, (height, colour) in bars.items():
-        axes.bar(
-            start,
-            height,
-            width,
-            bottom,
-            align="edge",
-            color=colour,
-            label=name,
-            edgecolor=PAPER,
-            linewidth=0.6,
-        )
+        axes.bar(start, height, width, bottom, color=colour, label=name, **edge)
         bottom = bottom + height
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
@@ -16,9 +15,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from functions.monitor.capture_analysis.intervals import Interval
+    from model.evaluation.statistics import Share
     from pipeline.monitoring.analysis import MonitoringReport
 
-REPORT = "report.html"
 MAX_SKIPPED = 20
 """Maximum number of skipped lines on the page; metrics.json lists more."""
 
@@ -32,17 +32,14 @@ def write(out: Path, report: MonitoringReport) -> None:
         figures=figures,
         svg=charts.svg,
         spelled=plots.spelled,
-        moment=moment,
-        thumbnail=thumbnail,
+        moment=_moment,
+        thumbnail=_thumbnail,
         limit=LIMIT,
         moderate=MODERATE,
         max_skipped=MAX_SKIPPED,
     )
-    files = {
-        "metrics.json": (json.dumps(metrics(report), indent=2) + "\n").encode(),
-        REPORT: page.encode(),
-        **{f"{name}.png": charts.png(figure) for name, figure in figures.items()},
-    }
+    files = html_page.report_files(page, metrics(report))
+    files |= {f"{name}.png": charts.png(figure) for name, figure in figures.items()}
     storage.write_files(out, files, stale=[f"{name}.png" for name in plots.NAMES])
 
 
@@ -58,26 +55,25 @@ def summary(report: MonitoringReport) -> list[str]:
             f"{report.accepted.value:.1%} accepted, {report.under_threshold.value:.1%} below the threshold"
         )
     if report.estimated_accuracy:
-        value, low, high = report.estimated_accuracy
-        lines.append(f"estimated accuracy: {value:.1%} ({low:.1%} to {high:.1%}), from the confidence")
+        lines.append(f"estimated accuracy: {_estimate(report.estimated_accuracy)}, from the confidence")
     if report.labelled:
-        share = report.labelled.accuracy
-        lines.append(
-            f"accuracy: {share.value:.1%} ({share.low:.1%} to {share.high:.1%}) on {share.of:,} labels"
-        )
+        accuracy = report.labelled.accuracy
+        lines.append(f"accuracy: {_estimate(accuracy)} on {accuracy.of:,} labels")
     if report.drift:
         drifted = ", ".join(f"{name} {report.drift[name].statistic:.2f}" for name in report.drifted)
         lines.append(f"drifted: {drifted}" if drifted else "no drift")
     return lines
 
 
-def moment(at: datetime | None) -> str:
-    """Format a time: ``2026-11-25 14:00:05``."""
+def _estimate(share: Share | Interval) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+
+
+def _moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else "–"
 
 
-def thumbnail(photo: bytes) -> str | None:
-    """Return a photo's thumbnail as a data URI; ``None`` if the photo cannot be read."""
+def _thumbnail(photo: bytes) -> str | None:
     try:
         return html_page.thumbnail(photo)
     except PhotoError:

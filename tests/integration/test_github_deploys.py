@@ -17,8 +17,10 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from samcli.yamlhelper import yaml_parse
 
 from local.stack import Stack
+from tests.binaries import machines
 from tests.conftest import ROOT
 
 STAGE = "review7"
@@ -78,6 +80,7 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
         "stage": STAGE,
     }
     assert_no_function_compiles(stack)
+    assert_libraries_match_architecture(stack, "x86_64")
     bucket = next(
         one["OutputValue"] for one in described["Outputs"] if one["OutputKey"] == "UploadBucketName"
     )
@@ -104,6 +107,31 @@ def assert_no_function_compiles(stack: Stack) -> None:
         assert marshal.loads(compiled[16:]).co_filename == "/var/task/app.py"
         sources = [name for name in package.namelist() if name.endswith(".py")]
         assert len(sources) == sum(name.endswith(".pyc") for name in package.namelist())
+
+
+def assert_libraries_match_architecture(stack: Stack, architecture: str) -> None:
+    """The built template, its libraries and the deployed functions agree on the architecture."""
+    build = ROOT / ".aws-sam" / "build"
+    template = yaml_parse((build / "template.yaml").read_text())
+    functions = stack.client("lambda").list_functions()["Functions"]
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
+    assert machines(build) == {architecture}
+    assert {tuple(one["Architectures"]) for one in functions if one["FunctionName"].startswith(NAME)} == {
+        (architecture,)
+    }
+
+
+def test_by_default_libraries_and_template_are_for_arm64(stack):
+    """SAM takes the architecture from the template: `sam local invoke`, and `sam deploy` without options."""
+    built = run(stack, "make", "build")
+
+    assert built.returncode == 0, built.stderr
+    build = ROOT / ".aws-sam" / "build"
+    template = yaml_parse((build / "template.yaml").read_text())
+    assert machines(build) == {"arm64"}
+    assert template["Globals"]["Function"]["Architectures"] == ["arm64"]
+    assert template["Parameters"]["Architecture"]["Default"] == "arm64"
+    assert template["Parameters"]["Architecture"]["AllowedValues"] == ["arm64"]
 
 
 @pytest.mark.parametrize("name", ["scones-unlimited-dev", "scones-unlimited-prod", "scones-unlimited-roles"])

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 import scones
-from docs.pages import PROGRAMS
 from model.terminal.commands import LazyGroup
 from tests.conftest import ROOT
 
+PROGRAMS = {"scones": scones.cli}
 COMMANDS = {
     (program, name): group.get_command(click.Context(group), name)
     for program, group in PROGRAMS.items()

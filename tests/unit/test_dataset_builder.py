@@ -454,7 +454,7 @@ def test_an_earlier_data_set_stays_when_the_new_one_fails(photos, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("model.data.builder._write_files", full)
+    monkeypatch.setattr("model.data.builder.write", full)
     unwritable = data(photos, "--skip-unreadable")
 
     assert fails(unreadable, "cannot be read")
@@ -542,10 +542,10 @@ def test_a_folder_without_sub_folders_is_not_a_data_set(tmp_path):
 def test_cifar_100_is_verified_by_its_sha256_unless_another_is_given(monkeypatch, tmp_path):
     asked = []
     data = importlib.import_module("model.data.builder")
-    monkeypatch.setattr(data, "download", lambda url, folder, checksum: asked.append(checksum) or tmp_path)
+    monkeypatch.setattr(data, "download", lambda url, folder, sha256: asked.append(sha256) or tmp_path)
 
     data.fetch_archive(data.CIFAR_100, None)
     data.fetch_archive(data.CIFAR_100, "00")
 
-    assert asked == [("sha256", data.CIFAR_100_SHA256), ("sha256", "00")]
+    assert asked == [data.CIFAR_100_SHA256, "00"]
     assert len(data.CIFAR_100_SHA256) == 64

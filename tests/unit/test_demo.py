@@ -52,7 +52,7 @@ def test_the_two_servers_need_different_ports():
 
 def test_help_imports_no_large_libraries():
     """Nor does a command before it handles signals."""
-    imports = "import sys, local.__main__, local.commands.demo"
+    imports = "import sys, scones, local.commands.demo"
     loaded = f"{imports}; print({{'boto3', 'numpy', 'PIL', 'httpx'}} & sys.modules.keys())"
 
     done = subprocess.run(

@@ -148,5 +148,5 @@ EVENT = {"detail": {"bucket": {"name": "photos"}, "object": {"key": "uploads/a.p
     ],
 )
 def test_messages_are_recognised_in_every_form_that_the_queues_contain(body, ours):
-    assert identity().matches_message(json.dumps(body)) == ours
-    assert not identity().matches_message("no JSON")
+    assert identity().matches_json(json.dumps(body)) == ours
+    assert not identity().matches_json("no JSON")

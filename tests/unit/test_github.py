@@ -84,6 +84,15 @@ def test_the_commands_of_a_step_exist(path):
             assert CliRunner().invoke(cli, [command, "--help"]).exit_code == 0
 
 
+def test_the_demo_runs_on_every_platform_of_the_readme():
+    """`make test` runs on Linux on x86-64."""
+    jobs = workflow(ROOT / ".github" / "workflows" / "checks.yaml")["jobs"]
+
+    assert jobs["demo"]["strategy"]["matrix"]["runner"] == ["macos-15", "ubuntu-24.04-arm"]
+    assert [step["run"] for step in jobs["demo"]["steps"] if "run" in step] == ["make demo"]
+    assert "Linux (x86-64\nor arm64), macOS 14 or later on Apple silicon" in (ROOT / "README.md").read_text()
+
+
 def test_no_script_interpolates_an_expression(path):
     """A value that others choose, such as a branch's name, could run as code."""
     assert [step["run"] for step in steps(path) if "${{" in step.get("run", "")] == []

@@ -29,9 +29,6 @@ def environment(monkeypatch):
         "WINDOW_HOURS": "24",
     }.items():
         monkeypatch.setenv(name, value)
-    app.settings.cache_clear()
-    yield
-    app.settings.cache_clear()
 
 
 @pytest.fixture

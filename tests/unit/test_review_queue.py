@@ -360,11 +360,11 @@ def test_the_later_of_two_answers_about_the_same_photo_is_trained_with(pipeline,
         pipeline.upload(f"uploads/{number}.jpg", str(number))
         ada.answer(ada.receive(), label)
 
-    with fetch("s3://uploads/ground-truth") as found:
-        files = [file.relative_to(found.folder).parts[0] for file in found.folder.rglob("*.jpg")]
+    with fetch("s3://uploads/ground-truth") as (folder, _):
+        files = [file.relative_to(folder).parts[0] for file in folder.rglob("*.jpg")]
 
     assert files == ["motorcycle"]
-    assert not found.folder.exists()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 from onnx import TensorProto, helper, numpy_helper
+from samcli.cli.types import CfnParameterOverridesType
 
 from model import storage
 from model.network import artifact
@@ -1002,11 +1003,13 @@ def test_parameters_of_another_endpoint_do_not_come_from_the_deployment(monkeypa
 
     assert succeed("parameters", "--endpoint", "theirs") == "EndpointName=theirs\n"
     ours = (
-        'EndpointName=ours\nClassLabels="e bike,moped"\nConfidenceThreshold=0.87\nImageSize=96\n'
-        "CapturePercent=0\n"
+        "EndpointName=ours\nConfidenceThreshold=0.87\nImageSize=96\nCapturePercent=0\n"
+        "file://deployment.yaml\n"
     )
     assert succeed("parameters", "--endpoint", "ours") == ours
     assert succeed("parameters") == ours
+    # sam gets the words into which a shell splits the output of $(scones parameters)
+    assert CfnParameterOverridesType().convert(tuple(ours.split()), None, None) == deployed.parameters()
     older = json.loads(FILE.read_text())
     del older["capture_percent"]
     FILE.write_text(json.dumps(older))

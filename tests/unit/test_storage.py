@@ -101,7 +101,8 @@ def test_s3_holds_the_same_files_as_a_folder(s3, tmp_path, place):
         with pytest.raises(FileNotFoundError):
             files.read(f"{folder}/missing")
 
-        files.delete([f"{folder}/a", f"{folder}/missing"])
+        files.delete(f"{folder}/a")
+        files.delete(f"{folder}/missing")
         assert files.list_files(folder) == [f"{folder}/b/c"]
 
 
@@ -146,7 +147,7 @@ def test_an_erased_object_leaves_neither_versions_nor_delete_markers(versioned):
     files = Storage(versioned)
     for name in ("a", "a", "ab"):
         files.write(f"s3://files/{name}", b"")
-    files.delete(["s3://files/a"])
+    files.delete("s3://files/a")
     assert keys(versioned) == [("a", False), ("a", False), ("ab", True), ("a", True)]
 
     files.erase("s3://files/a")

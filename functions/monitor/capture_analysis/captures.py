@@ -12,8 +12,8 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -35,6 +35,9 @@ PREFETCH = 16
 """Objects fetched from S3 ahead of the reader, because each takes tens of milliseconds."""
 DATED_FOLDER = re.compile(r"/(\d{4})/(\d\d)(?:/(\d\d)(?:/(\d\d))?)?/?$")
 """The end of a path that names a month, day or hour. A year alone does not count: it may be any name."""
+
+
+type FileLines = Iterator[tuple[str, Iterator[bytes]]]  # each file's path and lines
 
 
 class CaptureError(Exception):
@@ -101,10 +104,7 @@ class Record:
     output: Mapping[str, Any] | None
 
     def photo(self) -> bytes:
-        """Return the bytes of the photo that was sent to the endpoint.
-
-        Raises `PayloadError` if the input is missing, or is text.
-        """
+        """Return the bytes that the endpoint received; raise `PayloadError` if they are missing or text."""
         if not self.input:
             raise PayloadError("no input was captured")
         if self.input.get("encoding") != "BASE64":
@@ -112,10 +112,7 @@ class Record:
         return _content(self.input)
 
     def probabilities(self) -> list[float]:
-        """Return the probability of each label from an output in JSON or CSV, with or without BASE64.
-
-        Raises `PayloadError` if the output is missing, or is not a list of at least two probabilities.
-        """
+        """Parse the output, JSON or CSV; raise `PayloadError` unless it has two or more probabilities."""
         if not self.output:
             raise PayloadError("no output was captured")
         text = _content(self.output)
@@ -147,27 +144,18 @@ class Folder:
     """Captures on this machine."""
 
     def list(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the sorted paths of subfolders and of files.
-
-        Hidden subfolders are skipped, because they contain files that are still being written.
-        """
-        try:
+        """Return the sorted paths of subfolders and of files."""
+        with translate_errors(folder):
             entries = sorted(Path(folder).iterdir())
-        except OSError as error:
-            raise CaptureError(f"{folder} cannot be read ({error.strerror})") from error
+        # Hidden subfolders contain files that are still being written.
         folders = [entry.as_posix() for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         return folders, [entry.as_posix() for entry in entries if entry.is_file()]
 
-    def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    def lines(self, files: Iterator[str]) -> FileLines:
         """Yield each file's path and lines; skip files that no longer exist."""
         for path in files:
-            try:
-                with Path(path).open("rb") as file:
-                    yield path, file
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise CaptureError(f"{path} cannot be read ({error.strerror})") from error
+            with translate_errors(path), suppress(FileNotFoundError), Path(path).open("rb") as file:
+                yield path, file
 
 
 class Bucket:
@@ -183,34 +171,26 @@ class Bucket:
         pages = self._s3.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=f"{prefix}/" if prefix else "", Delimiter="/"
         )
-        folders: list[str] = []
-        files: list[str] = []
-        with translate_s3_errors(folder):
-            for page in pages:
-                folders += [
-                    f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in page.get("CommonPrefixes", [])
-                ]
-                files += [f"s3://{bucket}/{one['Key']}" for one in page.get("Contents", [])]
-        return folders, files
+        with translate_errors(folder):
+            found = pages.build_full_result()
+        folders = [one["Prefix"].rstrip("/") for one in found.get("CommonPrefixes", [])]
+        keys = [one["Key"] for one in found.get("Contents", [])]
+        return [f"s3://{bucket}/{name}" for name in folders], [f"s3://{bucket}/{key}" for key in keys]
 
-    def lines(self, files: Iterator[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Yield each object's path and lines, and fetch the next ones meanwhile; skip those that are gone."""
-        fetched: deque[tuple[str, Future[bytes | None]]] = deque()
+    def lines(self, files: Iterator[str]) -> FileLines:
+        """Yield each object's path and lines while fetching the next ones; skip deleted objects."""
         with ThreadPoolExecutor(PREFETCH) as threads:
             try:
-                for path in files:
-                    fetched.append((path, threads.submit(self._fetch, path)))
-                    if len(fetched) > PREFETCH:
-                        yield from _opened(*fetched.popleft())
-                while fetched:
-                    yield from _opened(*fetched.popleft())
+                for path, content in _ahead((path, threads.submit(self._fetch, path)) for path in files):
+                    if (fetched := content.result()) is not None:
+                        yield path, fetched
             finally:
                 threads.shutdown(cancel_futures=True)
 
-    def _fetch(self, uri: str) -> bytes | None:
+    def _fetch(self, uri: str) -> BytesIO | None:
         bucket, key = split_uri(uri)
         file = BytesIO()
-        with translate_s3_errors(uri):
+        with translate_errors(uri):
             try:
                 # Unlike get_object's body, this retries a download that is interrupted.
                 self._s3.download_fileobj(bucket, key, file, Config=TransferConfig(use_threads=False))
@@ -218,21 +198,29 @@ class Bucket:
                 if error.response["Error"]["Code"] in {"404", "NoSuchKey"}:
                     return None
                 raise
-        return file.getvalue()
+        file.seek(0)
+        return file
+
+
+def _ahead[T](items: Iterator[T]) -> Iterator[T]:
+    """Yield items, taking each from the iterator `PREFETCH` items before it is needed."""
+    taken: deque[T] = deque()
+    for item in items:
+        taken.append(item)
+        if len(taken) > PREFETCH:
+            yield taken.popleft()
+    yield from taken
 
 
 @contextmanager
-def translate_s3_errors(uri: str) -> Iterator[None]:
-    """Raise errors of S3 in a ``with`` block that reads `uri` as a CaptureError."""
+def translate_errors(path: str) -> Iterator[None]:
+    """Raise the file system's and S3's errors in a ``with`` block that reads a path as a `CaptureError`."""
     try:
         yield
+    except OSError as error:
+        raise CaptureError(f"{path} cannot be read ({error.strerror})") from error
     except (BotoCoreError, ClientError) as error:
-        raise CaptureError(f"{uri} cannot be read: {error}") from error
-
-
-def _opened(path: str, content: Future[bytes | None]) -> Iterator[tuple[str, Iterator[bytes]]]:
-    if (fetched := content.result()) is not None:
-        yield path, BytesIO(fetched)
+        raise CaptureError(f"{path} cannot be read: {error}") from error
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -244,20 +232,17 @@ def split_uri(uri: str) -> tuple[str, str]:
 def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record]:
     """Read the records of a time window, in the order of their files, and count them in `counts`.
 
+    `source` is a folder or ``s3://bucket/prefix`` at any level above the files, or a single file. Raises
+    `CaptureError` if it cannot be read.
+
     If the window contains the whole hour of a file's path, all of its records are in the window. If it
     overlaps the hour partly, or if the path has no hour, each record's own time decides. Other files are not
     opened. Hence consecutive windows contain each record once, although the last records in a file are often
     from the next hour.
-
-    Parameters
-    ----------
-    source
-        A folder or ``s3://bucket/prefix`` at any level above the files, or a single file.
-
-    Raises `CaptureError` if the source cannot be read.
     """
     seen: set[str] = set()
-    for path, lines in read_lines(source, window, counts):
+    for path, lines in read_lines(source, window):
+        counts.files += 1
         hour = _interval(path.rpartition("/")[0])
         whole_hour = hour is not None and window.covers(*hour)
         for number, line in enumerate(lines, 1):
@@ -284,24 +269,17 @@ def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record
             yield record
 
 
-def read_lines(
-    source: str, window: TimeWindow, counts: ReadCounts, s3: "S3Client | None" = None
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield the path and lines of every file that may have records of a time window; see `read`."""
+def read_lines(source: str, window: TimeWindow, s3: "S3Client | None" = None) -> FileLines:
+    """Read the lines of every file that may have records of a time window; see `read`."""
     if source.startswith("s3://"):
         store: Folder | Bucket = Bucket(s3)
         source = source.rstrip("/")
     else:
         store = Folder()
         source = Path(source).absolute().as_posix()
-    files = iter([source]) if _is_file(source) else _find(store, source, window)
-    for path, lines in store.lines(files):
-        counts.files += 1
-        yield path, lines
-
-
-def _is_file(source: str) -> bool:
-    return source.endswith(SUFFIX) and (source.startswith("s3://") or Path(source).is_file())
+    is_file = source.endswith(SUFFIX) and (isinstance(store, Bucket) or Path(source).is_file())
+    files = iter([source]) if is_file else _find(store, source, window)
+    return store.lines(files)
 
 
 def _find(store: Folder | Bucket, folder: str, window: TimeWindow) -> Iterator[str]:
@@ -317,52 +295,44 @@ def _interval(folder: str) -> tuple[datetime, datetime] | None:
     """Return the start and end of the month, day or hour in a folder's path."""
     if not (match := DATED_FOLDER.search(folder)):
         return None
-    year, month, day, hour = (None if part is None else int(part) for part in match.groups())
+    year, month, day, hour = match.groups()
     try:
-        begin = datetime(year or 0, month or 0, day or 1, hour or 0, tzinfo=UTC)
+        begin = datetime(int(year), int(month), int(day or 1), int(hour or 0), tzinfo=UTC)
     except ValueError:  # the digits are not a date
         return None
-    if hour is not None:
-        return begin, begin + timedelta(hours=1)
-    if day is not None:
-        return begin, begin + timedelta(days=1)
-    return begin, (begin + timedelta(days=31)).replace(day=1)
+    if not day:
+        return begin, (begin + timedelta(days=31)).replace(day=1)
+    return begin, begin + (timedelta(hours=1) if hour else timedelta(days=1))
 
 
 def parse(line: bytes, hour: Sequence[datetime] | None) -> Record:
-    """Parse a line of a capture file; a record without a time gets the start of the hour.
-
-    Raises `ValueError` if the line is not a record.
-    """
+    """Parse a line of a capture file or raise `ValueError`; a record without a time gets the hour's start."""
     try:
         value = json.loads(line)
     except ValueError as error:
         raise ValueError("not JSON") from error
-    data = value.get("captureData") if isinstance(value, dict) else None
-    if not isinstance(data, dict):
-        raise ValueError("no captureData")  # noqa: TRY004
-    metadata = value.get("eventMetadata")
-    if not isinstance(metadata, dict):
-        metadata = {}
-    captured_input, captured_output = data.get("endpointInput"), data.get("endpointOutput")
+    if (data := _get(value, "captureData", dict)) is None:
+        raise ValueError("no captureData")
+    metadata = _get(value, "eventMetadata", dict)
+    try:
+        at: datetime | None = parse_time(_get(metadata, "inferenceTime", str) or "")
+    except ValueError:
+        at = hour[0] if hour else None
     return Record(
-        event_id=_text(metadata.get("eventId")),
-        inference_id=_text(metadata.get("inferenceId")),
-        at=_time(metadata.get("inferenceTime")) or (hour[0] if hour else None),
-        input=captured_input if isinstance(captured_input, dict) else None,
-        output=captured_output if isinstance(captured_output, dict) else None,
+        event_id=_get(metadata, "eventId", str) or None,
+        inference_id=_get(metadata, "inferenceId", str) or None,
+        at=at,
+        input=_get(data, "endpointInput", dict),
+        output=_get(data, "endpointOutput", dict),
     )
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _get[T](value: object, name: str, kind: type[T]) -> T | None:
+    found = value.get(name) if isinstance(value, dict) else None
+    return found if isinstance(found, kind) else None
 
 
-def _time(value: object) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        at = datetime.fromisoformat(value)
-    except ValueError:
-        return None
+def parse_time(text: str) -> datetime:
+    """Parse a time in ISO 8601, which is in UTC unless it names a time zone."""
+    at = datetime.fromisoformat(text)
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)

@@ -16,17 +16,17 @@ from .window import OTHER, Window
 FORMAT = 1
 """The version of the baseline's file format. Increase it if old files become unreadable or wrong."""
 MODERATE, LIMIT = 0.1, 0.2
-"""The values beyond which a statistic means moderate and large change. These are the usual limits for PSI (N.
-Siddiqi, "Credit risk scorecards", 2006), here also used for distances. They assume about ten bins: with two
-or three categories even a large change gives a small PSI (0.16 if 60:40 becomes 40:60), so for categories the
-first limit already counts as drift."""
+"""Beyond these, a change is moderate or large: the usual limits for PSI (N. Siddiqi, "Credit risk
+scorecards", 2006), here also used for distances. They assume about ten bins: with two or three categories
+even a large change gives a small PSI (0.16 if 60:40 becomes 40:60), so for categories `MODERATE` counts as
+drift."""
 SIGNIFICANCE = 0.01
 """The probability that any feature of a window without drift is reported as drifted."""
 DIGITS = 6
 """Significant digits of the baseline's numbers and of those compared with them, so that a value that many
 photos share, such as an aspect ratio of 4:3, equals itself after it was written and read."""
 BINS = 10
-"""The number of PSI's bins for numeric features, which are the baseline's deciles."""
+"""The number of PSI's bins for numeric features, bounded by the baseline's deciles."""
 
 type Level = Literal["none", "moderate", "drifted"]
 
@@ -47,16 +47,8 @@ class Numbers:
 class Baseline:
     """Statistics of ``n`` photos and answers, with which later ones are compared. It contains no photos.
 
-    Attributes
-    ----------
-    model
-        The model's name and version.
-    accuracy
-        The share of correct answers, from 0 to 1; ``None`` if the correct labels are not known.
-    numbers, counts
-        The distribution of each numeric feature, and the counts by category of each categorical feature.
-    feature_space
-        The parameters for measuring a photo's distance in the model's feature space, if there are any.
+    ``accuracy`` is the share of correct answers, or ``None`` without correct labels; ``feature_space`` holds
+    the parameters for measuring a photo's distance in the model's feature space.
     """
 
     model: str
@@ -72,10 +64,7 @@ class Baseline:
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """Parse the JSON that `text` returns.
-
-        Raises `BaselineError` if the text is not a baseline, or its format is not supported.
-        """
+        """Parse what `text` returns; raise `BaselineError` if it is something else or of another version."""
         try:
             value = json.loads(text)
             if value["format"] != FORMAT:
@@ -99,23 +88,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a feature is from the baseline.
+    """How far a feature's ``n`` values are from the baseline.
 
-    Attributes
-    ----------
-    psi
-        The population stability index.
-    ks, variation
-        The Kolmogorov-Smirnov distance of a numeric feature, or the total variation distance of a categorical
-        one: the share of answers that changed category.
-    p_value
-        The probability of a distance at least this large without drift.
-    n
-        The number of values in the window.
-    statistic
-        The larger of `psi` and the distance.
-    level
-        ``drifted`` if `statistic` is significant and beyond `limit`, ``moderate`` if beyond `MODERATE`.
+    ``psi`` is the population stability index; ``ks`` a numeric feature's Kolmogorov-Smirnov distance;
+    ``variation`` a categorical feature's total variation distance, the share of answers that changed
+    category; ``p_value`` the probability of a distance at least this large without drift. ``level`` is
+    ``drifted`` if the statistic is significant and beyond ``limit``, ``moderate`` if beyond `MODERATE`.
     """
 
     psi: float
@@ -142,8 +120,8 @@ class Features:
 
 def features(window: Window, photos: Mapping[str, Sequence[float]]) -> Features:
     """Return the features of a window, given the image properties of its sample."""
-    counts = categories(window.by_label(), window.under_threshold())
-    return Features({"confidence": window.confidence, **photos}, counts)
+    numbers = {"confidence": window.confidence, **photos}
+    return Features(numbers, categories(window.by_label(), window.under_threshold()))
 
 
 def categories(by_label: Mapping[str, int], under_threshold: int) -> dict[str, dict[str, int]]:
@@ -189,21 +167,15 @@ def same_shares(a: Sequence[int], b: Sequence[int]) -> float:
     Categories that are empty in both samples are ignored.
     """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x + y]
-    of_a, of_b, freedom = sum(a), sum(b), len(pairs) - 1
-    if freedom < 1:
+    if (freedom := len(pairs) - 1) < 1:
         return 1.0
-    statistic = math.fsum(
-        (observed - expected) ** 2 / expected
-        for x, y in pairs
-        for observed, expected in (
-            (x, (x + y) * of_a / (of_a + of_b)),
-            (y, (x + y) * of_b / (of_a + of_b)),
-        )
-    )
-    return chi_squared_tail(statistic, freedom)
+    share = sum(a) / (sum(a) + sum(b))
+    # In each category, the two samples differ from their expected counts by the same number.
+    statistic = math.fsum((x - (x + y) * share) ** 2 / ((x + y) * share * (1 - share)) for x, y in pairs)
+    return _chi_squared_tail(statistic, freedom)
 
 
-def chi_squared_tail(statistic: float, freedom: int) -> float:
+def _chi_squared_tail(statistic: float, freedom: int) -> float:
     """Return the probability that a chi-squared variable with these degrees of freedom exceeds a value.
 
     M. Abramowitz, I. Stegun, "Handbook of mathematical functions" (1964), 26.4.4 and 26.4.5: with h half the
@@ -264,15 +236,14 @@ def compare(window: Features, baseline: Baseline, significance: float = SIGNIFIC
     found: dict[str, Drift] = {}
     for name, values in window.numbers.items():
         if len(values) and (numbers := baseline.numbers.get(name)):
-            current, reference = rounded(values), numbers.sample
-            bounds = deciles(reference)
-            psi = population_stability_index(_binned(current, bounds), _binned(reference, bounds))
-            distance, p_value = kolmogorov_smirnov(current, reference)
+            current, bounds = rounded(values), deciles(numbers.sample)
+            psi = population_stability_index(_binned(current, bounds), _binned(numbers.sample, bounds))
+            distance, p_value = kolmogorov_smirnov(current, numbers.sample)
             found[name] = Drift(psi, distance, None, p_value, len(current))
     for name, counts in window.counts.items():
-        if sum(counts.values()) and (known_counts := baseline.counts.get(name)):
-            names = sorted({*counts, *known_counts})
-            a, b = ([side.get(category, 0) for category in names] for side in (counts, known_counts))
+        if sum(counts.values()) and (reference := baseline.counts.get(name)):
+            names = sorted({*counts, *reference})
+            a, b = ([side.get(category, 0) for category in names] for side in (counts, reference))
             psi, variation = population_stability_index(a, b), total_variation(a, b)
             found[name] = Drift(psi, None, variation, same_shares(a, b), sum(a), limit=MODERATE)
     return {name: _with_level(drift, significance / len(found)) for name, drift in found.items()}

@@ -37,7 +37,6 @@ def estimated_accuracy(
     known_accuracy: float | None = None,
     known_confidence: float = 0.0,
     known_n: int = 0,
-    level: float = LEVEL,
 ) -> Interval | None:
     """Estimate accuracy without labels, from confidences; return ``None`` if there are none.
 
@@ -59,6 +58,6 @@ def estimated_accuracy(
     if known_accuracy is not None and known_n:
         value += known_accuracy - known_confidence
         variance += known_accuracy * (1 - known_accuracy) / known_n
-    margin = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
+    margin = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(variance)
     low, value, high = (min(1.0, max(0.0, figure)) for figure in (value - margin, value, value + margin))
     return Interval(value, low, high)

@@ -1,14 +1,14 @@
 """Summarize a time window's records: labels, confidences, and image properties of a sample of photos."""
 
-import heapq
 import io
 import math
 import random
 from array import array
+from bisect import bisect_right, insort_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from operator import attrgetter
 from typing import NamedTuple
 
 from PIL import Image, ImageChops, ImageStat
@@ -18,7 +18,7 @@ from .captures import PayloadError, Record
 OTHER = "other"
 """The label of a photo that shows no vehicle: a copy of the filter function's, which is deployed apart."""
 DEFAULT_LABELS = ("bicycle", "motorcycle", OTHER)
-"""The stack's default labels, used if the labels of an endpoint are not known."""
+"""The stack's default."""
 IMAGE_PROPERTIES = ("brightness", "contrast", "sharpness", "size", "aspect")
 
 
@@ -32,25 +32,17 @@ class Answer(NamedTuple):
     name: str
     label: int
     confidence: float
-    photo: bytes
+    photo: bytes = b""
 
 
 @dataclass
 class Window:
     """Collects records: a few numbers of each, but only the photos of a sample.
 
-    ``at``, ``label``, ``confidence`` and, with ``keep_names``, ``names`` have one value per answer, in the
-    order of the files. ``sample`` and ``least_confident`` have answers with their photos. ``unusable`` counts
-    records without a usable input or output, by reason.
-
-    Parameters
-    ----------
-    threshold
-        The lowest confidence, 0 to 1, that is accepted.
-    labels
-        The labels in the order of the probabilities; by default `default_labels` for the first answer.
-    sample_size, least_confident_size
-        The numbers of photos to retain: drawn at random from all, and of the least confident answers.
+    ``labels`` are in the order of the probabilities; by default, they are the `default_labels` for the first
+    answer. ``at``, ``label``, ``confidence`` and, with ``keep_names``, ``names`` have one value per answer,
+    in the order of the files. ``sample``, drawn at random, and ``least_confident``, in ascending order, have
+    answers with their photos. ``unusable`` counts records without a usable input or output, by reason.
     """
 
     threshold: float
@@ -63,13 +55,12 @@ class Window:
     confidence: array[float] = field(default_factory=lambda: array("d"))
     names: list[str] = field(default_factory=list)
     sample: list[Answer] = field(default_factory=list)
+    least_confident: list[Answer] = field(default_factory=list)
     unusable: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._random = random.Random(0)  # noqa: S311  for a sample, not for secrets
         self._photos = 0
-        self._least: list[tuple[float, int, Answer]] = []
-        self._order = count()
 
     def add(self, record: Record) -> None:
         """Add a record. Count it as unusable if it has no answer, or one for a different number of labels."""
@@ -91,9 +82,9 @@ class Window:
         self.confidence.append(confidence)
         if self.keep_names:
             self.names.append(name)
-        self._sample_photo(record, at, name, label, confidence)
+        self._sample_photo(record, Answer(at, name, label, confidence))
 
-    def _sample_photo(self, record: Record, at: float, name: str, label: int, confidence: float) -> None:
+    def _sample_photo(self, record: Record, answer: Answer) -> None:
         """Retain the photo if it is drawn for the sample, or the answer is among the least confident.
 
         The sample is a reservoir: at any time, each photo is in it with the same probability (J. S. Vitter,
@@ -101,13 +92,11 @@ class Window:
         """
         self._photos += 1
         place = self._random.randrange(self._photos)
-        unsure = len(self._least) < self.least_confident_size or (
-            self._least and -self._least[0][0] > confidence
-        )
-        if place >= self.sample_size and not unsure:
+        rank = bisect_right(self.least_confident, answer.confidence, key=attrgetter("confidence"))
+        if place >= self.sample_size and rank >= self.least_confident_size:
             return
         try:
-            answer = Answer(at, name, label, confidence, record.photo())
+            answer = answer._replace(photo=record.photo())
         except PayloadError as error:
             self.unusable[str(error)] += 1
             self._photos -= 1
@@ -116,15 +105,9 @@ class Window:
             self.sample.append(answer)
         elif place < self.sample_size:
             self.sample[place] = answer
-        if unsure:
-            heapq.heappush(self._least, (-confidence, next(self._order), answer))
-            if len(self._least) > self.least_confident_size:
-                heapq.heappop(self._least)
-
-    @property
-    def least_confident(self) -> list[Answer]:
-        """The least confident answers, in ascending order of confidence."""
-        return [answer for *_, answer in sorted(self._least, reverse=True)]
+        if rank < self.least_confident_size:
+            insort_left(self.least_confident, answer, key=attrgetter("confidence"))
+            del self.least_confident[self.least_confident_size :]
 
     def accepts(self, label: int, confidence: float) -> bool:
         """Return whether the pipeline accepts such an answer."""

@@ -1,0 +1,91 @@
+"""Where the local stack runs, and what is built for it."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import psutil
+import pytest
+from samcli.yamlhelper import yaml_dump, yaml_parse
+
+from local import LocalError, Ports, host
+from local.built_template import pin_architecture
+from local.stack import Stack
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("system", "machine"), [("Windows", "AMD64"), ("Darwin", "x86_64"), ("Linux", "armv7l")]
+)
+def test_another_platform_is_refused_and_named(monkeypatch, system, machine):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+
+    with pytest.raises(LocalError, match=rf"does not run on {system} {machine}, only on .* use WSL 2\.$"):
+        host.require_supported()
+
+
+@pytest.mark.parametrize("command", ["demo", "up", "down", "drift"])
+def test_every_local_command_refuses_windows_within_a_second(command):
+    """In Python for Windows there is no `fcntl`."""
+    windows = "import platform, sys; sys.modules['fcntl'] = None; platform.system = lambda: 'Windows'"
+    run = f"{windows}; sys.argv = ['scones', '{command}']; import scones; scones.main()"
+    started = os.times()
+
+    done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    ended = os.times()
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The local stack does not run on Windows")
+    assert done.stderr.count("\n") == 1
+    # processor time, which other load on the machine does not affect
+    assert ended.children_user - started.children_user < 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "architecture"), [("x86_64", "x86_64"), ("aarch64", "arm64"), ("arm64", "arm64")]
+)
+def test_the_architecture_has_lambdas_name(monkeypatch, machine, architecture):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+
+    assert host.architecture() == architecture
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_a_built_template_accepts_only_what_was_built(tmp_path, architecture):
+    built = tmp_path / "template.yaml"
+    source = yaml_parse((ROOT / "template.yaml").read_text())
+    built.write_text(yaml_dump(source))
+
+    pin_architecture(built, architecture)
+
+    pinned = yaml_parse(built.read_text())
+    assert pinned["Parameters"]["Architecture"]["Default"] == architecture
+    assert pinned["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
+    assert pinned["Globals"]["Function"]["Architectures"] == [architecture]
+    own = [one for one in pinned["Resources"].values() if "Architectures" in one.get("Properties", {})]
+    assert own == []
+    # sam local invoke drops decimals without quotes
+    assert "Default: '0.8'" in built.read_text()
+    for template in (pinned, source):
+        del template["Parameters"]["Architecture"], template["Globals"]["Function"]["Architectures"]
+    assert pinned == source
+
+
+def test_containers_reach_docker_desktop_by_name(monkeypatch):
+    monkeypatch.setattr(host, "ON_LINUX", False)
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)
+    stack = Stack(ports=Ports(4001, 4002), for_containers=True)
+
+    assert stack.container_url == "http://host.docker.internal:4001"
+    binds = [one for one in stack._emulator().command if one.startswith("--bind")]
+    assert binds == ["--bind=127.0.0.1:4001"]
+
+
+def test_without_docker_on_linux_the_missing_network_is_named(monkeypatch):
+    monkeypatch.setattr(host, "ON_LINUX", True)
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)
+
+    with pytest.raises(LocalError, match=r"^No such network: docker0\. Start Docker"):
+        _ = Stack().container_url
