@@ -13,14 +13,13 @@ import io
 import itertools
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import TensorProto
 
 from model.network.onnx_graph import Graph
@@ -201,20 +200,6 @@ class _CheckpointUnpickler(pickle.Unpickler):
 def _read_storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     count = int.from_bytes(stream.read(8), "little")
     return np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
-
-
-def build_graph(network: Network, weights: Weights, outputs: Sequence[str], size: int) -> onnx.ModelProto:
-    """Build a network's graph from ``image``, uint8 RGB [N, `size`, `size`, 3], to some of its outputs.
-
-    It holds only the layers that these `outputs` need; see `add_network` for their shapes.
-    """
-    graph = Graph("efficientnet_lite")
-    add_network(graph, network, weights, graph.input("image", ["N", size, size, 3], TensorProto.UINT8))
-    shapes = {
-        name: ("N", channels, "H", "W") if name in network.feature_maps else ("N", channels)
-        for name, channels in network.outputs.items()
-    }
-    return graph.model({name: shapes[name] for name in outputs})
 
 
 def add_network(graph: Graph, network: Network, weights: Weights, image: str, prefix: str = "") -> None:

@@ -6,8 +6,8 @@ Two branches look at the photo:
   mirrored. It gives ImageNet logits, which recognize large, sharp photos.
 - The **low-resolution branch** reduces the photo to `LOW_RESOLUTION` pixels and enlarges it again, so that
   photos of every size look alike and what is learned from pictures of 32x32 transfers to all of them. It runs
-  EfficientNet-Lite0 and -Lite2 on two views, the photo and its mirrored center crop, and gives the descriptor
-  that a classifier is trained on.
+  EfficientNet-Lite0 and -Lite2 on two views, the photo and its mirrored center crop. Bilinear pooling gives
+  the descriptor that a classifier is trained on; global pooling of -Lite0 measures how novel a photo is.
 
 `detail`, from 0 to 1, measures how much of a photo's contrast the reduction removes. It decides how far the
 low-resolution branch reduces the photo, and how much ImageNet's logits count (`model.network.fusion`).
@@ -50,19 +50,11 @@ SQUARE_ROOT_STEPS = 8
 
 FULL_RESOLUTION_VIEWS, LOW_RESOLUTION_VIEWS = 4, 2
 
-POOLED_FIRST, POOLED_SECOND = (
-    3 * sum(network.feature_maps.values()) + backbone.FEATURES for network in (LITE0, LITE2)
-)
-POOLED = POOLED_FIRST + POOLED_SECOND
-"""Numbers of the descriptor from global pooling; the first `POOLED_FIRST` are `LITE0`'s."""
-
-BILINEAR = sum(n * (n + 1) // 2 for n in (LITE0.feature_maps["stage6"], LITE2.feature_maps["stage6"]))
-"""Numbers of the descriptor from bilinear pooling; they follow the `POOLED` ones."""
-
 OUTPUTS = {
     "logits": backbone.CLASSES,
     "features": backbone.FEATURES,
-    "descriptor": POOLED + BILINEAR,
+    "descriptor": sum(n * (n + 1) // 2 for n in (one.feature_maps["stage6"] for one in (LITE0, LITE2))),
+    "pooled": 3 * sum(LITE0.feature_maps.values()) + backbone.FEATURES,
     "detail": 1,
 }
 """The outputs of `add_embedding`, and the length of each per photo."""
@@ -78,6 +70,7 @@ class Embedding:
     logits: Floats
     features: Floats
     descriptor: Floats
+    pooled: Floats
     detail: Floats
 
     def __getitem__(self, index: Integers | npt.NDArray[np.bool_]) -> Self:
@@ -121,10 +114,12 @@ def add_full_resolution(graph: Graph, image: str) -> None:
 
 
 def add_low_resolution(graph: Graph, image: str) -> None:
-    """Add the branch to ``detail`` and ``descriptor``."""
+    """Add the branch to ``detail``, ``descriptor`` and ``pooled``."""
     low = reduce_detail(graph, image)
     views = graph.add("Concat", low, _mirror(graph, _center_crop(graph, low)), axis=0)
     _average_views(graph, describe(graph, views), LOW_RESOLUTION_VIEWS, "descriptor")
+    pooled = graph.add("Concat", *_global_pooling(graph, LITE0), axis=1)
+    _average_views(graph, pooled, LOW_RESOLUTION_VIEWS, "pooled")
 
 
 def reduce_detail(graph: Graph, image: str) -> str:
@@ -157,15 +152,11 @@ def reduce_detail(graph: Graph, image: str) -> str:
 
 
 def describe(graph: Graph, pixels: str) -> str:
-    """Describe pixels, uint8 [N, H, W, 3], by both networks: float32 [N, `POOLED` + `BILINEAR`]."""
+    """Add both networks and their bilinear pooling, from uint8 [N, H, W, 3] to float32 [N, length]."""
     inputs = {LITE0: pixels, LITE2: _resize_for_second(graph, pixels)}
-    pooled, bilinear = [], []
     for network, resized in inputs.items():
-        prefix = f"{network.name}."
-        backbone.add_network(graph, network, backbone.read_weights(network), resized, prefix)
-        pooled += _global_pooling(graph, network, prefix)
-        bilinear.append(_bilinear_pooling(graph, network, prefix))
-    return graph.add("Concat", *pooled, *bilinear, axis=1)
+        backbone.add_network(graph, network, backbone.read_weights(network), resized, f"{network.name}.")
+    return graph.add("Concat", *(_bilinear_pooling(graph, network) for network in inputs), axis=1)
 
 
 def _scales(factor: float) -> npt.NDArray[np.float32]:
@@ -204,10 +195,10 @@ def _average_views(graph: Graph, signal: str, views: int, output: str) -> None:
     graph.add("ReduceMean", by_view, np.array([0]), output=output, keepdims=0)
 
 
-def _global_pooling(graph: Graph, network: Network, prefix: str) -> list[str]:
+def _global_pooling(graph: Graph, network: Network) -> list[str]:
     """Pool each feature map as `_moments` does; the last of the list are the ``features``."""
-    moments = [part for name in network.feature_maps for part in _moments(graph, f"{prefix}{name}")]
-    return [*moments, f"{prefix}features"]
+    moments = [part for name in network.feature_maps for part in _moments(graph, f"{network.name}.{name}")]
+    return [*moments, f"{network.name}.features"]
 
 
 def _moments(graph: Graph, feature_map: str) -> list[str]:
@@ -226,7 +217,7 @@ def _moments(graph: Graph, feature_map: str) -> list[str]:
     ]
 
 
-def _bilinear_pooling(graph: Graph, network: Network, prefix: str) -> str:
+def _bilinear_pooling(graph: Graph, network: Network) -> str:
     """Pool which channels of the last feature map are active in the same places: [N, C (C + 1) / 2].
 
     The products of all pairs of channels are summed over places (T.-Y. Lin, A. RoyChowdhury, S. Maji,
@@ -237,7 +228,7 @@ def _bilinear_pooling(graph: Graph, network: Network, prefix: str) -> str:
     normalization, as in Lin et al.
     """
     channels = network.feature_maps["stage6"]
-    by_place = graph.add("Reshape", f"{prefix}stage6", np.array([0, channels, -1]))
+    by_place = graph.add("Reshape", f"{network.name}.stage6", np.array([0, channels, -1]))
     root = graph.add("Flatten", _matrix_square_root(graph, by_place))
     rows, columns = np.triu_indices(channels)
     return _normalize(graph, graph.add("Gather", root, rows * channels + columns, axis=1))

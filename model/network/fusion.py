@@ -23,7 +23,6 @@ All weights are fitted to predictions for photos that took no part in training (
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
@@ -33,68 +32,45 @@ from model.network import embedding, zero_shot
 from model.network.embedding import Embedding, Floats, Integers
 from model.network.onnx_graph import Graph
 
-POOLED_SHARE = 0.2
-"""Share of the scaled descriptor's variance that global pooling has; bilinear pooling has the rest."""
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """Scale the two parts of a descriptor: (x - mean) * weight, number by number.
-
-    The globally pooled numbers are standardized. Those of bilinear pooling, of length 1 together, keep
-    their proportions. The total variance is 2, of which the pooled ones have `POOLED_SHARE`.
-    """
-
-    mean: Floats
-    weight: Floats
-
-    @classmethod
-    def fit(cls, descriptor: Floats) -> Self:
-        """Fit means and weights to float [N, D]."""
-        mean, deviation = descriptor.mean(axis=0), descriptor.std(axis=0)
-        pooled, bilinear = np.split(deviation, [embedding.POOLED])
-        each = np.sqrt(2 * POOLED_SHARE / len(pooled)) * _inverse(pooled)
-        common = np.full(len(bilinear), np.sqrt(2 * (1 - POOLED_SHARE)) * _inverse(np.linalg.norm(bilinear)))
-        return cls(mean, np.concatenate([each, common]).astype(descriptor.dtype))
-
-    def transform(self, descriptor: Floats) -> Floats:
-        """Scale float [N, D]."""
-        scaled: Floats = (descriptor - self.mean) * self.weight
-        return scaled
-
-
-def _inverse(deviation: Floats | np.floating) -> Floats:
-    """Return 1 / deviation, and 0 for what never varies."""
-    return np.divide(1, deviation, out=np.zeros_like(deviation), where=np.asarray(deviation) > 0)
-
 
 @dataclass(frozen=True)
 class RidgeClassifier:
-    """A linear classifier of descriptors of D numbers, and the PCA subspace of its training photos.
+    """A linear classifier of descriptors: D numbers to the logits of T labels.
 
     Attributes
     ----------
-    scaler
-        Applied first.
     weights, bias
-        Of the T trained labels' logits: float [D, T] and [T].
-    pca_basis
-        An orthonormal basis of the subspace, float [directions, `embedding.POOLED_FIRST`].
+        Float [D, T] and [T].
     """
 
-    scaler: Scaler
     weights: Floats
     bias: Floats
-    pca_basis: Floats
 
     def logits(self, descriptor: Floats) -> Floats:
-        """Return the logits of the trained labels, float [N, T]."""
-        return self.scaler.transform(descriptor) @ self.weights + self.bias
+        """Return the logits, float [N, T]."""
+        return descriptor @ self.weights + self.bias
 
-    def novelty(self, descriptor: Floats) -> Floats:
-        """Return the distances of `LITE0`'s pooled numbers from the PCA subspace, float [N]."""
-        pooled = self.scaler.transform(descriptor)[:, : embedding.POOLED_FIRST]
-        residual = (pooled**2).sum(axis=1) - ((pooled @ self.pca_basis.T) ** 2).sum(axis=1)
+
+@dataclass(frozen=True)
+class NoveltyDetector:
+    """The PCA subspace of the training photos of vehicles, from the embedding's P ``pooled`` numbers.
+
+    Attributes
+    ----------
+    mean, scale
+        Standardize the numbers: (x - mean) * scale, each float [P].
+    pca_basis
+        An orthonormal basis of the subspace, float [directions, P].
+    """
+
+    mean: Floats
+    scale: Floats
+    pca_basis: Floats
+
+    def novelty(self, pooled: Floats) -> Floats:
+        """Return distances from the subspace, float [N]."""
+        scaled = (pooled - self.mean) * self.scale
+        residual = (scaled**2).sum(axis=1) - ((scaled @ self.pca_basis.T) ** 2).sum(axis=1)
         return np.sqrt(np.maximum(residual, 0))
 
 
@@ -147,13 +123,14 @@ class Head:
         The labels of the probabilities, in order; they include `OTHER`.
     trained_labels
         The labels of the classifier's logits, in order.
-    classifier, weights
+    classifier, detector, weights
         The parameters.
     """
 
     labels: tuple[str, ...]
     trained_labels: tuple[str, ...]
     classifier: RidgeClassifier
+    detector: NoveltyDetector
     weights: FusionWeights
 
     @property
@@ -181,7 +158,7 @@ class Head:
             imagenet_vehicle = logsumexp(imagenet, axis=1) - logsumexp(others, axis=1)
         return Scores(
             trained=self.classifier.logits(embeddings.descriptor),
-            novelty=self.classifier.novelty(embeddings.descriptor),
+            novelty=self.detector.novelty(embeddings.pooled),
             imagenet=imagenet,
             imagenet_vehicle=imagenet_vehicle,
             detail=embeddings.detail[:, 0],
@@ -223,8 +200,9 @@ class Head:
 def add_head(graph: Graph, head: Head) -> None:
     """Add the layers from `embedding.OUTPUTS` to ``probabilities``, which compute `Head.predict_proba`."""
     w, vehicles = head.weights, head.vehicles
-    trained, novelty = _add_classifier(graph, head.classifier)
-    trained = graph.add("Mul", trained, w.inverse_temperature)
+    trained = graph.add("MatMul", "descriptor", head.classifier.weights)
+    trained = graph.add("Mul", graph.add("Add", trained, head.classifier.bias), w.inverse_temperature)
+    novelty = _add_novelty(graph, head.detector)
     columns = {label: _column(graph, trained, k) for k, label in enumerate(head.trained_labels)}
     of_vehicles = graph.add("Concat", *(columns[label] for label in vehicles), axis=1)
     class_logits = of_vehicles
@@ -248,20 +226,12 @@ def add_head(graph: Graph, head: Head) -> None:
     graph.add("Concat", *(outputs[label] for label in head.labels), axis=1, output="probabilities")
 
 
-def _add_classifier(graph: Graph, classifier: RidgeClassifier) -> tuple[str, str]:
-    """Add `RidgeClassifier.logits`, the scale multiplied into the weights, and `RidgeClassifier.novelty`."""
-    mean, scale = classifier.scaler.mean, classifier.scaler.weight
-    weights = scale[:, None] * classifier.weights
-    logits = graph.add("Add", graph.add("MatMul", "descriptor", weights), classifier.bias - mean @ weights)
-    first = embedding.POOLED_FIRST
-    start, end, axis = np.array([0]), np.array([first]), np.array([1])
-    pooled = graph.add("Slice", "descriptor", start, end, axis)
-    scaled = graph.add("Mul", graph.add("Sub", pooled, mean[:first]), scale[:first])
-    projected = graph.add("MatMul", scaled, classifier.pca_basis.T)
-    residual = graph.add(
-        "Sub", graph.add("ReduceSumSquare", scaled, axis), graph.add("ReduceSumSquare", projected, axis)
-    )
-    return logits, graph.add("Sqrt", graph.add("Relu", residual))
+def _add_novelty(graph: Graph, detector: NoveltyDetector) -> str:
+    """Add `NoveltyDetector.novelty`, [N, 1]."""
+    scaled = graph.add("Mul", graph.add("Sub", "pooled", detector.mean), detector.scale)
+    projected = graph.add("MatMul", scaled, detector.pca_basis.T)
+    squares = [graph.add("ReduceSumSquare", one, np.array([1])) for one in (scaled, projected)]
+    return graph.add("Sqrt", graph.add("Relu", graph.add("Sub", *squares)))
 
 
 def _add_imagenet(graph: Graph, vehicles: Sequence[str]) -> tuple[str, str]:

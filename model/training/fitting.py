@@ -14,9 +14,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from model.labels import OTHER
-from model.network import embedding
 from model.network.embedding import Embedding, Floats, Integers
-from model.network.fusion import FusionWeights, Head, RidgeClassifier, Scaler, Scores
+from model.network.fusion import FusionWeights, Head, NoveltyDetector, RidgeClassifier, Scores
 
 FOLDS = 10
 SEED = 0
@@ -109,9 +108,10 @@ def fit(
     by_penalty, novelty = _cross_validate(embeddings, targets, labels, folds, advance)
     penalty = min(PENALTIES, key=lambda one: calibrated_log_loss(by_penalty[one], targets))
     classifier = fit_classifiers(embeddings.descriptor, targets, labels, [penalty])[penalty]
+    detector = fit_novelty(embeddings.pooled[_show_vehicle(targets, labels)])
     advance()
     all_labels = (*labels, *([OTHER] if OTHER not in labels else []))
-    head = Head(all_labels, tuple(labels), classifier, DEFAULT_WEIGHTS)
+    head = Head(all_labels, tuple(labels), classifier, detector, DEFAULT_WEIGHTS)
     scores = replace(head.scores(embeddings), trained=by_penalty[penalty], novelty=novelty)
     head = replace(head, weights=_fit_fusion(head, scores, np.array(labels)[targets]))
     return Fit(head, head.fuse(scores), penalty, folds)
@@ -139,10 +139,10 @@ def _cross_validate(
     splits = StratifiedKFold(folds, shuffle=True, random_state=SEED)
     for fitted, held_out in splits.split(targets, targets):
         classifiers = fit_classifiers(embeddings.descriptor[fitted], targets[fitted], labels, PENALTIES)
-        descriptor = embeddings.descriptor[held_out]
         for penalty, classifier in classifiers.items():
-            logits[penalty][held_out] = classifier.logits(descriptor)
-        novelty[held_out] = classifiers[PENALTIES[0]].novelty(descriptor)
+            logits[penalty][held_out] = classifier.logits(embeddings.descriptor[held_out])
+        vehicles = fitted[_show_vehicle(targets[fitted], labels)]
+        novelty[held_out] = fit_novelty(embeddings.pooled[vehicles]).novelty(embeddings.pooled[held_out])
         advance()
     return logits, novelty
 
@@ -156,6 +156,7 @@ def fit_classifiers(
     regression and ranks its answers far better by confidence (docs/decisions.md). There are fewer photos than
     numbers in a descriptor, so the dual problem is solved (C. Saunders, A. Gammerman, V. Vovk, "Ridge
     regression learning algorithm in dual variables", ICML 1998). The 1 added to the kernel is the bias.
+    Descriptors are centered and scaled to a total variance of 2; the result includes both.
 
     Parameters
     ----------
@@ -166,10 +167,10 @@ def fit_classifiers(
     penalties
         The keys of the result.
     """
-    vehicle = np.array([label != OTHER for label in labels])[targets]
-    scaler = Scaler.fit(descriptor[vehicle])
-    scaled = scaler.transform(descriptor)
-    pca_basis = principal_components(scaled[vehicle, : embedding.POOLED_FIRST], PCA_DIRECTIONS)
+    of_vehicles = descriptor[_show_vehicle(targets, labels)]
+    mean, variance = of_vehicles.mean(axis=0), float(of_vehicles.var(axis=0).sum())
+    scale = (2 / variance) ** 0.5 if variance else 0.0
+    scaled = (descriptor - mean) * scale
     kernel = scaled @ scaled.T + 1
     indicators = np.where(targets[:, None] == np.arange(len(labels)), 1.0, -1.0)
     weight = compute_sample_weight("balanced", targets)
@@ -177,8 +178,20 @@ def fit_classifiers(
     for penalty in penalties:
         ridge = KernelRidge(alpha=penalty, kernel="precomputed").fit(kernel, indicators, weight)
         dual = ridge.dual_coef_.astype(scaled.dtype)
-        classifiers[penalty] = RidgeClassifier(scaler, scaled.T @ dual, dual.sum(axis=0), pca_basis)
+        weights = scale * scaled.T @ dual
+        classifiers[penalty] = RidgeClassifier(weights, dual.sum(axis=0) - mean @ weights)
     return classifiers
+
+
+def fit_novelty(pooled: Floats) -> NoveltyDetector:
+    """Fit a novelty detector to the globally pooled numbers of vehicles, float [N, P]."""
+    mean, deviation = pooled.mean(axis=0), pooled.std(axis=0)
+    scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    return NoveltyDetector(mean, scale, principal_components((pooled - mean) * scale, PCA_DIRECTIONS))
+
+
+def _show_vehicle(targets: Integers, labels: Sequence[str]) -> Bools:
+    return np.array([label != OTHER for label in labels])[targets]
 
 
 def principal_components(rows: Floats, most: int) -> Floats:

@@ -15,14 +15,14 @@ from unittest.mock import patch
 import click
 import numpy as np
 from rich.progress import track
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedShuffleSplit
 
 from model.data import dataset
 from model.data.dataset import Dataset
 from model.evaluation import statistics
 from model.labels import OTHER
 from model.network import embedding, fusion, zero_shot
-from model.network.backbone import LITE0
+from model.network.backbone import LITE0, LITE2
 from model.network.embedding import Embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting, trainer
@@ -38,6 +38,8 @@ REPEATS = 5
 RESAMPLES = 2000
 """Bootstrap samples of the photos."""
 PRECISION = 0.99
+FEW_EACH, FEW_REPEATS = 20, 10
+"""Pictures of each label to train on, and how many such trainings."""
 SOURCE_GROUPS = 4
 """Groups of sources, each of which is left out of training in turn."""
 
@@ -52,6 +54,7 @@ METRICS = {
 LABELS = ("bicycle", "motorcycle", OTHER)
 FULL = "full model"
 CIFAR = "CIFAR, cross-validated"
+FEW = "CIFAR, trained on 20 pictures of each label"
 PHOTOS = "photos, trained on CIFAR"
 SOURCES = "photos, other sources trained on too"
 
@@ -70,14 +73,13 @@ class Ablation:
         What to patch while the photos are embedded.
     fit
         What to patch while the head is fitted and used.
-    pooled, bilinear
-        How many numbers of each part of the descriptor remain.
+    kept
+        Which numbers of the descriptor remain.
     """
 
     graph: Sequence[Patch] = ()
     fit: Sequence[Patch] = ()
-    pooled: int = embedding.POOLED
-    bilinear: int = embedding.BILINEAR
+    kept: slice | np.ndarray = slice(None)
 
 
 def one_view(add: Callable[[Graph, str], None]) -> Callable[[Graph, str], None]:
@@ -102,11 +104,16 @@ def matrix_itself(graph: Graph, matrix: str) -> str:
     return graph.add("MatMul", matrix, graph.add("Transpose", matrix, perm=[0, 2, 1]))
 
 
-_LITE0_CHANNELS = LITE0.feature_maps["stage6"]
+def of_single_channels() -> np.ndarray:
+    """Index the numbers of the descriptor that concern one channel, not a pair of two."""
+    pairs = [np.triu_indices(network.feature_maps["stage6"]) for network in (LITE0, LITE2)]
+    return np.flatnonzero(np.concatenate([rows == columns for rows, columns in pairs]))
+
+
 ABLATIONS: Mapping[str, Ablation] = {
     FULL: Ablation(),
     "second network (EfficientNet-Lite2)": Ablation(
-        pooled=embedding.POOLED_FIRST, bilinear=_LITE0_CHANNELS * (_LITE0_CHANNELS + 1) // 2
+        kept=slice(len(np.triu_indices(LITE0.feature_maps["stage6"])[0]))
     ),
     "low-resolution branch": Ablation(graph=[(embedding, "reduce_detail", keep_resolution)]),
     "its mirrored center crop": Ablation(
@@ -115,18 +122,15 @@ ABLATIONS: Mapping[str, Ablation] = {
     "views of the full-resolution branch": Ablation(
         graph=[(embedding, "add_full_resolution", one_view(embedding.add_full_resolution))]
     ),
-    "global pooling (in the classifier)": Ablation(fit=[(fusion, "POOLED_SHARE", 1e-9)]),
-    "bilinear pooling": Ablation(fit=[(fusion, "POOLED_SHARE", 1.0)], bilinear=0),
+    "bilinear pooling (single channels remain)": Ablation(kept=of_single_channels()),
     "matrix square root": Ablation(graph=[(embedding, "_matrix_square_root", matrix_itself)]),
     "detail gate": Ablation(graph=[(embedding, "NO_DETAIL", -2.0), (embedding, "FULL_DETAIL", -1.0)]),
     "detail discount": Ablation(fit=[(fitting, "DEFAULT_DETAIL_DISCOUNT", 0.0)]),
     "detail offset": Ablation(fit=[(fitting, "DEFAULT_DETAIL_OFFSET", 0.0)]),
     "ImageNet classes": Ablation(fit=[(zero_shot, "knows", lambda _: False)]),
-    "novelty": Ablation(
-        fit=[(fusion.RidgeClassifier, "novelty", lambda _, descriptor: np.zeros(len(descriptor)))]
-    ),
+    "novelty": Ablation(fit=[(fusion.NoveltyDetector, "novelty", lambda _, pooled: np.zeros(len(pooled)))]),
 }
-"""Components by name. A descriptor's first numbers are `LITE0`'s; detail beyond the bounds is always 1."""
+"""By component. A descriptor's first numbers are `LITE0`'s. With these bounds the detail is always 1."""
 
 
 @click.command()
@@ -169,7 +173,7 @@ class Evaluation(NamedTuple):
     labels, truth
         The labels of the probabilities, and the index of each photo's, int [N].
     predictions
-        Probabilities, one array for each repeat, float [N, labels].
+        Probabilities, one array for each repeat, float [N, labels]; NaN for photos that were trained on.
     """
 
     labels: tuple[str, ...]
@@ -181,10 +185,9 @@ def evaluate(ablation: Ablation, sets: Sequence[Dataset]) -> dict[str, Evaluatio
     """Train without a component, and predict the photos held out, by data set."""
     with patched(ablation.graph):
         parts = rotated([trainer.embed_photos(photos) for photos in sets], ablation)
-    kept = [*ablation.fit, (embedding, "POOLED", ablation.pooled)]
-    with patched(kept):
+    with patched(ablation.fit):
         cifar, *rest = zip(sets, parts, strict=True)
-        evaluations = {CIFAR: cross_validated(*cifar)}
+        evaluations = {CIFAR: cross_validated(*cifar), FEW: trained_on_few(*cifar)}
         for photos, embeddings in rest:
             labels, truth = LABELS, np.array([LABELS.index(one) for one in photos.labels])[photos.targets]
             head = fitting.fit(cifar[1], cifar[0].targets, cifar[0].labels).head
@@ -203,17 +206,14 @@ def patched(patches: Iterable[Patch]) -> Iterator[None]:
 
 
 def rotated(parts: Sequence[Embedding], ablation: Ablation) -> list[Embedding]:
-    """Take out what is ablated of the descriptors, and rotate the rest of the bilinear numbers.
+    """Take out what is ablated of the descriptors, and rotate the rest.
 
-    There are more of them than photos: in the basis of the photos' own subspace they are fewer, and all their
-    products, which is what a ridge regression depends on, are the same.
+    Descriptors are longer than there are photos. In a basis of the photos' own subspace they are shorter, and
+    their products, all that a ridge regression depends on, are the same.
     """
-    descriptor = np.concatenate([one.descriptor for one in parts])
-    pooled, bilinear = np.split(descriptor, [embedding.POOLED], axis=1)
-    bilinear = bilinear[:, : ablation.bilinear].astype(np.float64)
-    variances, directions = np.linalg.eigh(bilinear @ bilinear.T)
-    coordinates = directions * np.sqrt(np.maximum(variances, 0))
-    descriptor = np.concatenate([pooled[:, : ablation.pooled], coordinates], axis=1).astype(np.float32)
+    descriptor = np.concatenate([one.descriptor[:, ablation.kept] for one in parts]).astype(np.float64)
+    variances, directions = np.linalg.eigh(descriptor @ descriptor.T)
+    descriptor = (directions * np.sqrt(np.maximum(variances, 0))).astype(np.float32)
     ends = np.cumsum([len(one) for one in parts])[:-1]
     return [
         replace(one, descriptor=rows) for one, rows in zip(parts, np.split(descriptor, ends), strict=True)
@@ -228,6 +228,18 @@ def cross_validated(photos: Dataset, embeddings: Embedding) -> Evaluation:
             fit = fitting.fit(embeddings, photos.targets, photos.labels)
         predictions.append(fit.held_out)
     return Evaluation(fit.head.labels, photos.targets, predictions)
+
+
+def trained_on_few(photos: Dataset, embeddings: Embedding) -> Evaluation:
+    """Train on a few photos, and predict all others; those trained on have no prediction, NaN."""
+    predictions = []
+    draws = StratifiedShuffleSplit(FEW_REPEATS, train_size=FEW_EACH * len(photos.labels), random_state=0)
+    for shown, others in draws.split(photos.targets, photos.targets):
+        head = fitting.fit(embeddings[shown], photos.targets[shown], photos.labels).head
+        probabilities = np.full((len(photos.targets), len(head.labels)), np.nan)
+        probabilities[others] = head.predict_proba(embeddings[others])
+        predictions.append(probabilities)
+    return Evaluation(head.labels, photos.targets, predictions)
 
 
 def by_source(cifar: Dataset, small: Embedding, photos: Dataset, large: Embedding) -> np.ndarray:
@@ -269,9 +281,11 @@ def compare(full: Evaluation, without: Evaluation) -> dict[str, Any]:
 
 def metrics(evaluation: Evaluation, photos: np.ndarray) -> np.ndarray:
     """Return `METRICS` on some photos, by their indices, averaged over the repeats."""
-    truth, vehicles = evaluation.truth[photos], np.array(evaluation.labels) != OTHER
+    vehicles = np.array(evaluation.labels) != OTHER
     found = []
-    for probabilities in (one[photos] for one in evaluation.predictions):
+    for predictions in evaluation.predictions:
+        predicted = photos[~np.isnan(predictions[photos, 0])]
+        probabilities, truth = predictions[predicted], evaluation.truth[predicted]
         answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         right, vehicle = answers == truth, vehicles[answers]
         likelihood = probabilities[np.arange(len(truth)), truth]
@@ -288,7 +302,7 @@ def metrics(evaluation: Evaluation, photos: np.ndarray) -> np.ndarray:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Lay the results out in Markdown; differences whose interval excludes 0 are bold."""
+    """Lay the results out in Markdown; differences whose interval, as rounded, excludes 0 are bold."""
     lines = []
     for where in dict.fromkeys(row["data"] for row in found):
         rows = [row for row in found if row["data"] == where]
@@ -306,9 +320,12 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 def cell(row: Mapping[str, Any], metric: str) -> str:
     _, factor, digits = METRICS[metric]
-    value, difference, (low, high) = (row[metric][name] for name in ("value", "difference", "interval"))
     if row["component"] == FULL:
-        return f"{factor * value:.{digits}f}"
-    text = f"{factor * difference:+.{digits}f}"
-    sure = low > 0 or high < 0
-    return f"{f'**{text}**' if sure else text} ({factor * low:+.{digits}f} to {factor * high:+.{digits}f})"
+        return f"{factor * row[metric]['value']:.{digits}f}"
+    # adding 0 makes -0 positive
+    rounded = [
+        round(factor * one, digits) + 0.0 for one in (row[metric]["difference"], *row[metric]["interval"])
+    ]
+    difference, low, high = (f"{one:+.{digits}f}" for one in rounded)
+    excludes_zero = rounded[1] > 0 or rounded[2] < 0
+    return f"{f'**{difference}**' if excludes_zero else difference} ({low} to {high})"

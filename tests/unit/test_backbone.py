@@ -1,5 +1,6 @@
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,28 @@ from model.network.backbone import (
     LITE2,
     Network,
     WeightsError,
-    build_graph,
     packaged_weights,
     parse_checkpoint,
     read_weights,
 )
+from model.network.onnx_graph import Graph
 
 
 @pytest.fixture(scope="module")
 def weights() -> backbone.Weights:
     return read_weights(LITE0)
+
+
+def build_graph(
+    network: Network, weights: backbone.Weights, outputs: Sequence[str], size: int
+) -> onnx.ModelProto:
+    """Build the graph from ``image``, uint8 RGB [N, `size`, `size`, 3], to some of a network's outputs."""
+    graph = Graph("efficientnet_lite")
+    image = graph.input("image", ["N", size, size, 3], onnx.TensorProto.UINT8)
+    backbone.add_network(graph, network, weights, image)
+    maps = {name: ("N", channels, "H", "W") for name, channels in network.feature_maps.items()}
+    shapes = {name: ("N", channels) for name, channels in network.outputs.items()} | maps
+    return graph.model({name: shapes[name] for name in outputs})
 
 
 def run(model: onnx.ModelProto, image: np.ndarray, name: str = "image") -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """Fitting a head to synthetic embeddings: a cluster for each label."""
 
 from dataclasses import astuple, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +17,20 @@ def clusters(*counts: int, apart: float = 1.0, seed: int = 3) -> tuple[Embedding
     """Embeddings without detail, `counts` of each label, and their labels."""
     chance = np.random.default_rng(seed)
     targets = np.repeat(np.arange(len(counts)), counts)
-    n = len(targets)
-    centres = chance.normal(size=(len(counts), embedding.OUTPUTS["descriptor"])) * apart
-    descriptor = centres[targets] + chance.normal(size=(n, embedding.OUTPUTS["descriptor"]))
-    logits = chance.normal(size=(n, embedding.OUTPUTS["logits"]))
-    outputs = [logits, np.zeros((n, embedding.OUTPUTS["features"])), descriptor, np.zeros((n, 1))]
-    return Embedding(*(numbers.astype(np.float32) for numbers in outputs)), targets
+    n, outputs = len(targets), embedding.OUTPUTS
+
+    def clustered(width: int) -> np.ndarray:
+        centers = chance.normal(size=(len(counts), width)) * apart
+        return centers[targets] + chance.normal(size=(n, width))
+
+    numbers = {
+        "logits": chance.normal(size=(n, outputs["logits"])),
+        "features": np.zeros((n, outputs["features"])),
+        "descriptor": clustered(outputs["descriptor"]),
+        "pooled": clustered(outputs["pooled"]),
+        "detail": np.zeros((n, 1)),
+    }
+    return Embedding(**{name: one.astype(np.float32) for name, one in numbers.items()}), targets
 
 
 @pytest.fixture(scope="module")
@@ -57,36 +66,39 @@ def test_random_labels_are_not_told_apart_when_held_out():
 
 def test_each_photo_is_predicted_by_a_classifier_that_was_fitted_without_it(three, monkeypatch):
     embeddings, targets, labels = three
-    predicted = []
-    plain = fitting.fit_classifiers
+    predicted, scored = [], []
+    fit_classifiers, fit_novelty = fitting.fit_classifiers, fitting.fit_novelty
 
-    def spying(descriptor, *arguments):
-        fitted = {row.tobytes() for row in descriptor}
+    def rows(array):
+        return {row.tobytes() for row in array}
 
-        class Spy:
-            def __init__(self, classifier):
-                self.classifier = classifier
+    class Spy:
+        def __init__(self, fitted, predict, log):
+            self.fitted, self.predict, self.log = rows(fitted), predict, log
 
-            def logits(self, held_out):
-                predicted.append((len(held_out), len(fitted & {row.tobytes() for row in held_out})))
-                return self.classifier.logits(held_out)
+        def __call__(self, held_out):
+            self.log.append((len(held_out), len(self.fitted & rows(held_out))))
+            return self.predict(held_out)
 
-            def novelty(self, held_out):
-                assert not fitted & {row.tobytes() for row in held_out}
-                return self.classifier.novelty(held_out)
+    def spying_classifiers(descriptor, *arguments):
+        classifiers = fit_classifiers(descriptor, *arguments)
+        if len(classifiers) == 1:  # the final one, fitted to all photos
+            return classifiers
+        spies = {penalty: Spy(descriptor, one.logits, predicted) for penalty, one in classifiers.items()}
+        return {penalty: SimpleNamespace(logits=spy) for penalty, spy in spies.items()}
 
-        classifiers = plain(descriptor, *arguments)
-        return (
-            {penalty: Spy(one) for penalty, one in classifiers.items()}
-            if len(classifiers) > 1
-            else classifiers
-        )
+    def spying_novelty(pooled):
+        detector = fit_novelty(pooled)
+        final = len(pooled) == (targets != 2).sum()
+        return detector if final else SimpleNamespace(novelty=Spy(pooled, detector.novelty, scored))
 
-    monkeypatch.setattr(fitting, "fit_classifiers", spying)
+    monkeypatch.setattr(fitting, "fit_classifiers", spying_classifiers)
+    monkeypatch.setattr(fitting, "fit_novelty", spying_novelty)
     fit(embeddings, targets, labels)
 
     assert sum(count for count, _ in predicted) == len(targets) * len(fitting.PENALTIES)
-    assert {common for _, common in predicted} == {0}
+    assert sum(count for count, _ in scored) == len(targets)
+    assert {common for _, common in predicted + scored} == {0}
 
 
 def test_the_same_photos_make_the_same_head(three):
@@ -94,7 +106,7 @@ def test_the_same_photos_make_the_same_head(three):
 
     assert np.array_equal(first.held_out, second.held_out)
     assert np.array_equal(first.head.classifier.weights, second.head.classifier.weights)
-    assert np.array_equal(first.head.classifier.pca_basis, second.head.classifier.pca_basis)
+    assert np.array_equal(first.head.detector.pca_basis, second.head.detector.pca_basis)
     assert astuple(first.head.weights) == astuple(second.head.weights)
 
 
@@ -116,7 +128,7 @@ def test_a_photo_unlike_all_training_photos_is_other():
     made = fit(embeddings, targets, labels)
 
     strange, _ = clusters(10, seed=99)
-    far = replace(strange, descriptor=strange.descriptor * 10)
+    far = replace(strange, descriptor=strange.descriptor * 10, pooled=strange.pooled * 10)
     assert made.head.labels[made.head.predict_proba(far).argmax(axis=1)[0]] == "other"
     # nearly all of the training photos are recognized as vehicles
     assert (made.held_out.argmax(axis=1) != 2).mean() >= 0.97
@@ -228,6 +240,30 @@ def test_labels_with_too_few_photos_are_named(counts, labels, message):
 
     with pytest.raises(FitError, match=message):
         fit(embeddings, targets, labels)
+
+
+def test_the_scale_and_origin_of_descriptors_do_not_matter(three):
+    embeddings, targets, labels = three
+    penalty, descriptor = 0.3, embeddings.descriptor.astype(float)
+
+    plain, moved = (
+        fitting.fit_classifiers(some, targets, labels, [penalty])[penalty].logits(some)
+        for some in (descriptor, descriptor * 0.01 + 4)
+    )
+
+    assert np.allclose(plain, moved, atol=1e-6)
+
+
+def test_novelty_standardizes_numbers_and_ignores_those_that_never_vary():
+    pooled = np.random.default_rng(3).normal(size=(20, 6)) * [1, 2, 3, 4, 5, 0] + 4
+
+    detector = fitting.fit_novelty(pooled)
+
+    scaled = (pooled - detector.mean) * detector.scale
+    assert np.allclose(scaled.mean(axis=0), 0)
+    assert scaled.std(axis=0) == pytest.approx([1, 1, 1, 1, 1, 0])
+    elsewhere = pooled + np.array([0, 0, 0, 0, 0, 9])
+    assert np.allclose(detector.novelty(elsewhere), detector.novelty(pooled))
 
 
 def test_principal_components_are_those_of_a_singular_value_decomposition():

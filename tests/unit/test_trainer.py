@@ -221,7 +221,7 @@ def evaluated(precision: float, held_out: list[tuple[str, list[float]]] = HELD_O
     """The evaluation of photos whose labels have the numbers 0, 1 (other) and 2."""
     labels = ("bicycle", "other", "motorcycle")
     targets = np.array([labels.index(label) for label, _ in held_out])
-    head = Head(("bicycle", "motorcycle", "other"), labels, classifier=None, weights=None)
+    head = Head(("bicycle", "motorcycle", "other"), labels, classifier=None, detector=None, weights=None)
     fit = Fit(head, np.array([answer for _, answer in held_out]), penalty=3, folds=2)
     shown = Dataset(labels, (Path(),) * len(held_out), targets, None)
     return training.evaluate("scones", shown, fit, precision)
