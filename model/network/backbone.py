@@ -196,9 +196,10 @@ def add_network(graph: Graph, network: Network, weights: Weights, image: str, pr
     """Add a network's layers to a graph.
 
     The input `image` is RGB from 0 to 255, uint8 or float32 [N, height, width, 3]. The outputs are
-    `Network.outputs`: feature maps, float32 [N, channels, height, width]; ``features``, which are the last
-    feature map averaged over the picture, and the ImageNet ``logits``, both float32 [N, length]. `prefix` begins the names of all layers and outputs. The weights are named by the network alone: however
-    often it is added, the graph holds them once.
+    `Network.outputs`: feature maps, float32 [N, channels, height, width]; ``features``, which are the
+    last feature map averaged over the picture, and the ImageNet ``logits``, both float32 [N, length].
+    `prefix` begins the names of all layers and outputs. The weights are named by the network alone:
+    however often it is added, the graph holds them once.
     """
     layers = _Layers(graph, network, weights, prefix)
     signal = layers.convolution(layers.normalize(image), "_conv_stem", "_bn0", stride=2)
