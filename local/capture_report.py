@@ -27,8 +27,5 @@ def analyse(
     stack: Stack, model: Description, bounds: TimeWindow, known: Baseline | None = None
 ) -> MonitoringReport:
     """Analyse the captures of a time window, compared with a baseline if there is one."""
-    source = str(stack.captures)
     window = Window(model.threshold, model.labels, sample_size=2000, least_confident_size=analysis.GALLERY)
-    counts = analysis.read_captures(source, bounds, window)
-    sample = analysis.measure_photos(window)
-    return analysis.analyse_window(source, bounds, window, counts, sample, baseline=known)
+    return analysis.analyse(str(stack.captures), bounds, window, baseline=known)

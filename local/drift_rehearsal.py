@@ -25,6 +25,8 @@ from pipeline import sample_images
 from pipeline.monitoring import report
 from pipeline.monitoring.analysis import MonitoringReport, make_baseline
 
+DIRTY_LENS = ImageFilter.GaussianBlur(4)
+
 YESTERDAY, TODAY = 120, 240
 """Photos on the rehearsal's two days."""
 DAY = 60.0
@@ -68,9 +70,8 @@ def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
     progress(f"Drawing {DIFFERENT} pictures")
     pictures = [sample_images.picture(SUBJECTS[seed % len(SUBJECTS)], seed) for seed in range(DIFFERENT)]
     good = [sample_images.encoded(picture) for picture in pictures]
-    dirty_lens, night = ImageFilter.GaussianBlur(4), 0.3  # the latter as a share of the brightness
-    blurred = [sample_images.encoded(picture.filter(dirty_lens)) for picture in pictures]
-    dark = [sample_images.encoded(ImageEnhance.Brightness(picture).enhance(night)) for picture in pictures]
+    blurred = [sample_images.encoded(picture.filter(DIRTY_LENS)) for picture in pictures]
+    dark = [sample_images.encoded(ImageEnhance.Brightness(picture).enhance(0.3)) for picture in pictures]
 
     progress(f"Yesterday: {YESTERDAY} good photos")
     yesterday = _send(stack, "yesterday", _repeated(good, YESTERDAY), 0)

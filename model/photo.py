@@ -33,15 +33,9 @@ def read_pixels(photo: bytes, size: int) -> npt.NDArray[np.uint8]:
     original and its reduced form get the same prediction. A smaller one, such as of 32x32, is enlarged.
     Gray margins fill the square: padding was more accurate on photos than squashing or cropping.
 
-    Parameters
-    ----------
-    photo
-        An image file in one of `FORMATS`. It is turned upright by EXIF and put on white where transparent; of
-        an animation only the first frame counts.
-    size
-        The square's side, in pixels.
-
-    Raises `PhotoError` if the bytes are not an image, are truncated, or have more than `MAX_PIXELS`.
+    A photo, in one of `FORMATS`, is turned upright by EXIF and put on white where transparent. Of an
+    animation only the first frame counts. Raises `PhotoError` if the bytes are not an image, are truncated,
+    or have more than `MAX_PIXELS`.
     """
     pad = ImageOps.pad(reduced(photo, size), (size, size), Image.Resampling.BICUBIC, MARGIN)
     return np.asarray(pad)

@@ -47,7 +47,7 @@ class Tab:
             self("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
 
     def until(self, expression: str, seconds: float = 30) -> Any:
-        """Return the value of an expression as soon as it is truthy."""
+        """Return the value of an expression as soon as it is true."""
         give_up_at = time.monotonic() + seconds
         while not (found := self.js(expression)):
             assert time.monotonic() < give_up_at, f"not {expression}: {self.js('document.body.innerText')}"

@@ -127,9 +127,9 @@ def inject_into_deliveries(deliver: Callable[..., None]) -> Callable[..., None]:
         resource = target["Arn"].rpartition(":")[2]
         due = [fault.place for fault in faults if fault.place.removeprefix("target:") in resource]
         if any(strike(place) for place in due if place.startswith("target:")):
-            seen = view or eventbridge._pattern_event_view(event)
+            viewed = view or eventbridge._pattern_event_view(event)
             queue = parse_arn(target["DeadLetterConfig"]["Arn"])
-            eventbridge._dispatch_to_sqs(queue, json.dumps(seen.event_with_detail()))
+            eventbridge._dispatch_to_sqs(queue, json.dumps(viewed.event_with_detail()))
         else:
             deliver(target, event, rule, view)
 

@@ -49,7 +49,7 @@ class RejectedError(Exception):
 
 
 class SerializedPhoto(TypedDict):
-    """A reduced photo in base64, and the original's size in pixels once it is upright."""
+    """A reduced photo in base64, and the size of the photo itself in pixels, upright."""
 
     image_data: str
     content_type: str

@@ -6,7 +6,7 @@ COMMANDS = {
     "evaluate": "Measure the accuracy of a model on labelled photos.",
     "predict": "Classify photos, one JSON line per file.",
     "serve": "Serve the model over HTTP, as a SageMaker endpoint does.",
-    "image": "Build the container in which SageMaker trains and serves, and push it to ECR if asked to.",
+    "image": "Build the container in which SageMaker trains and serves, and push it to ECR with --push.",
     "deploy": "Deploy a model behind a SageMaker endpoint, or update the existing endpoint.",
     "rollback": "Roll an endpoint back to the model that it served before the last update.",
     "status": "Print what is deployed: the model, since when, its load, its alarms and its cost.",

@@ -19,7 +19,7 @@ from model.terminal.options import dry_run_option
 @click.option("--push", is_flag=True, help="Push it to ECR; the repository is created if necessary.")
 @dry_run_option
 def command(*, platform: str, push: bool, dry_run: bool) -> None:
-    """Build the container in which SageMaker trains and serves, and push it to ECR if asked to.
+    """Build the container in which SageMaker trains and serves, and push it to ECR with --push.
 
     The image's tag is a hash of its content, so `deploy` and `train` use the image of the code that you
     have. Prints the image's name. After a push, images older than a week that no registered model, model
@@ -33,7 +33,7 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
 
     \b
     Exit codes:
-      0  built, and pushed if asked to
+      0  built, and pushed with --push
       1  failure; one line on stderr gives the reason
       2  usage error
     """  # noqa: D301  click reads \b as a character

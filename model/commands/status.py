@@ -29,7 +29,7 @@ def command(*, stage: str, as_json: bool) -> None:
     \b
     Exit codes:
       0  the stage has an endpoint
-      1  it has none, or AWS cannot be asked
+      1  it has none, or AWS refuses the request
       2  usage error
     """  # noqa: D301  click reads \b as a character
     account = connect()

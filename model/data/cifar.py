@@ -53,7 +53,7 @@ def read(path: Path) -> Archive:
         rows = {split: _unpickle(members[f"{FOLDER}/{split}"]) for split in SPLITS}
         splits = {split: _images(rows[split], class_names) for split in SPLITS}
     except Exception as error:  # a pickle of hostile bytes may raise nearly anything
-        raise ArchiveError(f"{path} is not the original CIFAR-100 archive: {error!r}") from error
+        raise ArchiveError(f"{path} is not an original CIFAR-100 archive: {error!r}") from error
     return Archive(class_names, splits)
 
 

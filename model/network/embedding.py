@@ -123,14 +123,10 @@ def add_low_resolution(graph: Graph, image: str) -> None:
 
 
 def reduce_detail(graph: Graph, image: str) -> str:
-    """Reduce photos to `LOW_RESOLUTION` and enlarge them again, in proportion to their ``detail``; add that.
+    """Reduce photos to `LOW_RESOLUTION` and enlarge them again, uint8 [N, 224, 224, 3], and add ``detail``.
 
-    A picture that was small already stays as it is: reducing it once more would only blur it.
-
-    Returns
-    -------
-    str
-        uint8 [N, 224, 224, 3].
+    The reduction counts in proportion to detail. A picture that was small already remains unchanged: reducing
+    it once more would only blur it.
     """
     planes = backbone.channels_first(graph, image)
     reduced = graph.add("Resize", planes, "", _scales(LOW_RESOLUTION / SIZE), antialias=1, **CUBIC)

@@ -35,16 +35,10 @@ from model.network.onnx_graph import Graph
 
 @dataclass(frozen=True)
 class RidgeClassifier:
-    """A linear classifier of descriptors: D numbers to the logits of T labels.
+    """A linear classifier of descriptors: D numbers to the logits of T labels."""
 
-    Attributes
-    ----------
-    weights, bias
-        Float [D, T] and [T].
-    """
-
-    weights: Floats
-    bias: Floats
+    weights: Floats  # [D, T]
+    bias: Floats  # [T]
 
     def logits(self, descriptor: Floats) -> Floats:
         """Return the logits, float [N, T]."""
@@ -55,17 +49,12 @@ class RidgeClassifier:
 class NoveltyDetector:
     """The PCA subspace of the training photos of vehicles, from the embedding's P ``pooled`` numbers.
 
-    Attributes
-    ----------
-    mean, scale
-        Standardize the numbers: (x - mean) * scale, each float [P].
-    pca_basis
-        An orthonormal basis of the subspace, float [directions, P].
+    The numbers are standardized first: (x - mean) * scale.
     """
 
-    mean: Floats
-    scale: Floats
-    pca_basis: Floats
+    mean: Floats  # [P]
+    scale: Floats  # [P]
+    pca_basis: Floats  # orthonormal, [directions, P]
 
     def novelty(self, pooled: Floats) -> Floats:
         """Return distances from the subspace, float [N]."""
@@ -76,27 +65,13 @@ class NoveltyDetector:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of N photos before fusion.
+    """The scores of N photos before fusion; those of ImageNet are 0 if a vehicle has no class there."""
 
-    Attributes
-    ----------
-    trained
-        Logits of the T trained labels, float [N, T].
-    novelty
-        Distances from the PCA subspace, float [N].
-    imagenet
-        Logits of the K vehicles by their ImageNet classes, float [N, K]; 0 if one has no such class.
-    imagenet_vehicle
-        ImageNet's log-odds of any vehicle, float [N]; 0 likewise.
-    detail
-        From 0 to 1, float [N].
-    """
-
-    trained: Floats
-    novelty: Floats
-    imagenet: Floats
-    imagenet_vehicle: Floats
-    detail: Floats
+    trained: Floats  # logits of the T trained labels, [N, T]
+    novelty: Floats  # distances from the PCA subspace, [N]
+    imagenet: Floats  # logits of the K vehicles by their ImageNet classes, [N, K]
+    imagenet_vehicle: Floats  # ImageNet's log-odds of any vehicle, [N]
+    detail: Floats  # from 0 to 1, [N]
 
 
 @dataclass(frozen=True)
@@ -115,20 +90,10 @@ class FusionWeights:
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted head.
+    """A fitted head."""
 
-    Attributes
-    ----------
-    labels
-        The labels of the probabilities, in order; they include `OTHER`.
-    trained_labels
-        The labels of the classifier's logits, in order.
-    classifier, detector, weights
-        The parameters.
-    """
-
-    labels: tuple[str, ...]
-    trained_labels: tuple[str, ...]
+    labels: tuple[str, ...]  # of the probabilities, in order, with `OTHER`
+    trained_labels: tuple[str, ...]  # of the classifier's logits, in order
     classifier: RidgeClassifier
     detector: NoveltyDetector
     weights: FusionWeights

@@ -77,7 +77,7 @@ def start_scaling(account: Account, endpoint: str, scaling: Scaling, stage: str)
 
 
 def stop_scaling(account: Account, endpoint: str) -> None:
-    """Keep the number of instances as it is; deregistering the target also deletes its policy."""
+    """Keep the number of instances; deregistering the target also deletes its policy."""
     ignore_missing(
         lambda: account.autoscaling.deregister_scalable_target(
             ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), ScalableDimension=DIMENSION

@@ -134,12 +134,9 @@ def unique_name(stage: str, purpose: str = "") -> str:
 
 def describe(account: Account, name: str) -> Endpoint | None:
     """Describe an endpoint; ``None`` if it does not exist."""
-    try:
-        found = account.sagemaker.describe_endpoint(EndpointName=name)
-    except ClientError as error:
-        if is_not_found(error):
-            return None
-        raise
+    found = ignore_missing(lambda: account.sagemaker.describe_endpoint(EndpointName=name))
+    if found is None:
+        return None
     return Endpoint(
         name=found["EndpointName"],
         arn=found["EndpointArn"],
@@ -202,12 +199,8 @@ def describe_model(account: Account, name: str) -> ServedModel:
 
 def tags_of(account: Account, arn: str) -> dict[str, str]:
     """Return the tags of a SageMaker resource, none if it does not exist."""
-    try:
-        return tag_values(paginate(account.sagemaker, "list_tags", "Tags", ResourceArn=arn))
-    except ClientError as error:
-        if is_not_found(error):
-            return {}
-        raise
+    listed = paginate(account.sagemaker, "list_tags", "Tags", ResourceArn=arn)
+    return ignore_missing(lambda: tag_values(listed)) or {}
 
 
 def create_model(account: Account, name: str, stage: str, package: str) -> None:

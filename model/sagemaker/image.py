@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
-from model.sagemaker.account import PROJECT, Account, is_not_found, tags
+from model.sagemaker.account import PROJECT, Account, ignore_missing, tags
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr.type_defs import ImageIdentifierTypeDef
@@ -138,13 +136,10 @@ def is_pushed(account: Account, image: str) -> bool:
 def manifest_type(account: Account, image: str) -> str | None:
     """Return the media type of an image's manifest; ``None`` if this account's ECR does not have it."""
     repository, image_id = _parse(image)
-    try:
-        found = account.ecr.describe_images(repositoryName=repository, imageIds=[image_id])
-    except ClientError as error:
-        if is_not_found(error):
-            return None
-        raise
-    return found["imageDetails"][0].get("imageManifestMediaType", "unknown")
+    found = ignore_missing(
+        lambda: account.ecr.describe_images(repositoryName=repository, imageIds=[image_id])
+    )
+    return found["imageDetails"][0].get("imageManifestMediaType", "unknown") if found else None
 
 
 def _parse(image: str) -> "tuple[str, ImageIdentifierTypeDef]":
@@ -191,9 +186,7 @@ def _delete(account: Account, image: str) -> None:
 
 def create_repository(account: Account) -> None:
     """Create the repository if it does not exist: encrypted, scanned on push, with immutable tags."""
-    try:
-        account.ecr.describe_repositories(repositoryNames=[REPOSITORY])
-    except account.ecr.exceptions.RepositoryNotFoundException:
+    if ignore_missing(lambda: account.ecr.describe_repositories(repositoryNames=[REPOSITORY])) is None:
         account.ecr.create_repository(
             repositoryName=REPOSITORY,
             tags=tags(),
@@ -207,10 +200,8 @@ def create_repository(account: Account) -> None:
 
 
 def _lifecycle(account: Account) -> object:
-    try:
-        return json.loads(account.ecr.get_lifecycle_policy(repositoryName=REPOSITORY)["lifecyclePolicyText"])
-    except account.ecr.exceptions.LifecyclePolicyNotFoundException:
-        return None
+    found = ignore_missing(lambda: account.ecr.get_lifecycle_policy(repositoryName=REPOSITORY))
+    return json.loads(found["lifecyclePolicyText"]) if found else None
 
 
 def local_images() -> Sequence[str]:

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from botocore.exceptions import ClientError
-
 from model.sagemaker import image, registry
-from model.sagemaker.account import PROJECT, Account, is_not_found, paginate
+from model.sagemaker.account import PROJECT, Account, ignore_missing, paginate
 
 KEPT = timedelta(days=7)
 """Newer images stay, because somebody may be about to train or deploy with them."""
@@ -32,7 +30,7 @@ def delete_unused(account: Account) -> list[str]:
 def _used(account: Account) -> Iterator[str]:
     """Yield the addresses of the images in use, in any stage."""
     sagemaker = account.sagemaker
-    packages = set(_packages(account))
+    packages = set(ignore_missing(lambda: registry.list_packages(account)) or [])
     for listed in paginate(sagemaker, "list_models", "Models", NameContains=PROJECT):
         container = sagemaker.describe_model(ModelName=listed["ModelName"]).get("PrimaryContainer", {})
         yield container.get("Image", "")
@@ -43,12 +41,3 @@ def _used(account: Account) -> Iterator[str]:
     for listed in paginate(sagemaker, "list_training_jobs", "TrainingJobSummaries", NameContains=PROJECT):
         job = sagemaker.describe_training_job(TrainingJobName=listed["TrainingJobName"])
         yield job["AlgorithmSpecification"].get("TrainingImage", "")
-
-
-def _packages(account: Account) -> list[str]:
-    try:
-        return registry.list_packages(account)
-    except ClientError as error:
-        if is_not_found(error):
-            return []
-        raise

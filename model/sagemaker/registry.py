@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from botocore.exceptions import ClientError
-
 from model.labels import LABEL
 from model.network import artifact
-from model.sagemaker.account import PROJECT, Account, is_not_found, paginate, tags
+from model.sagemaker.account import PROJECT, Account, ignore_missing, paginate, tags
 from model.storage import Storage
 
 GROUP = PROJECT
@@ -178,11 +176,10 @@ def list_packages(account: Account) -> list[str]:
 
 
 def _create_group(account: Account) -> None:
-    try:
-        account.sagemaker.describe_model_package_group(ModelPackageGroupName=GROUP)
-    except ClientError as error:
-        if not is_not_found(error):
-            raise
+    if (
+        ignore_missing(lambda: account.sagemaker.describe_model_package_group(ModelPackageGroupName=GROUP))
+        is None
+    ):
         account.sagemaker.create_model_package_group(
             ModelPackageGroupName=GROUP,
             ModelPackageGroupDescription="Classifies the vehicle in a courier's photo.",

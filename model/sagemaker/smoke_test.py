@@ -9,7 +9,7 @@ from model.sagemaker.account import Account
 from model.sagemaker.endpoint import EndpointError, ask
 
 TOLERANCE = 1e-3
-"""Allowed difference of a probability: processors round float32 differently."""
+"""Processors round float32 differently."""
 SAMPLE = Path(__file__).parents[2] / "events" / "classify.json"
 """A photo as the pipeline sends it to the endpoint."""
 

@@ -30,7 +30,7 @@ from model.sagemaker.account import (
     PROJECT,
     Account,
     explain,
-    is_not_found,
+    ignore_missing,
     tag_values,
     tags,
     translate_aws_errors,
@@ -330,12 +330,9 @@ def built_in_hyperparameters(manifest: Mapping[str, Any]) -> dict[str, object]:
 
 def find(account: Account, name: str) -> CompletedJob:
     """Look up a training job; a `TrainingJobError` if it does not exist or has not completed."""
-    try:
-        job = account.sagemaker.describe_training_job(TrainingJobName=name)
-    except ClientError as error:
-        if is_not_found(error):
-            raise TrainingJobError(f"No such training job in {account.region}: {name}") from error
-        raise
+    job = ignore_missing(lambda: account.sagemaker.describe_training_job(TrainingJobName=name))
+    if job is None:
+        raise TrainingJobError(f"No such training job in {account.region}: {name}")
     if job["TrainingJobStatus"] != "Completed":
         reason = job.get("FailureReason") or job["SecondaryStatus"]
         raise TrainingJobError(f"training job {name} is {job['TrainingJobStatus']}: {reason}")

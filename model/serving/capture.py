@@ -69,7 +69,7 @@ class Capture:
     def _write(self, path: str, lines: Sequence[str]) -> None:
         try:
             self._storage.write(path, "".join(lines).encode())
-        except Exception:  # photos are answered even if they cannot be captured
+        except Exception:  # photos are classified even if they cannot be captured
             logger.exception("%d captured records could not be written to %s", len(lines), path)
 
 

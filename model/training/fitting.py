@@ -54,23 +54,11 @@ class FitError(Exception):
 
 @dataclass(frozen=True)
 class Fit:
-    """A head, and cross-validated predictions.
-
-    Attributes
-    ----------
-    head
-        Fitted to all photos.
-    held_out
-        For each photo the probabilities by a classifier that was fitted without it, float [N, labels].
-    penalty
-        The ridge penalty chosen.
-    folds
-        The number of folds.
-    """
+    """A head fitted to all photos, and cross-validated predictions."""
 
     head: Head
-    held_out: Floats
-    penalty: float
+    held_out: Floats  # each photo's probabilities by a classifier that was fitted without it, [N, labels]
+    penalty: float  # the ridge penalty chosen
     folds: int
 
 
@@ -83,21 +71,10 @@ def fit(
     labels: Sequence[str],
     advance: Callable[[], None] = lambda: None,
 ) -> Fit:
-    """Fit a head.
+    """Fit a head to N photos, whose `targets`, int [N], are the indices of their labels.
 
     The classifier is cross-validated in `FOLDS` folds; the fusion weights are fitted to the held-out scores.
-    Then the classifier is fitted to all photos.
-
-    Parameters
-    ----------
-    embeddings
-        Of N photos.
-    targets
-        The index of each photo's label, int [N].
-    labels
-        At least two, which may include `OTHER`.
-    advance
-        Called `FOLDS` + 1 times at most, to show progress.
+    Then the classifier is fitted to all photos. `advance` is called `FOLDS` + 1 times at most, for progress.
 
     Raises `FitError` if a label has fewer than two photos, there are no vehicles, or there is only one
     label.
@@ -156,16 +133,7 @@ def fit_classifiers(
     regression and ranks its answers far better by confidence (docs/decisions.md). There are fewer photos than
     numbers in a descriptor, so the dual problem is solved (C. Saunders, A. Gammerman, V. Vovk, "Ridge
     regression learning algorithm in dual variables", ICML 1998). The 1 added to the kernel is the bias.
-    Descriptors are centered and scaled to a total variance of 2; the result includes both.
-
-    Parameters
-    ----------
-    descriptor
-        Float [N, D].
-    targets, labels
-        As in `fit`.
-    penalties
-        The keys of the result.
+    Descriptors, float [N, D], are centered and scaled to a total variance of 2; the result includes both.
     """
     of_vehicles = descriptor[_show_vehicle(targets, labels)]
     mean, variance = of_vehicles.mean(axis=0), float(of_vehicles.var(axis=0).sum())

@@ -144,15 +144,16 @@ def command(
         least_confident_size=analysis.GALLERY,
         keep_names=bool(true_labels),
     )
-    bounds = TimeWindow(start, end)
     with Console(stderr=True).status("Reading captures …") as status:
-        counts = analysis.read_captures(
-            captures, bounds, window, lambda n: status.update(f"Reading captures … {n:,}")
-        )
-        status.update("Measuring photos …")
-        sample = analysis.measure_photos(window, classifier, features_sample)
-        report = analysis.analyse_window(
-            captures, bounds, window, counts, sample, baseline=baseline, truth=true_labels
+        report = analysis.analyse(
+            captures,
+            TimeWindow(start, end),
+            window,
+            baseline=baseline,
+            classifier=classifier,
+            max_embedded=features_sample,
+            truth=true_labels,
+            progress=status.update,
         )
         if write_baseline:
             write_file(write_baseline, analysis.make_baseline(report, classifier).text().encode())

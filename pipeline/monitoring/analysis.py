@@ -145,50 +145,28 @@ def load_classifier(model: Path, baseline: Baseline | None) -> Classifier:
     return classifier
 
 
-def read_captures(
-    source: str, bounds: TimeWindow, window: Window, progress: Callable[[int], None] | None = None
-) -> ReadCounts:
-    """Read captured records into `window`; raise `CaptureError` if they cannot be read."""
-    counts = ReadCounts()
-    for record in captures.read(source, bounds, counts):
-        window.add(record)
-        if progress:
-            progress(counts.read)
-    return counts
-
-
-def measure_photos(window: Window, classifier: Classifier | None = None, max_embedded: int = 0) -> Sample:
-    """Measure the window's sampled photos, and embed up to `max_embedded` of them with the classifier."""
-    measured = [(answer, found) for answer in window.sample if (found := image_properties(answer.photo))]
-    properties = {name: np.array([found[name] for _, found in measured]) for name in IMAGE_PROPERTIES}
-    answers = [answer for answer, _ in measured]
-    features = _embed(classifier, answers[:max_embedded]) if classifier and answers else None
-    return Sample(answers, properties, features)
-
-
-def _embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
-    size = classifier.description.input_size
-    pixels = (
-        np.stack([read_pixels(answer.photo, size) for answer in batch])
-        for batch in itertools.batched(answers, EMBEDDING_BATCH, strict=False)
-    )
-    return np.concatenate([classifier.features(batch) for batch in pixels])
-
-
-def analyse_window(
+def analyse(
     source: str,
     bounds: TimeWindow,
     window: Window,
-    counts: ReadCounts,
-    sample: Sample,
     *,
     baseline: Baseline | None = None,
+    classifier: Classifier | None = None,
+    max_embedded: int = 0,
     truth: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> MonitoringReport:
-    """Analyse what `read_captures` and `measure_photos` returned.
+    """Read the captures of a time window into the empty `window`, and analyse them.
 
-    `truth` has the true label, its name or number, by inference id.
+    Up to `max_embedded` photos are embedded with the classifier. `truth` has the true label, its name or
+    number, by inference id. Raises `CaptureError` if captures cannot be read.
     """
+    counts = ReadCounts()
+    for record in captures.read(source, bounds, counts):
+        window.add(record)
+        progress(f"Reading captures … {counts.read:,}")
+    progress("Measuring photos …")
+    sample = _measure_photos(window, classifier, max_embedded)
     if baseline and sample.features is not None and (space := FeatureSpace.from_baseline(baseline)):
         sample = replace(sample, distance=space.distance(sample.features))
     features = drift.features(window, {name: values.tolist() for name, values in sample.numbers.items()})
@@ -219,6 +197,24 @@ def analyse_window(
         slices=slices,
         farthest=list(_farthest(sample, baseline)) if baseline else [],
     )
+
+
+def _measure_photos(window: Window, classifier: Classifier | None, max_embedded: int) -> Sample:
+    """Measure the window's sampled photos, and embed up to `max_embedded` of them with the classifier."""
+    measured = [(answer, found) for answer in window.sample if (found := image_properties(answer.photo))]
+    properties = {name: np.array([found[name] for _, found in measured]) for name in IMAGE_PROPERTIES}
+    answers = [answer for answer, _ in measured]
+    features = _embed(classifier, answers[:max_embedded]) if classifier and answers else None
+    return Sample(answers, properties, features)
+
+
+def _embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
+    size = classifier.description.input_size
+    pixels = (
+        np.stack([read_pixels(answer.photo, size) for answer in batch])
+        for batch in itertools.batched(answers, EMBEDDING_BATCH, strict=False)
+    )
+    return np.concatenate([classifier.features(batch) for batch in pixels])
 
 
 def make_baseline(report: MonitoringReport, classifier: Classifier | None = None) -> Baseline:

@@ -101,10 +101,10 @@ def evaluate(photos: dataset.Dataset, embeddings: Embedding, splits: Sequence[Sp
         fit = fitting.fit(embeddings[train], shown.targets, shown.labels)
         threshold = trainer.evaluate("learning-curve", shown, fit, PRECISION).threshold.value
         probabilities = fit.head.predict_proba(embeddings[test])
-        answered = np.array(fit.head.labels)[probabilities.argmax(axis=1)]
+        predicted = np.array(fit.head.labels)[probabilities.argmax(axis=1)]
         confidence = probabilities.max(axis=1)
-        right = answered == np.array(photos.labels)[photos.targets[test]]
-        return right, confidence, (answered != OTHER) & (confidence >= threshold)
+        right = predicted == np.array(photos.labels)[photos.targets[test]]
+        return right, confidence, (predicted != OTHER) & (confidence >= threshold)
 
     with ThreadPoolExecutor(os.process_cpu_count()) as pool:
         right, confidence, accepted = map(np.concatenate, zip(*pool.map(answer, splits), strict=True))

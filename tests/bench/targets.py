@@ -277,8 +277,8 @@ def of_endpoint(requests: int) -> Iterator[Row]:
     content = serialized()
     with tempfile.TemporaryDirectory() as folder, serving(trained(Path(folder))) as (ask, process):
         classifier = Classifier.load(Path(folder) / "model")
-        asked, called = in_turn(requests, lambda: ask(content), lambda: classifier.classify(content))
-        yield Row("endpoint, one request, median", "ms", ms(asked), ms(called), None, requests)
+        requested, called = in_turn(requests, lambda: ask(content), lambda: classifier.classify(content))
+        yield Row("endpoint, one request, median", "ms", ms(requested), ms(called), None, requests)
         runtime = runtime_of(process, CLIENTS)
 
         def request(_: int) -> float:

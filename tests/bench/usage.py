@@ -133,11 +133,11 @@ def functions_of_project(bucket: str, key: str) -> tuple[dict[str, Callable[[], 
         function_name="f", memory_limit_in_mb=512, invoked_function_arn="arn:aws:lambda:x", aws_request_id="1"
     )
     photo = serialize({"bucket": bucket, "key": key}, context)
-    asked = photo | {"inference_id": "measured"}
-    answer = classify(asked, context)
+    request = photo | {"inference_id": "measured"}
+    answer = classify(request, context)
     return {
         "serialize": lambda: serialize({"bucket": bucket, "key": key}, context),
-        "classify": lambda: classify(asked, context),
+        "classify": lambda: classify(request, context),
         "filter": lambda: filter_(answer, context),
     }, photo
 

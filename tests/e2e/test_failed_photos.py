@@ -40,8 +40,8 @@ class Queue:
 
     def length(self) -> int:
         count = "ApproximateNumberOfMessages"
-        asked = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[count])
-        return int(asked["Attributes"][count])
+        attributes = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[count])
+        return int(attributes["Attributes"][count])
 
     def put(self, body: object, **attributes: str) -> None:
         self.sqs.send_message(

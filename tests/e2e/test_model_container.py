@@ -163,7 +163,7 @@ def test_a_failed_training_job_reports_its_reason(short_training, tmp_path):
     data.mkdir()
     (data / "fail").touch()
 
-    with pytest.raises(training_job.TrainingJobError, match="the training failed: no photos of motorcycle"):
+    with pytest.raises(training_job.TrainingJobError, match="training failed: no photos of motorcycle"):
         training_job.train_in_docker(data, tmp_path / "out", {})
 
     assert not (tmp_path / "out").exists()

@@ -119,13 +119,13 @@ def test_two_reviewers_each_answer_their_own_photos_by_key(waiting, server, brow
     assert [left[f"ApproximateNumberOfMessages{of}"] for of in ("", "NotVisible")] == ["0", "0"]
     errors = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     assert [event for event in browser.events if event.get("method") in errors] == []
-    asked = {
+    requested = {
         event["params"]["request"]["url"].split("/")[2]
         for event in browser.events
         if event.get("method") == "Network.requestWillBeSent"
         and event["params"]["request"]["url"].startswith("http")
     }
-    assert {f"http://{host}/" for host in asked} == {server.address}
+    assert {f"http://{host}/" for host in requested} == {server.address}
     ada.go("about:blank")  # an open page takes what comes later
 
 

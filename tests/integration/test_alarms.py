@@ -158,9 +158,7 @@ def go_wrong(stack: Stack, alarm: Alarm) -> None:
     known = stack.home / baseline.FILE
     captures.write(stack.home / "good", captures.records(300, day, chance), chance)
     window = Window(0.8, captures.LABELS, sample_size=300)
-    counts = analysis.read_captures(str(stack.home / "good"), analysis.TimeWindow(), window)
-    sample = analysis.measure_photos(window)
-    report = analysis.analyse_window("good", analysis.TimeWindow(), window, counts, sample)
+    report = analysis.analyse(str(stack.home / "good"), analysis.TimeWindow(), window)
     storage.write_file(known, analysis.make_baseline(report).text().encode())
     stack.deploy(parameters(Classifier.load().description) | stack.place_baseline(known))
 

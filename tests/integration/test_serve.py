@@ -140,11 +140,11 @@ def test_requests_in_progress_when_it_is_stopped_are_still_answered_and_recorded
             futures = [callers.submit(ask, number) for number in range(200)]
             time.sleep(0.3)
             code = server.stop(signal.SIGTERM)
-            answered = sum(future.exception() is None for future in futures)
+            succeeded = sum(future.exception() is None for future in futures)
 
     assert code == 0
-    assert answered > 0
-    assert sum(len(file.read_text().splitlines()) for file in tmp_path.rglob("*.jsonl")) == answered
+    assert succeeded > 0
+    assert sum(len(file.read_text().splitlines()) for file in tmp_path.rglob("*.jsonl")) == succeeded
 
 
 def test_a_port_in_use_fails_with_one_line_that_names_it(server):

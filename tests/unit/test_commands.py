@@ -134,14 +134,14 @@ def test_what_goes_into_a_pipe_is_plain(environment, tmp_path):
 
 def test_a_shell_completes_commands_and_options():
     def completed(*words: str) -> list[str]:
-        asked = {
+        env = {
             "_SCONES_COMPLETE": "bash_complete",
             "COMP_WORDS": " ".join(["scones", *words]),
             "COMP_CWORD": str(len(words)),
             "PATH": "/usr/bin:/bin",
         }
         done = subprocess.run(
-            [Path(sys.executable).with_name("scones")], env=asked, capture_output=True, text=True, check=True
+            [Path(sys.executable).with_name("scones")], env=env, capture_output=True, text=True, check=True
         )
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 

@@ -31,8 +31,8 @@ def test_transitions_are_counted_along_the_longest_path():
         "States": {
             "a": {"Type": "Task", "Next": "good?", "Catch": [{"Next": "broken"}]},
             "good?": {"Type": "Choice", "Choices": [{"Next": "yes"}], "Default": "no"},
-            "yes": {"Type": "Pass", "Next": "told"},
-            "told": {"Type": "Task", "End": True},
+            "yes": {"Type": "Pass", "Next": "notified"},
+            "notified": {"Type": "Task", "End": True},
             "no": {"Type": "Succeed"},
             "broken": {"Type": "Fail"},
         },

@@ -216,7 +216,7 @@ def test_a_pickle_that_would_run_code_is_rejected_without_running_it(tmp_path, c
 def test_a_damaged_member_ends_in_one_line(tmp_path, content):
     result = data(archive(tmp_path / "archive.tar.gz", OFFICIAL | {"train": content}))
 
-    assert fails(result, "is not the original CIFAR-100 archive")
+    assert fails(result, "is not an original CIFAR-100 archive")
 
 
 @pytest.mark.parametrize("length", [0, 20, 400, 5000])
@@ -408,7 +408,7 @@ def test_reviewed_photos_join_the_training_photos(photos):
     for i in range(20):
         name = ("bicycle", "motorcycle")[i % 2]
         (reviewed / name).mkdir(parents=True, exist_ok=True)
-        (reviewed / name / f"seen-{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
+        (reviewed / name / f"reviewed-early-{i}.png").write_bytes((photos / name / f"{i}.png").read_bytes())
     add_photo(reviewed / "bicycle" / "0.png", seed=200)
     add_photo(reviewed / "other" / "scone.png", seed=201)
 
@@ -420,8 +420,8 @@ def test_reviewed_photos_join_the_training_photos(photos):
     train, test = (labels_by_file(photos.parent / "data", split) for split in ("train", "test"))
     assert len(train) + len(test) == 22
     assert "train/other/scone.png" in train
-    assert not {path for path in test if "seen" in path}
-    assert not {path for path in train if "seen" in path}
+    assert not {path for path in test if "reviewed-early" in path}
+    assert not {path for path in train if "reviewed-early" in path}
 
 
 def test_an_unknown_reviewed_label_ends_in_one_line(photos):
@@ -540,12 +540,12 @@ def test_a_folder_without_sub_folders_is_not_a_data_set(tmp_path):
 
 
 def test_cifar_100_is_verified_by_its_sha256_unless_another_is_given(monkeypatch, tmp_path):
-    asked = []
+    checksums = []
     data = importlib.import_module("model.data.builder")
-    monkeypatch.setattr(data, "download", lambda url, folder, sha256: asked.append(sha256) or tmp_path)
+    monkeypatch.setattr(data, "download", lambda url, folder, sha256: checksums.append(sha256) or tmp_path)
 
     data.fetch_archive(data.CIFAR_100, None)
     data.fetch_archive(data.CIFAR_100, "00")
 
-    assert asked == [data.CIFAR_100_SHA256, "00"]
+    assert checksums == [data.CIFAR_100_SHA256, "00"]
     assert len(data.CIFAR_100_SHA256) == 64

@@ -177,9 +177,9 @@ def needed() -> set[str]:
     for kind in types:
         handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
         for name in ("create", "read", "update", "delete"):
-            asked = {re.sub("^S3:", "s3:", one) for one in handlers.get(name, {}).get("permissions", [])}
+            required = {re.sub("^S3:", "s3:", one) for one in handlers.get(name, {}).get("permissions", [])}
             # Reading fetches every property that a resource could have.
-            actions |= {one for one in asked if name == "read" or not UNUSED.match(one)}
+            actions |= {one for one in required if name == "read" or not UNUSED.match(one)}
     return actions - NO_ACTIONS - {"kms:Decrypt"}
 
 

@@ -399,10 +399,8 @@ def test_a_baseline_needs_answers():
 def test_the_time_axis_fits_any_window(tmp_path, hours):
     captured(tmp_path, count=60, hours=hours)
     window = Window(monitor.DEFAULT_THRESHOLD)
-    counts = analysis.read_captures(str(tmp_path), TimeWindow(), window)
-    sample = analysis.measure_photos(window)
 
-    report = analysis.analyse_window("captures", TimeWindow(), window, counts, sample)
+    report = analysis.analyse(str(tmp_path), TimeWindow(), window)
 
     # pytest turns warnings into errors, such as that of an axis without ticks
     assert charts.svg(plots.draw(report)["recent"], "recent", "Latest answers").startswith("<svg")

@@ -50,7 +50,7 @@ def test_a_folder_stands_for_its_photos_in_order(photos):
 def test_a_file_that_is_not_a_photo_is_rejected_and_the_others_are_classified(photos):
     result = predict(photos / "notes.txt", photos / "b.jpg")
 
-    rejected, answered = lines(result)
+    rejected, classified = lines(result)
     assert result.exit_code == 1
     assert rejected == {
         "file": str(photos / "notes.txt"),
@@ -60,7 +60,7 @@ def test_a_file_that_is_not_a_photo_is_rejected_and_the_others_are_classified(ph
         "decision": "rejected",
         "reason": "it is not a JPEG, PNG, WebP, GIF, HEIC or AVIF image",
     }
-    assert answered["decision"] == "needs_review"
+    assert classified["decision"] == "needs_review"
 
 
 def test_the_threshold_decides_what_is_accepted(photos, monkeypatch):

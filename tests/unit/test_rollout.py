@@ -719,9 +719,9 @@ def test_an_endpoint_is_deleted_once_it_has_been_created(aws_calls, aws, model):
     states = iter(["Creating", "Creating", "InService"])
 
     def describe(account, name, real=endpoint.describe):
-        seen = real(account, name)
+        found = real(account, name)
         state = next(states, None)
-        return replace(seen, status=state) if seen and state else seen
+        return replace(found, status=state) if found and state else found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(endpoint, "describe", describe)

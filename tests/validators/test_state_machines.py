@@ -266,7 +266,7 @@ def plain(attribute: dict[str, Any]) -> Any:
 
 
 def decimals(value: Any) -> Any:
-    """Read a value of an event exactly as it is written."""
+    """Read a value of an event exactly as written."""
     return json.loads(json.dumps(value), parse_float=Decimal, parse_int=Decimal)
 
 

@@ -240,7 +240,7 @@ def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record
     opened. Hence consecutive windows contain each record once, although the last records in a file are often
     from the next hour.
     """
-    seen: set[str] = set()
+    known_ids: set[str] = set()
     for path, lines in read_lines(source, window):
         counts.files += 1
         hour = _interval(path.rpartition("/")[0])
@@ -260,11 +260,11 @@ def read(source: str, window: TimeWindow, counts: ReadCounts) -> Iterator[Record
                 if record.at and not window.contains(record.at):
                     continue
             counts.read += 1
-            if record.event_id in seen:
+            if record.event_id in known_ids:
                 counts.duplicates += 1
                 continue
             if record.event_id:
-                seen.add(record.event_id)
+                known_ids.add(record.event_id)
             counts.records += 1
             yield record
 
