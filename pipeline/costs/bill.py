@@ -1,20 +1,16 @@
 """Monthly AWS bills by list price: of this project and of the baseline design, for any number of photos."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PRICES = Path(__file__).with_name("prices.json")
 

@@ -1,20 +1,15 @@
 """The content of metrics.json."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from functions.monitor.capture_analysis.intervals import Interval
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.monitoring.analysis import MonitoringReport
+from pipeline.monitoring.analysis import MonitoringReport
 
 
 def metrics(report: MonitoringReport) -> dict[str, Any]:
