@@ -202,7 +202,7 @@ def _baseline_design(photos: float, photo: str) -> dict[str, float]:
 
 
 def _s3(puts: float, gets: float, stored: float) -> float:
-    price, months = prices(), usage.retention_days() / 30
+    price, months = prices(), int(usage.template()["Parameters"]["PhotoRetentionDays"]["Default"]) / 30
     return puts * price["s3_put"] + gets * price["s3_get"] + stored / GB * months * price["s3_gb_month"]
 
 

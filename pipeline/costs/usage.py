@@ -81,11 +81,6 @@ def memory(function: str) -> int:
     return int(template()["Resources"][f"{function.capitalize()}Function"]["Properties"]["MemorySize"])
 
 
-def retention_days() -> int:
-    """Return the number of days that photos are kept by default."""
-    return int(template()["Parameters"]["PhotoRetentionDays"]["Default"])
-
-
 def resources(kind: str) -> list[Mapping[str, Any]]:
     """Return the template's resources of a type, such as ``AWS::KMS::Key``."""
     return [one for one in template()["Resources"].values() if one["Type"] == kind]

@@ -49,15 +49,12 @@ def metrics(report: MonitoringReport) -> dict[str, Any]:
 
 def _features(report: MonitoringReport) -> dict[str, Any]:
     """Return the distribution of each feature and, if there is a baseline, its drift."""
-    numbers = {name: _spread(values) for name, values in report.features.numbers.items() if len(values)}
-    counts = {
-        name: {"n": sum(counts.values()), "counts": dict(counts)}
-        for name, counts in report.features.counts.items()
-    }
-    return {
-        name: distribution | (vars(report.drift[name]) if name in report.drift else {})
-        for name, distribution in (numbers | counts).items()
-    }
+    features = {name: _spread(values) for name, values in report.features.numbers.items() if len(values)}
+    for name, counts in report.features.counts.items():
+        features[name] = {"n": sum(counts.values()), "counts": dict(counts)}
+    for name in features.keys() & report.drift.keys():
+        features[name] |= vars(report.drift[name])
+    return features
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
