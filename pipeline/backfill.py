@@ -95,12 +95,9 @@ def _show_progress(stack: Stack, execution: str, progress: Progress) -> None:
 
 def item_counts(stack: Stack, execution: str) -> Mapping[str, int]:
     """Return a backfill's number of photos by status; empty until it has found them."""
-    map_run = _find_map_run(stack, execution)
-    if map_run is None:
+    if not (map_run := _find_map_run(stack, execution)):
         return {}
-    step_functions = stack.client("stepfunctions")
-    counts: Mapping[str, int] = step_functions.describe_map_run(mapRunArn=map_run)["itemCounts"]
-    return counts
+    return dict(stack.client("stepfunctions").describe_map_run(mapRunArn=map_run)["itemCounts"])
 
 
 def _find_map_run(stack: Stack, execution: str) -> str | None:
@@ -129,8 +126,7 @@ def summarize(stack: Stack, execution: str) -> tuple[BackfillReport, str | None]
 
 def _find_manifest(stack: Stack, execution: str) -> str | None:
     """Return the key of a backfill's manifest; ``None`` if none was written."""
-    map_run = _find_map_run(stack, execution)
-    if map_run is None:
+    if not (map_run := _find_map_run(stack, execution)):
         return None
     key = f"backfills/{map_run.rpartition(':')[2]}/manifest.json"
     found = stack.client("s3").list_objects_v2(Bucket=stack.output("UploadBucketName"), Prefix=key)

@@ -62,21 +62,16 @@ def _check_ports() -> Iterator[Check]:
     """Check that each of the local stack's ports is free, or in use by the local stack."""
     for variable, default in PORTS.items():
         port = int(os.environ.get(variable, default))
-        if _is_free(port):
-            yield Check("port", "ok", f"{port} is free")
-        elif STACK_FILE.exists():
-            yield Check("port", "ok", f"{port} is taken; a local stack is up")
-        else:
+        try:
+            listen("127.0.0.1", port).close()
+        except OSError:
             advice = f"End the process that listens there, or set {variable}."
-            yield Check("port", "failed", f"{port} is taken", advice)
-
-
-def _is_free(port: int) -> bool:
-    try:
-        listen("127.0.0.1", port).close()
-    except OSError:
-        return False
-    return True
+            if STACK_FILE.exists():
+                yield Check("port", "ok", f"{port} is taken; a local stack is up")
+            else:
+                yield Check("port", "failed", f"{port} is taken", advice)
+        else:
+            yield Check("port", "ok", f"{port} is free")
 
 
 def check_docker() -> Check:

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -83,7 +84,7 @@ class PhotoIdentity:
         uploads = [one["LastModified"].astimezone(UTC) for one in self.versions if "Size" in one]
         windows = [TimeWindow(at - timedelta(minutes=1), at + LONGEST_EXECUTION) for at in uploads]
         if classified_at := self.result.get("classified_at"):
-            at = _parse_time(classified_at)
+            at = datetime.fromisoformat(classified_at).astimezone(UTC)
             windows.append(TimeWindow(at - LONGEST_EXECUTION, at + timedelta(minutes=1)))
         return windows
 
@@ -115,10 +116,6 @@ class PhotoIdentity:
         return False
 
 
-def _parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -136,6 +133,8 @@ def split_address(stack: Stack, photo: str) -> tuple[str, str]:
 
 def identify(stack: Stack, bucket: str, key: str) -> PhotoIdentity:
     """Collect what identifies a photo's copies, from its result and all versions of its file."""
+    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  loads the HEIC decoder
+
     s3, address = stack.client("s3"), stack.result_key(f"s3://{bucket}/{key}")
     item = stack.client("dynamodb").get_item(**address, ConsistentRead=True).get("Item", {})
     # Each attribute has one type: {"S": "bicycle"}, {"NULL": True}
@@ -147,24 +146,15 @@ def identify(stack: Stack, bucket: str, key: str) -> PhotoIdentity:
         if "Size" in version:
             photo = s3.get_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])["Body"].read()
             identity.file_hashes.add(_sha256(photo))
-            identity.input_hashes |= _hash_model_input(photo, side)
+            with suppress(RejectedError):  # a rejected photo was never sent to the endpoint
+                image = base64.b64decode(serialize(io.BytesIO(photo), side)["image_data"])
+                identity.input_hashes.add(_sha256(image))
     return identity
 
 
 def _parameters(stack: Stack) -> dict[str, str]:
     description = describe_stack(stack.client("cloudformation"), stack.name) or {}
     return {one["ParameterKey"]: one["ParameterValue"] for one in description.get("Parameters", [])}
-
-
-def _hash_model_input(photo: bytes, side: int) -> set[str]:
-    """Return the SHA-256 of what the serialize function makes of a photo; empty if it rejects the photo."""
-    from functions.serialize.photo import RejectedError, serialize  # noqa: PLC0415  loads the HEIC decoder
-
-    try:
-        image = base64.b64decode(serialize(io.BytesIO(photo), side)["image_data"])
-    except RejectedError:
-        return set()
-    return {_sha256(image)}
 
 
 @dataclass
@@ -194,7 +184,9 @@ def find_copies(
     windows = [TimeWindow()] if all_captures else identity.capture_windows()
     sources = [*_own_captures(stack, identity), *capture_places]
     search.copies += _find_lines(storage, "capture", sources, windows, identity.matches_capture)
-    for place in [*_own_data(stack), *data_places]:
+    roles = describe_stack(stack.client("cloudformation"), ROLES_STACK) or {}
+    bucket = stack_outputs(roles).get("WorkspaceBucketName")
+    for place in [*([f"s3://{bucket}/data"] if bucket else []), *data_places]:
         search.copies += _find_training_copies(storage, identity, place)
     sources = [stack.output("GroundTruthUri")]
     search.copies += _find_lines(storage, "ground truth", sources, [TimeWindow()], identity.matches_json)
@@ -214,12 +206,6 @@ def _own_captures(stack: Stack, identity: PhotoIdentity) -> list[str]:
         return []
     endpoints = {parameters["EndpointName"], identity.result.get("model", parameters["EndpointName"])}
     return [f"{uri}/{endpoint}" for endpoint in sorted(endpoints)]
-
-
-def _own_data(stack: Stack) -> list[str]:
-    roles = describe_stack(stack.client("cloudformation"), ROLES_STACK)
-    bucket = stack_outputs(roles).get("WorkspaceBucketName") if roles else None
-    return [f"s3://{bucket}/data"] if bucket else []
 
 
 def _find_lines(
@@ -330,7 +316,7 @@ def find_retained(stack: Stack, identity: PhotoIdentity) -> list[Retained]:
     retained = [Retained("backup of the result", stack.output("ResultsTableName"), backup_until)]
     execution = identity.result["execution"]
     if ":execution:" in execution:  # an Express execution has only its log, which contains no photo
-        until = _parse_time(identity.result["classified_at"]) + HISTORY_RETENTION
+        until = datetime.fromisoformat(identity.result["classified_at"]).astimezone(UTC) + HISTORY_RETENTION
         retained.append(Retained("execution history", execution, f"{until:%Y-%m-%d}"))
     return retained
 

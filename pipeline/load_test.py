@@ -112,8 +112,14 @@ def plan_photos(
     """
     bad_count, other_count, duplicate_count = (round(burst * share) for share in (bad, other, duplicates))
     vehicles = _find_photos(folder) if folder else draw("bicycle", "motorcycle")
+    _, photo = next(draw("bicycle"))
+    unreadable = [
+        ("broke-off.jpg", photo[: len(photo) // 2]),
+        ("text.jpg", b"Not a photo.\n"),
+        ("empty.jpg", b""),
+    ]
     contents = [
-        *itertools.islice(itertools.cycle(_make_bad_files()), bad_count),
+        *itertools.islice(itertools.cycle(unreadable), bad_count),
         *itertools.islice(itertools.cycle(draw("scone")), other_count),
         *itertools.islice(itertools.cycle(vehicles), burst - bad_count - other_count),
     ]
@@ -138,19 +144,11 @@ def _find_photos(folder: Path) -> list[tuple[str, bytes | Path]]:
 
 def draw(*subjects: str) -> Iterator[tuple[str, bytes]]:
     """Yield the name and file of pictures of these subjects of `sample_images`, in turn."""
-    for seed, subject in itertools.product(range(VARIANTS), subjects):
-        yield f"{subject}.jpg", _draw(subject, seed)
-
-
-def _make_bad_files() -> list[tuple[str, bytes]]:
-    photo = _draw("bicycle", 0)
-    return [("broke-off.jpg", photo[: len(photo) // 2]), ("text.jpg", b"Not a photo.\n"), ("empty.jpg", b"")]
-
-
-def _draw(subject: str, seed: int) -> bytes:
     from pipeline import sample_images  # noqa: PLC0415  imports Pillow, which `scones --help` does without
 
-    return sample_images.encoded(sample_images.picture(getattr(sample_images, subject), seed))
+    for seed, subject in itertools.product(range(VARIANTS), subjects):
+        picture = sample_images.picture(getattr(sample_images, subject), seed)
+        yield f"{subject}.jpg", sample_images.encoded(picture)
 
 
 @dataclass
@@ -192,7 +190,14 @@ class LoadTest:
                     self._follow(subscription, uploads)
                 finally:
                     self.ended.set()
-        return self._report(self.last_outcome_at - started_at)
+        recorded = read_outcomes(self.stack, self.statuses)
+        counts = Counter(status.state(recorded.get(key)) for key, status in self.statuses.items())
+        return LoadTestReport(
+            sent=len(self.photos),
+            **{state: counts[state] for state in (*OUTCOMES, "failed", "missing")},
+            double=sum(len(status.published) > 1 for status in self.statuses.values()),
+            seconds=round(self.last_outcome_at - started_at, 1),
+        )
 
     def _rules(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return, by bus, the pattern of the events to receive, and the detail of a probe that matches it."""
@@ -272,16 +277,6 @@ class LoadTest:
                     execution_input = step_functions.describe_execution(executionArn=arn)["input"]
                     if photo := self.statuses.get(key_of(execution_input)):
                         photo.failed = True
-
-    def _report(self, seconds: float) -> LoadTestReport:
-        recorded = read_outcomes(self.stack, self.statuses)
-        counts = Counter(status.state(recorded.get(key)) for key, status in self.statuses.items())
-        return LoadTestReport(
-            sent=len(self.photos),
-            **{state: counts[state] for state in (*OUTCOMES, "failed", "missing")},
-            double=sum(len(status.published) > 1 for status in self.statuses.values()),
-            seconds=round(seconds, 1),
-        )
 
 
 def key_of(execution_input: str) -> str:

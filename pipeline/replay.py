@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from botocore.exceptions import ClientError
 from rich.progress import Progress
 
 from pipeline.queue import approximate_count, receive_all
@@ -114,7 +113,5 @@ def _start_execution(stack: Stack, retry: Retry) -> str | None:
     name = f"replay-{hashlib.sha256(retry.cause.encode()).hexdigest()[:32]}"
     try:
         return stack.start_execution("StateMachineArn", retry.body, name=name)
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "ExecutionAlreadyExists":
-            return None
-        raise
+    except stack.client("stepfunctions").exceptions.ExecutionAlreadyExists:
+        return None

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from model.html_page import page as load_template
+from model.html_page import page
 from model.photo import PhotoError, reduced
 from model.sagemaker.account import explain
 from model.serving.listener import listen
@@ -71,8 +71,8 @@ class ReviewSession:
             "receive": self._receive,
             "extend": lambda body: {"extended": queue.extend(self._find(body["ticket"]))},
             "answer": self._answer,
-            "skip": lambda body: queue.skip(self._remove(body["ticket"])),
-            "release": lambda body: queue.release(self._remove(body["ticket"])),
+            "skip": lambda body: queue.skip(self._find(body["ticket"], remove=True)),
+            "release": lambda body: queue.release(self._find(body["ticket"], remove=True)),
         }
 
     def _receive(self, _body: Body) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class ReviewSession:
 
     def _answer(self, body: Body) -> dict[str, Any]:
         status = self.queue.answer(self._find(body["ticket"]), body["label"])
-        self._remove(body["ticket"])
+        self._find(body["ticket"], remove=True)
         return {"status": status, "message": status.message}
 
     def render_photo(self, ticket: str) -> bytes:
@@ -101,17 +101,11 @@ class ReviewSession:
             if item := self._items.pop(ticket, None):
                 self.queue.release(item)
 
-    def _find(self, ticket: str) -> ReviewItem:
-        return _require(self._items.get(ticket))
-
-    def _remove(self, ticket: str) -> ReviewItem:
-        return _require(self._items.pop(ticket, None))
-
-
-def _require(item: ReviewItem | None) -> ReviewItem:
-    if item is None:
-        raise ReviewError("This photo is no longer assigned to you.")
-    return item
+    def _find(self, ticket: str, *, remove: bool = False) -> ReviewItem:
+        item = self._items.pop(ticket, None) if remove else self._items.get(ticket)
+        if item is None:
+            raise ReviewError("This photo is no longer assigned to you.")
+        return item
 
 
 def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> None:
@@ -131,9 +125,6 @@ def serve(queue: ReviewQueue, port: int, announce: Callable[[str], object]) -> N
 def create_app(session: ReviewSession, port: int) -> Starlette:
     """Create the application that serves a session on this port."""
 
-    async def page(_request: Request) -> Response:
-        return _render_page(session.queue.labels)
-
     async def photo(request: Request) -> Response:
         content = await run_in_threadpool(session.render_photo, request.path_params["ticket"])
         return Response(content, media_type="image/jpeg")
@@ -148,17 +139,21 @@ def create_app(session: ReviewSession, port: int) -> Starlette:
 
     calls = [Route(f"/{name}", partial(run, call), methods=["POST"]) for name, call in session.calls.items()]
     return Starlette(
-        routes=[Route("/", page), Route("/photo/{ticket}", photo), *calls],
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard(port, session.token))],
+        routes=[
+            Route("/", partial(_render_page, session.queue.labels)),
+            Route("/photo/{ticket}", photo),
+            *calls,
+        ],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=partial(_guard, port, session.token))],
         exception_handlers=dict.fromkeys(HANDLED_ERRORS, _handle_error),
         lifespan=lifespan,
     )
 
 
-def _render_page(labels: Sequence[str]) -> Response:
+async def _render_page(labels: Sequence[str], _request: Request) -> Response:
     """Render the page with a content security policy that allows only the page's own script."""
     nonce = secrets.token_urlsafe(16)
-    content = load_template("review.html", PAGES).render(
+    content = page("review.html", PAGES).render(
         nonce=nonce,
         choices=[*assign_keys(labels).items(), (UNUSABLE, UNUSABLE_KEY)],
         skip=SKIP_KEY,
@@ -172,24 +167,20 @@ def _render_page(labels: Sequence[str]) -> Response:
     return HTMLResponse(content, headers={"Content-Security-Policy": policy})
 
 
-def _guard(port: int, token: str) -> Callable[[Request, Handler], Awaitable[Response]]:
+async def _guard(port: int, token: str, request: Request, call_next: Handler) -> Response:
     """Refuse requests to other hosts, from other origins and, except for the page, without the token."""
     hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
-
-    async def require_host_origin_and_token(request: Request, call_next: Handler) -> Response:
-        host = request.headers.get("Host", "")
-        origin = request.headers.get("Origin", f"http://{host}").removeprefix("http://")
-        given = request.headers.get(TOKEN_HEADER, "")
-        if host not in hosts or origin not in hosts:
-            response: Response = _refuse(421, "Other hosts and other sites are refused.")
-        elif request.url.path != "/" and not secrets.compare_digest(given.encode(), token.encode()):
-            response = _refuse(403, "Open the address that `scones review` printed.")
-        else:
-            response = await call_next(request)
-        response.headers.update(RESPONSE_HEADERS)
-        return response
-
-    return require_host_origin_and_token
+    host = request.headers.get("Host", "")
+    origin = request.headers.get("Origin", f"http://{host}").removeprefix("http://")
+    given = request.headers.get(TOKEN_HEADER, "")
+    if host not in hosts or origin not in hosts:
+        response: Response = _refuse(421, "Other hosts and other sites are refused.")
+    elif request.url.path != "/" and not secrets.compare_digest(given.encode(), token.encode()):
+        response = _refuse(403, "Open the address that `scones review` printed.")
+    else:
+        response = await call_next(request)
+    response.headers.update(RESPONSE_HEADERS)
+    return response
 
 
 def _handle_error(_request: Request, error: Exception) -> Response:

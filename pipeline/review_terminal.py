@@ -19,7 +19,9 @@ def review(queue: ReviewQueue) -> None:
         while item := queue.receive(patience=2):
             try:
                 with queue.hold(item):
-                    click.echo(f"\n{_printable(item.uri)}\n{_save_photo(queue, item, Path(folder))}")
+                    # A key in S3 may contain control characters, which a terminal would interpret.
+                    uri = "".join(letter if letter.isprintable() else "?" for letter in item.uri)
+                    click.echo(f"\n{uri}\n{_save_photo(queue, item, Path(folder))}")
                     click.echo(
                         "Prediction: {label}, confidence {confidence:.1%} ({reason})".format(**item.detail)
                     )
@@ -44,8 +46,3 @@ def _save_photo(queue: ReviewQueue, item: ReviewItem, folder: Path) -> str:
     except ReviewError as error:
         return str(error)
     return str(file)
-
-
-def _printable(text: str) -> str:
-    """Replace control characters, which a key in S3 may contain and a terminal would interpret."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from PIL import Image, ImageDraw, ImageFilter
 
 Draw = Callable[[ImageDraw.ImageDraw, random.Random], None]
-Point = tuple[float, float]
 
 CANVAS = 640
 """Width in pixels to draw at, twice that of the finished picture: reducing it smooths the lines."""
@@ -113,7 +112,7 @@ def scone(draw: ImageDraw.ImageDraw, rng: random.Random) -> None:
         )
 
 
-def wheel(draw: ImageDraw.ImageDraw, hub: Point, radius: float, tyre: int, spokes: int) -> None:
+def wheel(draw: ImageDraw.ImageDraw, hub: tuple[float, float], radius: float, tyre: int, spokes: int) -> None:
     """Draw a wheel with its tyre and spokes."""
     for spoke in range(spokes):
         angle = math.tau * spoke / spokes

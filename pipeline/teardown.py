@@ -49,14 +49,10 @@ class Resource:
     kind: str
     name: str
     stage: str | None
-    remove: Callable[[], object]
+    delete: Callable[[], object]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
-
-    def delete(self) -> None:
-        """Delete the resource if it still exists."""
-        ignore_missing(self.remove)
 
 
 def list_resources(account: Account, stage: str | None = None) -> list[Resource]:
@@ -74,7 +70,7 @@ def delete_resources(resources: Iterable[Resource]) -> Iterator[tuple[Resource, 
     """Delete resources in order; yield each with the reason if it could not be deleted, or ``None``."""
     for resource in resources:
         try:
-            resource.delete()
+            ignore_missing(resource.delete)
         except (BotoCoreError, ClientError, DeletionError, EndpointError, StorageError) as error:
             yield resource, explain(error)
         else:
@@ -243,27 +239,21 @@ def delete_domain(account: Account, domain: str) -> None:
     """Delete a Studio domain; CloudFormation cannot if applications are running, and leaves the files."""
     sagemaker = account.sagemaker
 
-    def apps() -> list[Any]:
-        listed = sagemaker.list_apps(DomainIdEquals=domain)["Apps"]
-        return [app for app in listed if app["Status"] not in {"Deleted", "Failed"}]
+    def remaining(kind: str) -> list[Any]:
+        listed = paginate(sagemaker, xform_name(f"List{kind}"), kind, DomainIdEquals=domain)
+        return [one for one in listed if kind != "Apps" or one["Status"] not in {"Deleted", "Failed"}]
 
-    def spaces() -> list[Any]:
-        return sagemaker.list_spaces(DomainIdEquals=domain)["Spaces"]
-
-    def profiles() -> list[Any]:
-        return sagemaker.list_user_profiles(DomainIdEquals=domain)["UserProfiles"]
-
-    content: Iterable[tuple[Callable[[], list[Any]], Callable[..., object], set[str]]] = (
-        (apps, sagemaker.delete_app, {"UserProfileName", "SpaceName", "AppType", "AppName"}),
-        (spaces, sagemaker.delete_space, {"SpaceName"}),
-        (profiles, sagemaker.delete_user_profile, {"UserProfileName"}),
+    content: Iterable[tuple[str, Callable[..., object], set[str]]] = (
+        ("Apps", sagemaker.delete_app, {"UserProfileName", "SpaceName", "AppType", "AppName"}),
+        ("Spaces", sagemaker.delete_space, {"SpaceName"}),
+        ("UserProfiles", sagemaker.delete_user_profile, {"UserProfileName"}),
     )
     with console.status(f"Deleting Studio domain {domain} …"):
-        for find, delete, keys in content:
-            for found in find():
+        for kind, delete, keys in content:
+            for found in remaining(kind):
                 identity = {key: found[key] for key in keys & found.keys()}
                 ignore_missing(partial(delete, DomainId=domain, **identity))
-            _wait_while(find)
+            _wait_while(partial(remaining, kind))
         policy: Any = {"HomeEfsFileSystem": "Delete"}
         ignore_missing(lambda: sagemaker.delete_domain(DomainId=domain, RetentionPolicy=policy))
 

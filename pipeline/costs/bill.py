@@ -1,20 +1,16 @@
 """Monthly AWS bills by list price: of this project and of the baseline design, for any number of photos."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PRICES = Path(__file__).with_name("prices.json")
 
@@ -206,7 +202,7 @@ def _baseline_design(photos: float, photo: str) -> dict[str, float]:
 
 
 def _s3(puts: float, gets: float, stored: float) -> float:
-    price, months = prices(), usage.retention_days() / 30
+    price, months = prices(), int(usage.template()["Parameters"]["PhotoRetentionDays"]["Default"]) / 30
     return puts * price["s3_put"] + gets * price["s3_get"] + stored / GB * months * price["s3_gb_month"]
 
 

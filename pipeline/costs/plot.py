@@ -1,20 +1,14 @@
 """Plot the monthly bill by the number of photos."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from model import charts
 from model.charts import AMBER, BLUE, RED, SOFT, TEAL
 from pipeline.costs import bill
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
 
 COLOURS = dict(zip(map(str, bill.SETTINGS), (AMBER, RED, BLUE, TEAL), strict=True))
 

@@ -1,16 +1,11 @@
 """Compare the designs' bills: as a table in Markdown, which is also what the terminal shows, and as JSON."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pipeline import markdown
 from pipeline.costs import bill
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.costs.bill import Bill
+from pipeline.costs.bill import Bill
 
 SCALES = (1_000, 100_000, 10_000_000)
 BEGIN = "<!-- scones cost -->"
@@ -20,14 +15,11 @@ HEADER = ("photos a month", "design", "dollars a month", "a million photos", "id
 
 def bills(scales: Sequence[int], photo: str) -> list[Bill]:
     """Return the bills of the baseline design and of each setting, for each number of photos a month."""
-    return [
-        one
-        for photos in scales
-        for one in (
-            bill.baseline_design(photos, photo),
-            *(bill.project(setting, photos, photo) for setting in bill.SETTINGS),
-        )
-    ]
+    found = []
+    for photos in scales:
+        found.append(bill.baseline_design(photos, photo))
+        found += [bill.project(setting, photos, photo) for setting in bill.SETTINGS]
+    return found
 
 
 def table(found: Sequence[Bill], photo: str) -> str:

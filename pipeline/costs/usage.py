@@ -1,16 +1,12 @@
 """What a photo and an idle month use of each service: counted in the deployed definitions, or measured."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 MEASURED = Path(__file__).with_name("measured.json")
@@ -83,11 +79,6 @@ def photo_transitions(outcome: str) -> int:
 def memory(function: str) -> int:
     """Return a function's memory in MB."""
     return int(template()["Resources"][f"{function.capitalize()}Function"]["Properties"]["MemorySize"])
-
-
-def retention_days() -> int:
-    """Return the number of days that photos are kept by default."""
-    return int(template()["Parameters"]["PhotoRetentionDays"]["Default"])
 
 
 def resources(kind: str) -> list[Mapping[str, Any]]:

@@ -1,10 +1,10 @@
 """Analyse the captured data of a time window: confidence, accuracy, and drift from the baseline."""
 
-from __future__ import annotations
-
 import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,15 +21,12 @@ from functions.monitor.capture_analysis.window import (
     image_properties,
 )
 from model.evaluation import statistics
+from model.evaluation.statistics import Bin, Bools, Floats, Share
 from model.photo import read_pixels
 from model.training import baseline as baselines
 from model.training.baseline import FeatureSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from model.evaluation.statistics import Bin, Bools, Floats, Share
     from model.network.classifier import Classifier
 
 GALLERY = 12
@@ -129,7 +126,7 @@ class MonitoringReport:
         return 0 if self.sample.distance is None else len(self.sample.distance)
 
 
-def load_classifier(model: Path, baseline: Baseline | None) -> Classifier:
+def load_classifier(model: Path, baseline: Baseline | None) -> "Classifier":
     """Load a model to measure distances in its feature space.
 
     Raises `ArtifactError` if it cannot be loaded, and `BaselineError` if the baseline is not this model's.
@@ -151,7 +148,7 @@ def analyse(
     window: Window,
     *,
     baseline: Baseline | None = None,
-    classifier: Classifier | None = None,
+    classifier: "Classifier | None" = None,
     max_embedded: int = 0,
     truth: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
@@ -199,7 +196,7 @@ def analyse(
     )
 
 
-def _measure_photos(window: Window, classifier: Classifier | None, max_embedded: int) -> Sample:
+def _measure_photos(window: Window, classifier: "Classifier | None", max_embedded: int) -> Sample:
     """Measure the window's sampled photos, and embed up to `max_embedded` of them with the classifier."""
     measured = [(answer, found) for answer in window.sample if (found := image_properties(answer.photo))]
     properties = {name: np.array([found[name] for _, found in measured]) for name in IMAGE_PROPERTIES}
@@ -208,7 +205,7 @@ def _measure_photos(window: Window, classifier: Classifier | None, max_embedded:
     return Sample(answers, properties, features)
 
 
-def _embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
+def _embed(classifier: "Classifier", answers: Sequence[Answer]) -> Floats:
     size = classifier.description.input_size
     pixels = (
         np.stack([read_pixels(answer.photo, size) for answer in batch])
@@ -217,7 +214,7 @@ def _embed(classifier: Classifier, answers: Sequence[Answer]) -> Floats:
     return np.concatenate([classifier.features(batch) for batch in pixels])
 
 
-def make_baseline(report: MonitoringReport, classifier: Classifier | None = None) -> Baseline:
+def make_baseline(report: MonitoringReport, classifier: "Classifier | None" = None) -> Baseline:
     """Make a baseline from a window; raise `BaselineError` if the window has no answers."""
     model = classifier.description if classifier else None
     return baselines.make(

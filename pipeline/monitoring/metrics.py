@@ -1,20 +1,15 @@
 """The content of metrics.json."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from functions.monitor.capture_analysis.intervals import Interval
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.monitoring.analysis import MonitoringReport
+from pipeline.monitoring.analysis import MonitoringReport
 
 
 def metrics(report: MonitoringReport) -> dict[str, Any]:
@@ -54,15 +49,12 @@ def metrics(report: MonitoringReport) -> dict[str, Any]:
 
 def _features(report: MonitoringReport) -> dict[str, Any]:
     """Return the distribution of each feature and, if there is a baseline, its drift."""
-    numbers = {name: _spread(values) for name, values in report.features.numbers.items() if len(values)}
-    counts = {
-        name: {"n": sum(counts.values()), "counts": dict(counts)}
-        for name, counts in report.features.counts.items()
-    }
-    return {
-        name: distribution | (vars(report.drift[name]) if name in report.drift else {})
-        for name, distribution in (numbers | counts).items()
-    }
+    features = {name: _spread(values) for name, values in report.features.numbers.items() if len(values)}
+    for name, counts in report.features.counts.items():
+        features[name] = {"n": sum(counts.values()), "counts": dict(counts)}
+    for name in features.keys() & report.drift.keys():
+        features[name] |= vars(report.drift[name])
+    return features
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

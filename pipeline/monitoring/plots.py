@@ -1,13 +1,14 @@
 """The plots of the monitoring report."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
@@ -15,15 +16,8 @@ from functions.monitor.capture_analysis.window import OTHER
 from model import charts
 from model.charts import AMBER, BLUE, PAPER, RED, SOFT, TEAL, legend_above
 from model.evaluation.plots import reliability
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from model.evaluation.statistics import Floats
-    from pipeline.monitoring.analysis import MonitoringReport
+from model.evaluation.statistics import Floats
+from pipeline.monitoring.analysis import MonitoringReport
 
 MAX_RECENT = 500
 LEVELS = {"none": BLUE, "moderate": AMBER, "drifted": RED}

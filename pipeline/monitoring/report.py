@@ -1,23 +1,17 @@
 """Write the monitoring report: an HTML page that works offline, its plots, and metrics.json."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from datetime import datetime
+from pathlib import Path
 
 from functions.monitor.capture_analysis.drift import LIMIT, MODERATE
+from functions.monitor.capture_analysis.intervals import Interval
 from model import charts, html_page, storage
+from model.evaluation.statistics import Share
 from model.photo import PhotoError
 from pipeline import PAGES
 from pipeline.monitoring import plots
+from pipeline.monitoring.analysis import MonitoringReport
 from pipeline.monitoring.metrics import metrics
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from pathlib import Path
-
-    from functions.monitor.capture_analysis.intervals import Interval
-    from model.evaluation.statistics import Share
-    from pipeline.monitoring.analysis import MonitoringReport
 
 MAX_SKIPPED = 20
 """Maximum number of skipped lines on the page; metrics.json lists more."""
