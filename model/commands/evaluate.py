@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     "--split",
     type=click.Choice(["train", "test"]),
     default="test",
-    show_default=True,
     help="Split of a data set written by `scones data`.",
 )
 @click.option(

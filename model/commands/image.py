@@ -13,7 +13,6 @@ from model.terminal.options import dry_run_option
     "--platform",
     type=click.Choice(image.PLATFORMS),
     default="linux/amd64",
-    show_default=True,
     help="The processor; linux/arm64 is Graviton.",
 )
 @click.option("--push", is_flag=True, help="Push it to ECR; the repository is created if necessary.")

@@ -14,7 +14,6 @@ from model.terminal.options import dry_run_option, json_option, stage_option
 @click.option(
     "--bake-seconds",
     default=60,
-    show_default=True,
     type=click.IntRange(0, 3600),
     help="How long the instances with the present model stay available.",
 )
