@@ -161,7 +161,10 @@ class Stack:
         cache = HOME / "build-cache"
         # sam reuses a cached build only if build.toml, its index, lies next to the build folder.
         index, cached_index = self._built.with_name("build.toml"), cache / "build.toml"
-        with exclusive_lock(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            # sam build deletes files in its cache that it does not know.
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if cached_index.exists():
                 shutil.copy(cached_index, index)
             self._sam(
@@ -287,15 +290,6 @@ class Stack:
             )
         if done.returncode:
             raise LocalError(f"sam {command} failed: {processes.last_line(log)} (log: {log})")
-
-
-@contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, because `sam build` deletes files in its cache that it does not know."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def parameters(model: Description) -> dict[str, object]:
