@@ -201,8 +201,8 @@ def _read_subfolders(folder: Path, label_of: Mapping[str, str], *, skip_unreadab
         )
     skipped = [f"{file} (cannot be read)" for file in sorted(unreadable)]
     for name in label_of:
-        others = dataset.list_other_files(folder / name)
-        skipped += [f"{file} (not a photo, by its name)" for file in others]
+        others = set((folder / name).glob("[!.]*")).difference(file for _, file in files)
+        skipped += [f"{file} (not a photo, by its name)" for file in sorted(others)]
     return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos, skipped)
 
 
