@@ -41,10 +41,10 @@ type Progress = Callable[[str], None]
 class Stack:
     """The emulator, the model's endpoint, and the template's stack deployed to them.
 
-    ``home`` holds all files: ``stack.json``, which describes the running stack to other programs, logs, the
-    endpoint's captures, and the build. ``model`` is a folder that `scones train` wrote, or ``None`` for the
-    ready-made model. With ``for_containers``, functions run in Lambda's images, and other containers can
-    reach the emulator.
+    ``home`` holds all files: ``description``, which has every name and address for other programs while the
+    stack is up; the endpoint's ``captures``, in SageMaker's layout; logs, and the build. ``model`` is a folder
+    that `scones train` wrote, or ``None`` for the ready-made model. With ``for_containers``, functions run in
+    Lambda's images, and other containers can reach the emulator.
     """
 
     home: Path = HOME
@@ -56,6 +56,7 @@ class Stack:
     outputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.description, self.captures = self.home / "stack.json", self.home / "captures"
         self._registry, self._logs = self.home / "processes.json", self.home / "logs"
         self._built, self._scratch = self.home / "build", self.home / "tmp"
 
@@ -92,16 +93,6 @@ class Stack:
     def sagemaker_runtime_url(self) -> str:
         """The address of the model's endpoint itself, which does not check IAM."""
         return f"http://127.0.0.1:{self.ports.endpoint}"
-
-    @property
-    def description(self) -> Path:
-        """The file with every name and address, which exists while the stack is up."""
-        return self.home / "stack.json"
-
-    @property
-    def captures(self) -> Path:
-        """The folder of the endpoint's captures, in SageMaker's layout."""
-        return self.home / "captures"
 
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
         """Return a boto3 client for this stack."""
