@@ -93,7 +93,9 @@ def build(
     _check_output_folder(out)
     folder = Path(source)
     if folder.is_dir():
-        found = _read_folder(folder, classes, other, skip_unreadable=skip_unreadable)
+        available = [path.name for path in dataset.list_subfolders(folder)]
+        label_of = _map_classes(available, classes or [c for c in available if c not in other], other)
+        found = _read_subfolders(folder, label_of, skip_unreadable=skip_unreadable)
         found = replace(found, photos=split_by_hash(found.photos, test_share))
     else:
         found = _read_archive(fetch_archive(source, sha256), classes, other)
@@ -143,14 +145,6 @@ def _read_archive(path: Path, classes: Sequence[str], other: Sequence[str]) -> L
                 sha256 = hashlib.sha256(content).hexdigest()
                 photos.append(Photo(label_of[class_name], png_name, sha256, content, split))
     return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos)
-
-
-def _read_folder(
-    folder: Path, classes: Sequence[str], other: Sequence[str], *, skip_unreadable: bool
-) -> LabelledPhotos:
-    available = [path.name for path in dataset.list_subfolders(folder)]
-    label_of = _map_classes(available, classes or [name for name in available if name not in other], other)
-    return _read_subfolders(folder, label_of, skip_unreadable=skip_unreadable)
 
 
 def _map_classes(available: Sequence[str], classes: Sequence[str], other: Sequence[str]) -> dict[str, str]:
