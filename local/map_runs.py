@@ -35,13 +35,7 @@ def support_limit_paths_and_result_writer(
     try:
         output, following = run_map(state | limits, *arguments)
     finally:
-        # An execution that failed to list its items has none.
-        runs = [
-            run
-            for run in stepfunctions._map_runs.values()
-            if run["executionArn"] == execution["executionArn"]
-        ]
-        map_run = runs[-1] if runs else None
+        map_run = _latest_map_run(execution)
         if map_run and execution["status"] == "ABORTED":
             _count_aborted(map_run)
         if map_run and "ResultWriter" in state:
@@ -65,6 +59,13 @@ def keep_aborted_status(fail: Callable[..., None], execution: Json, error: str, 
     """Keep a stopped execution ABORTED, even if its last state then raises."""
     if execution["status"] != "ABORTED":
         fail(execution, error, cause)
+
+
+def _latest_map_run(execution: Mapping[str, Any]) -> Json | None:
+    # An execution that failed to list its items has none.
+    map_runs: list[Json] = stepfunctions._map_runs.values()
+    runs = [run for run in map_runs if run["executionArn"] == execution["executionArn"]]
+    return runs[-1] if runs else None
 
 
 def _children(map_run: Mapping[str, Any]) -> list[Json]:

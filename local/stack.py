@@ -41,10 +41,10 @@ type Progress = Callable[[str], None]
 class Stack:
     """The emulator, the model's endpoint, and the template's stack deployed to them.
 
-    ``home`` holds all files: ``description``, which has every name and address for other programs while the
-    stack is up; the endpoint's ``captures``, in SageMaker's layout; logs, and the build. ``model`` is a folder
-    that `scones train` wrote, or ``None`` for the ready-made model. With ``for_containers``, functions run in
-    Lambda's images, and other containers can reach the emulator.
+    ``home`` holds all files: ``description``, which has every name and address for other programs while
+    the stack is up; the endpoint's ``captures``, in SageMaker's layout; logs, and the build. ``model`` is a
+    folder that `scones train` wrote, or ``None`` for the ready-made model. With ``for_containers``, functions
+    run in Lambda's images, and other containers can reach the emulator.
     """
 
     home: Path = HOME
