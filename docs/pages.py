@@ -51,7 +51,9 @@ def flowchart(definition: Mapping[str, Any]) -> str:
     drawn = {name: state for name, state in states.items() if state["Type"] != "Choice"}
     lines = [COMPACT, "flowchart LR"]
     for name, state in drawn.items():
-        lines.append(f"    {node_id(name)}{SHAPES[state['Type']].format(_label(name, state))}")
+        service = state.get("Resource", "").removeprefix("arn:aws:states:::").partition(":")[0]
+        label = f"{name}<br><small>{SERVICES[service]}</small>" if service else name
+        lines.append(f"    {node_id(name)}{SHAPES[state['Type']].format(label)}")
     for name, state in drawn.items():
         lines += [f"    {node_id(name)} {arrow} {node_id(to)}" for arrow, to in _transitions(state, states)]
     faults: dict[str, list[str]] = {}
@@ -85,11 +87,6 @@ def _condition(jsonata: str) -> str:
     return (found[1] or found[2]) if found else jsonata.strip("{% }")
 
 
-def _label(name: str, state: Mapping[str, Any]) -> str:
-    service = state.get("Resource", "").removeprefix("arn:aws:states:::").partition(":")[0]
-    return f"{name}<br><small>{SERVICES[service]}</small>" if service else name
-
-
 def node_id(name: str) -> str:
     """Convert a state's name to an identifier that is not one of Mermaid's keywords, such as `end`."""
     return "S_" + re.sub(r"\W", "_", name)
@@ -97,17 +94,13 @@ def node_id(name: str) -> str:
 
 def help_of_all_commands() -> Iterator[str]:
     """Yield the lines of a page with the help of every command."""
-    yield from _help_section("## scones")
-    for name in cli.list_commands(click.Context(cli)):
-        yield from _help_section(f"### scones {name}", name)
-
-
-def _help_section(heading: str, *arguments: str) -> Iterator[str]:
-    shown = CliRunner().invoke(
-        cli, [*arguments, "--help"], prog_name="scones", terminal_width=WIDTH, catch_exceptions=False
-    )
-    lines = [line.rstrip() for line in shown.output.rstrip().splitlines()]
-    yield from (heading, "", "```text", *lines, "```", "")
+    for command in ("scones", *(f"scones {name}" for name in cli.list_commands(click.Context(cli)))):
+        arguments = [*command.split()[1:], "--help"]
+        shown = CliRunner().invoke(
+            cli, arguments, prog_name="scones", terminal_width=WIDTH, catch_exceptions=False
+        )
+        lines = [line.rstrip() for line in shown.output.rstrip().splitlines()]
+        yield from (f"{'###' if ' ' in command else '##'} {command}", "", "```text", *lines, "```", "")
 
 
 if __name__ == "__main__":

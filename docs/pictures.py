@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -27,7 +26,6 @@ from tests.conftest import free_port
 
 DOCS = Path(__file__).parent
 THEMES: dict[str, TerminalTheme] = {"light": DEFAULT_TERMINAL_THEME, "dark": DIMMED_MONOKAI}
-SCHEMES = tuple(THEMES)
 WIDE, NARROW = 1240, 400
 """Width in pixels of a page on a desktop and on a phone."""
 SEEDS = 40
@@ -70,11 +68,7 @@ def open_file(tab: Tab, file: Path) -> None:
 def demo_table() -> None:
     """Run the demo, and save its table as a light and as a dark terminal shows it."""
     shown = scones("demo", "--json", f"--emulator-port={free_port()}", f"--endpoint-port={free_port()}")
-    now = datetime.now(UTC)
-    outcomes = [
-        demo.Outcome(**one | {"photo": demo.Photo(one["photo"], one["photo"], now)})
-        for one in json.loads(shown)
-    ]
+    outcomes = [demo.Outcome(**outcome) for outcome in json.loads(shown)]
     for scheme, theme in THEMES.items():
         console = Console(record=True, width=88, file=io.StringIO())
         console.print(demo.table(outcomes))
@@ -121,7 +115,7 @@ def review(tab: Tab, stack: Stack) -> None:
             process.terminate()
 
 
-def shoot(tab: Tab, name: str, width: int, height: int, schemes: tuple[str, ...] = SCHEMES) -> None:
+def shoot(tab: Tab, name: str, width: int, height: int, schemes: tuple[str, ...] = tuple(THEMES)) -> None:
     """Save a screenshot of a tab in each colour scheme."""
     tab("Emulation.setScrollbarsHidden", hidden=True)
     tab("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

@@ -25,18 +25,11 @@ ROWS = {
 """The page's wording for each counter, in the page's order."""
 
 
-def figures() -> Counter[str]:
-    """Sum up the counters."""
-    counts: Counter[str] = Counter()
-    if COUNTS.exists():
-        for line in COUNTS.read_text().splitlines():
-            counts.update(json.loads(line))
-    if missing := ROWS.keys() - counts:
-        sys.exit(f"Error: Not counted yet: {', '.join(sorted(missing))}. Run: make verify")
-    return counts
-
-
 if __name__ == "__main__":
-    counted = figures()
+    counted = Counter[str]()
+    for line in COUNTS.read_text().splitlines() if COUNTS.exists() else ():
+        counted.update(json.loads(line))
+    if missing := ROWS.keys() - counted:
+        sys.exit(f"Error: Not counted yet: {', '.join(sorted(missing))}. Run: make verify")
     rows = [f"| {label} | {counted[name]:,} |" for name, label in ROWS.items()]
     update_section(PAGE, BEGIN, "\n".join(["| | |", "|---|--:|", *rows]))

@@ -35,19 +35,13 @@ STYLES = {
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo in flight: its name on this machine, its key in the bucket, and when it was uploaded."""
-
-    name: str
-    key: str
-    uploaded_at: datetime
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The pipeline's result for a photo, or ``failed`` or ``missing`` with the reason."""
+    """The pipeline's result for a photo, or ``failed`` or ``missing`` with the reason.
 
-    photo: Photo
+    `photo` is its name on this machine, and `seconds` how long after its upload it was classified.
+    """
+
+    photo: str
     outcome: str
     reason: str
     label: str | None = None
@@ -81,33 +75,34 @@ def classify(
     """
     s3 = stack.client("s3")
     bucket, files = stack.outputs["UploadBucketName"], iter(content.items())
-    in_flight: dict[str, Photo] = {}
+    in_flight: dict[str, datetime] = {}
     last_outcome_at = time.monotonic()
     while True:
         while len(in_flight) < at_once and (file := next(files, None)):
-            photo = Photo(file[0], f"uploads/{file[0]}", datetime.now(UTC))
-            if reason := _upload(s3, bucket, photo, file[1]):
+            photo, source = file
+            uploaded_at = datetime.now(UTC)
+            if reason := _upload(s3, bucket, photo, source):
                 yield Outcome(photo, "failed", reason)
             else:
-                in_flight[photo.key] = photo
+                in_flight[photo] = uploaded_at
         if not in_flight:
             return
         if time.monotonic() - last_outcome_at > silence:
-            for photo in in_flight.values():
+            for photo in in_flight:
                 yield Outcome(photo, "missing", f"no outcome for {silence:.0f} s")
             return
-        for outcome in [*_results(stack, in_flight.values()), *_failures(stack, in_flight)]:
-            if in_flight.pop(outcome.photo.key, None):
+        for outcome in [*_results(stack, in_flight), *_failures(stack, in_flight)]:
+            if in_flight.pop(outcome.photo, None):
                 last_outcome_at = time.monotonic()
                 yield outcome
         time.sleep(0.1)
 
 
-def _upload(s3: Any, bucket: str, photo: Photo, source: bytes | Path) -> str | None:  # noqa: ANN401  boto3's
+def _upload(s3: Any, bucket: str, photo: str, source: bytes | Path) -> str | None:  # noqa: ANN401  boto3's
     """Upload a photo; return the reason if that is not possible."""
     try:
         body = source.read_bytes() if isinstance(source, Path) else source
-        s3.put_object(Bucket=bucket, Key=photo.key, Body=body)
+        s3.put_object(Bucket=bucket, Key=f"uploads/{photo}", Body=body)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except (UnicodeError, ClientError) as error:
@@ -115,23 +110,23 @@ def _upload(s3: Any, bucket: str, photo: Photo, source: bytes | Path) -> str | N
     return None
 
 
-def _results(stack: Stack, in_flight: Iterable[Photo]) -> Iterator[Outcome]:
+def _results(stack: Stack, in_flight: Mapping[str, datetime]) -> Iterator[Outcome]:
     """Yield the outcomes in the results table that were written after these photos were uploaded."""
     dynamodb = stack.client("dynamodb")
-    for photo in in_flight:
-        key = {"photo": {"S": f"s3://{stack.outputs['UploadBucketName']}/{photo.key}"}}
+    for photo, uploaded_at in in_flight.items():
+        key = {"photo": {"S": f"s3://{stack.outputs['UploadBucketName']}/uploads/{photo}"}}
         item = dynamodb.get_item(TableName=stack.outputs["ResultsTableName"], Key=key).get("Item", {})
         result = {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
         if not result:
             continue
         # Step Functions' timestamps have milliseconds.
-        seconds = (datetime.fromisoformat(result["classified_at"]) - photo.uploaded_at).total_seconds()
+        seconds = (datetime.fromisoformat(result["classified_at"]) - uploaded_at).total_seconds()
         if seconds >= 0:
             confidence = None if result["confidence"] is None else float(result["confidence"])
             yield Outcome(photo, result["outcome"], result["reason"], result["label"], confidence, seconds)
 
 
-def _failures(stack: Stack, in_flight: Mapping[str, Photo]) -> Iterator[Outcome]:
+def _failures(stack: Stack, in_flight: Mapping[str, datetime]) -> Iterator[Outcome]:
     """Yield the photos whose executions failed, with the cause."""
     step_functions = stack.client("stepfunctions")
     if not lists_executions(step_functions, stack.outputs["StateMachineArn"]):
@@ -141,8 +136,8 @@ def _failures(stack: Stack, in_flight: Mapping[str, Photo]) -> Iterator[Outcome]
     )
     for execution in pages.search("executions[]"):
         failed = step_functions.describe_execution(executionArn=execution["executionArn"])
-        photo = in_flight.get(json.loads(failed["input"])["detail"]["object"]["key"])
-        if photo and failed["startDate"] >= photo.uploaded_at:
+        photo = json.loads(failed["input"])["detail"]["object"]["key"].removeprefix("uploads/")
+        if photo in in_flight and failed["startDate"] >= in_flight[photo]:
             yield Outcome(photo, "failed", f"{failed.get('error')}: {failed.get('cause', '')}"[:200])
 
 
@@ -162,7 +157,7 @@ def table(outcomes: Iterable[Outcome]) -> Table:
     layout.add_column("seconds", justify="right")
     for outcome in outcomes:
         layout.add_row(
-            Text(outcome.photo.name.encode(errors="replace").decode()),
+            Text(outcome.photo.encode(errors="replace").decode()),
             Text(outcome.outcome, STYLES[outcome.outcome]),
             outcome.label or "",
             "" if outcome.confidence is None else f"{outcome.confidence:.3f}",

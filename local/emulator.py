@@ -15,7 +15,7 @@ from ministack.core.iam_evaluator import AuthError, enforce, pin_signed_body, pi
 from ministack.core.responses import get_account_id, set_request_account_id, set_request_region
 from ministack.core.router import extract_access_key_id, extract_region
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from local import cloudwatch_metrics, express, map_runs, ministack_fixes  # noqa: F401  patch ministack
@@ -79,12 +79,8 @@ async def _invoke_endpoint(request: Request, endpoint: str) -> Response:
         answer = await model_server.post(request.url.path, content=await request.body(), headers=headers)
     except httpx.TransportError as error:
         cloudwatch_metrics.publish_invocation(endpoint, 503, time.monotonic() - started)
-        return Response(
-            f'{{"Message": "the local endpoint does not answer: {type(error).__name__}"}}',
-            503,
-            {"x-amzn-errortype": "ServiceUnavailable"},
-            "application/json",
-        )
+        message = f"the local endpoint does not answer: {type(error).__name__}"
+        return JSONResponse({"Message": message}, 503, {"x-amzn-errortype": "ServiceUnavailable"})
     cloudwatch_metrics.publish_invocation(endpoint, answer.status_code, time.monotonic() - started)
     forwarded = {name: value for name, value in answer.headers.items() if name.startswith(FORWARDED)}
     return Response(answer.content, answer.status_code, forwarded)

@@ -14,6 +14,7 @@ model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),
     default=TRAINED if TRAINED.exists() else None,
+    show_default=False,
     help="The model to serve: a folder that `scones train` wrote.  "
     "[default: the one from `make train`, or else the ready-made one]",
 )
@@ -28,7 +29,6 @@ def stack_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(1, 65535),
             default=getattr(Ports, name),
             envvar=f"{name.upper()}_PORT",
-            show_default=True,
             show_envvar=True,
             help=f"Port of {server} on 127.0.0.1.",
         )

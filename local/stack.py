@@ -41,10 +41,10 @@ type Progress = Callable[[str], None]
 class Stack:
     """The emulator, the model's endpoint, and the template's stack deployed to them.
 
-    ``home`` holds all files: ``stack.json``, which describes the running stack to other programs, logs, the
-    endpoint's captures, and the build. ``model`` is a folder that `scones train` wrote, or ``None`` for the
-    ready-made model. With ``for_containers``, functions run in Lambda's images, and other containers can
-    reach the emulator.
+    ``home`` holds all files: ``description``, which has every name and address for other programs while
+    the stack is up; the endpoint's ``captures``, in SageMaker's layout; logs, and the build. ``model`` is a
+    folder that `scones train` wrote, or ``None`` for the ready-made model. With ``for_containers``, functions
+    run in Lambda's images, and other containers can reach the emulator.
     """
 
     home: Path = HOME
@@ -56,6 +56,7 @@ class Stack:
     outputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.description, self.captures = self.home / "stack.json", self.home / "captures"
         self._registry, self._logs = self.home / "processes.json", self.home / "logs"
         self._built, self._scratch = self.home / "build", self.home / "tmp"
 
@@ -92,16 +93,6 @@ class Stack:
     def sagemaker_runtime_url(self) -> str:
         """The address of the model's endpoint itself, which does not check IAM."""
         return f"http://127.0.0.1:{self.ports.endpoint}"
-
-    @property
-    def description(self) -> Path:
-        """The file with every name and address, which exists while the stack is up."""
-        return self.home / "stack.json"
-
-    @property
-    def captures(self) -> Path:
-        """The folder of the endpoint's captures, in SageMaker's layout."""
-        return self.home / "captures"
 
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
         """Return a boto3 client for this stack."""
@@ -161,7 +152,10 @@ class Stack:
         cache = HOME / "build-cache"
         # sam reuses a cached build only if build.toml, its index, lies next to the build folder.
         index, cached_index = self._built.with_name("build.toml"), cache / "build.toml"
-        with exclusive_lock(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with (cache / "lock").open("w") as lock:
+            # sam build deletes files in its cache that it does not know.
+            fcntl.flock(lock, fcntl.LOCK_EX)
             if cached_index.exists():
                 shutil.copy(cached_index, index)
             self._sam(
@@ -287,15 +281,6 @@ class Stack:
             )
         if done.returncode:
             raise LocalError(f"sam {command} failed: {processes.last_line(log)} (log: {log})")
-
-
-@contextmanager
-def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, because `sam build` deletes files in its cache that it does not know."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def parameters(model: Description) -> dict[str, object]:

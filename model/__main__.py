@@ -12,7 +12,7 @@ SECTIONS = {"Model": Section("model.commands", COMMANDS)}
     "model",
     cls=LazyGroup,
     sections=SECTIONS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
 def cli(*, debug: bool) -> None:

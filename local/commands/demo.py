@@ -47,9 +47,10 @@ def command(
             steps(f"Classifying {len(content)} photos")
             steps.status.stop()
             outcomes = list(track(demo.classify(stack, content), len(content), "Classifying", console))
-        outcomes.sort(key=lambda outcome: outcome.photo.uploaded_at)
+        order = list(content)
+        outcomes.sort(key=lambda outcome: order.index(outcome.photo))
         if as_json:
-            click.echo(json.dumps([asdict(outcome) | {"photo": outcome.photo.name} for outcome in outcomes]))
+            click.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
         console.print("", demo.table(outcomes))
         console.print(demo.summary(outcomes), highlight=False)
         demo.require_results(outcomes)

@@ -22,7 +22,6 @@ def _check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str |
 @click.option(
     "--source",
     default=CIFAR_100,
-    show_default=True,
     help="CIFAR-100's archive, its address, or a folder with a sub-folder of photos for each label.",
 )
 @click.option(
@@ -46,7 +45,6 @@ def _check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str |
     "--test-share",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.2,
-    show_default=True,
     help="Share of a folder's photos to hold out for testing. (CIFAR-100 has its own test photos.)",
 )
 @click.option("--skip-unreadable", is_flag=True, help="Skip photos that cannot be read, and list them.")

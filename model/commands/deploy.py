@@ -21,11 +21,9 @@ from model.terminal.options import dry_run_option, json_option, labels_option, s
 )
 @click.option("--training-job", help="A completed training job, whose model to deploy.")
 @stage_option
-@click.option("--instance-type", default="ml.m5.large", show_default=True, help="ml.c7g.large is Graviton.")
-@click.option("--instances", default=1, show_default=True, type=click.IntRange(1), help="Minimum number.")
-@click.option(
-    "--most-instances", default=4, show_default=True, type=click.IntRange(1), help="Maximum number."
-)
+@click.option("--instance-type", default="ml.m5.large", help="ml.c7g.large is Graviton.")
+@click.option("--instances", default=1, type=click.IntRange(1), help="Minimum number.")
+@click.option("--most-instances", default=4, type=click.IntRange(1), help="Maximum number.")
 @click.option(
     "--photos-a-minute",
     type=click.IntRange(1),
@@ -39,14 +37,12 @@ from model.terminal.options import dry_run_option, json_option, labels_option, s
 @click.option(
     "--memory",
     default="2048",
-    show_default=True,
     type=click.Choice(["1024", "2048", "3072", "4096", "5120", "6144"]),
     help="Memory of a serverless endpoint, in MB.",
 )
 @click.option(
     "--capture-percent",
     default=100,
-    show_default=True,
     type=click.IntRange(0, 100),
     help="Share of requests and answers to capture.",
 )
@@ -54,7 +50,6 @@ from model.terminal.options import dry_run_option, json_option, labels_option, s
 @click.option(
     "--bake-seconds",
     default=300,
-    show_default=True,
     type=click.IntRange(60, 3600),
     help="How long to watch an update: once with one instance, then with all.",
 )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from model.terminal.options import json_option, labels_option, model_option, threshold_option
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from model.evaluation.metrics import Evaluation
 
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     "--split",
     type=click.Choice(["train", "test"]),
     default="test",
-    show_default=True,
     help="Split of a data set written by `scones data`.",
 )
 @click.option(
@@ -74,9 +74,7 @@ def command(
       1  the command failed; one line on stderr says why
       2  usage error
     """  # noqa: D301  click reads \b as a character
-    from rich.console import Console  # noqa: PLC0415  scikit-learn alone takes a second to import
-
-    from model.data import dataset  # noqa: PLC0415
+    from model.data import dataset  # noqa: PLC0415  scikit-learn alone takes a second to import
     from model.evaluation.evaluator import check_labels, find_predictor, predict_photos  # noqa: PLC0415
     from model.evaluation.metrics import evaluate  # noqa: PLC0415
 
@@ -101,9 +99,6 @@ def command(
 
 
 def _summary(evaluation: Evaluation) -> Table:
-    from rich import box  # noqa: PLC0415  needed only without --json
-    from rich.table import Table  # noqa: PLC0415
-
     at = evaluation.at_threshold
     table = Table("", "", "95% interval", "photos", box=box.SIMPLE_HEAD)
     for name, share in (

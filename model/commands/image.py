@@ -4,7 +4,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from model.sagemaker import image, image_cleanup
-from model.sagemaker.account import Account, connect, explain, translate_aws_errors
+from model.sagemaker.account import connect, explain, translate_aws_errors
 from model.terminal.options import dry_run_option
 
 
@@ -13,7 +13,6 @@ from model.terminal.options import dry_run_option
     "--platform",
     type=click.Choice(image.PLATFORMS),
     default="linux/amd64",
-    show_default=True,
     help="The processor; linux/arm64 is Graviton.",
 )
 @click.option("--push", is_flag=True, help="Push it to ECR; the repository is created if necessary.")
@@ -51,14 +50,9 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
         # A new build would differ, and the repository's tags are immutable.
         if not pushed:
             image.push(account, image.build(platform), platform)
-            _clean_up(account)
+            try:
+                for tag in image_cleanup.delete_unused(account):
+                    click.echo(f"Deleted the unused image {tag}.", err=True)
+            except (BotoCoreError, ClientError) as error:  # the image that was pushed can still be used
+                click.echo(f"Unused images could not be deleted: {explain(error)}", err=True)
     click.echo(address)
-
-
-def _clean_up(account: Account) -> None:
-    """Delete unused images; a failure does not matter for the image that was pushed."""
-    try:
-        for tag in image_cleanup.delete_unused(account):
-            click.echo(f"Deleted the unused image {tag}.", err=True)
-    except (BotoCoreError, ClientError) as error:
-        click.echo(f"Unused images could not be deleted: {explain(error)}", err=True)

@@ -1,20 +1,15 @@
 """``scones predict``: classify photos."""
 
-from __future__ import annotations
-
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from model.predictor import Predictor, predict
 from model.terminal.options import labels_option, model_option, threshold_option
 from model.terminal.progress import track
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 @click.command("predict")

@@ -14,7 +14,6 @@ from model.terminal.options import dry_run_option, json_option, stage_option
 @click.option(
     "--bake-seconds",
     default=60,
-    show_default=True,
     type=click.IntRange(0, 3600),
     help="How long the instances with the present model stay available.",
 )
@@ -43,9 +42,8 @@ def command(*, stage: str, bake_seconds: int, dry_run: bool, as_json: bool) -> N
         target = find_rollback_target(account, stage)
         if not dry_run:
             roll_back(account, stage, target, bake_seconds)
+            update_deployment_file(stage, target)
     name, model = target.endpoint.name, target.model
-    if not dry_run:
-        update_deployment_file(stage, target)
     if as_json:
         result = {"endpoint_name": name, "model": model.name, "model_package": model.package}
         click.echo(json.dumps(result | {"dry_run": dry_run}))

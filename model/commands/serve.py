@@ -24,13 +24,11 @@ from model.terminal.options import model_option
 @click.option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="The address to listen on; 0.0.0.0 for all interfaces.",
 )
 @click.option(
     "--port",
     default=8080,
-    show_default=True,
     type=click.IntRange(0, 65535),
     help="The port to listen on; 0 for any free port.",
 )

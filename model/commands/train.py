@@ -34,7 +34,6 @@ def _from_job(context: click.Context, parameter: click.Parameter, value: Any) ->
     "--precision",
     type=click.FloatRange(0.5, 1),
     default=0.99,
-    show_default=True,
     callback=_from_job,
     help="Target precision of accepted answers, which decides the threshold.",
 )
@@ -42,32 +41,27 @@ def _from_job(context: click.Context, parameter: click.Parameter, value: Any) ->
     "--most",
     type=click.IntRange(min=2),
     default=2000,
-    show_default=True,
     callback=_from_job,
     help="Maximum photos per label: more improve the model little and take memory (0.2 MB each).",
 )
-@click.option("--name", default="scones", show_default=True, callback=_from_job, help="The model's name.")
+@click.option("--name", default="scones", callback=_from_job, help="The model's name.")
 @json_option
 @click.option(
     "--on",
     type=click.Choice(["here", "docker", "sagemaker"]),
     default="here",
-    show_default=True,
     help="Where to train: in this process, in the container on this machine, or on SageMaker.",
 )
 @click.option(
     "--algorithm",
     type=click.Choice(["ours", "built-in"]),
     default="ours",
-    show_default=True,
     help="With --on sagemaker: SageMaker's image-classification algorithm, on a GPU.",
 )
 @stage_option
 @click.option("--instance-type", help="[default: ml.m5.xlarge; for the built-in algorithm ml.g4dn.xlarge]")
 @click.option("--spot", is_flag=True, help="Use spot capacity: cheaper, later, and it may be interrupted.")
-@click.option(
-    "--hours", type=click.FloatRange(0.1, 24), default=2, show_default=True, help="Time limit of the job."
-)
+@click.option("--hours", type=click.FloatRange(0.1, 24), default=2, help="Time limit of the job.")
 @click.option("--kms-key", help="A KMS key for the job's volume and model.")
 @click.option(
     "--dry-run",

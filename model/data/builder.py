@@ -93,7 +93,9 @@ def build(
     _check_output_folder(out)
     folder = Path(source)
     if folder.is_dir():
-        found = _read_folder(folder, classes, other, skip_unreadable=skip_unreadable)
+        available = [path.name for path in dataset.list_subfolders(folder)]
+        label_of = _map_classes(available, classes or [c for c in available if c not in other], other)
+        found = _read_subfolders(folder, label_of, skip_unreadable=skip_unreadable)
         found = replace(found, photos=split_by_hash(found.photos, test_share))
     else:
         found = _read_archive(fetch_archive(source, sha256), classes, other)
@@ -145,14 +147,6 @@ def _read_archive(path: Path, classes: Sequence[str], other: Sequence[str]) -> L
     return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos)
 
 
-def _read_folder(
-    folder: Path, classes: Sequence[str], other: Sequence[str], *, skip_unreadable: bool
-) -> LabelledPhotos:
-    available = [path.name for path in dataset.list_subfolders(folder)]
-    label_of = _map_classes(available, classes or [name for name in available if name not in other], other)
-    return _read_subfolders(folder, label_of, skip_unreadable=skip_unreadable)
-
-
 def _map_classes(available: Sequence[str], classes: Sequence[str], other: Sequence[str]) -> dict[str, str]:
     """Map the name of each chosen class to its label, in the order of the labels."""
     if other == ["all"]:
@@ -201,8 +195,8 @@ def _read_subfolders(folder: Path, label_of: Mapping[str, str], *, skip_unreadab
         )
     skipped = [f"{file} (cannot be read)" for file in sorted(unreadable)]
     for name in label_of:
-        others = dataset.list_other_files(folder / name)
-        skipped += [f"{file} (not a photo, by its name)" for file in others]
+        others = set((folder / name).glob("[!.]*")).difference(file for _, file in files)
+        skipped += [f"{file} (not a photo, by its name)" for file in sorted(others)]
     return LabelledPhotos(list(dict.fromkeys(label_of.values())), photos, skipped)
 
 

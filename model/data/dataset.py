@@ -99,11 +99,6 @@ def list_photos(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
 
 
-def list_other_files(folder: Path) -> list[Path]:
-    """List everything else directly in a folder, except hidden files, sorted."""
-    return sorted(set(folder.glob("[!.]*")).difference(list_photos(folder)))
-
-
 def list_subfolders(folder: Path) -> list[Path]:
     """List a folder's sub-folders, except hidden ones, sorted."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

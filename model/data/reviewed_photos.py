@@ -47,7 +47,8 @@ def fetch(uri: str) -> Iterator[tuple[Path, list[str]]]:
                 if content is None:
                     skipped.append(f"s3://{photo['bucket']}/{photo['key']} (has been deleted)")
                     continue
-                name = _file_name(content, photo["key"])
+                suffix = Path(photo["key"]).suffix.lower()
+                name = hashlib.sha256(content).hexdigest() + (suffix if suffix in SUFFIXES else ".jpg")
                 (folder / name).write_bytes(content)
                 labels[name] = label
         for name, label in labels.items():
@@ -72,9 +73,3 @@ def _read_records(uri: str) -> Iterator[tuple[Mapping[str, Any], str]]:
                     yield photo, label.strip()
                 case _:
                     raise ReviewedError(f"{path}:{number} is not a ground-truth record of `scones review`")
-
-
-def _file_name(content: bytes, key: str) -> str:
-    """Name a photo by its hash, with a suffix that marks it as a photo."""
-    suffix = Path(key).suffix.lower()
-    return hashlib.sha256(content).hexdigest() + (suffix if suffix in SUFFIXES else ".jpg")

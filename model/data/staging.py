@@ -54,7 +54,7 @@ def stage(folder: Path, destination: str) -> Staged:
 
 
 def _stage(folder: Path, root: str, files: Storage) -> Staged:
-    photos = _list_photos((folder / MANIFEST).read_bytes())
+    photos = set(json.loads((folder / MANIFEST).read_bytes())["sha256"])
     staged_photos = _list_staged_photos(root, files)
     staged = {path.removeprefix(f"{root}/") for path in files.list_files(root)}
 
@@ -74,13 +74,9 @@ def _stage(folder: Path, root: str, files: Storage) -> Staged:
     return Staged(uploaded=sum(uploads), unchanged=len(uploads) - sum(uploads), deleted=len(removed))
 
 
-def _list_photos(manifest: bytes) -> set[str]:
-    return set(json.loads(manifest)["sha256"])
-
-
 def _list_staged_photos(root: str, files: Storage) -> set[str]:
     """Return the photos in the manifest of an earlier call, or none if it is missing or damaged."""
     try:
-        return _list_photos(files.read(f"{root}/{MANIFEST}"))
+        return set(json.loads(files.read(f"{root}/{MANIFEST}"))["sha256"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return set()

@@ -128,7 +128,9 @@ def evaluate(predictions: Predictions) -> Evaluation:
     # a model without the label other is still evaluated on photos of it
     names = [*labels, *({OTHER} - set(labels))]
     truth = np.array([names.index(name) for name in predictions.true_labels], np.int64)
-    accepted = _accepted(predictions)
+    # decided as the pipeline's filter does
+    decisions = (decide(answer, labels, predictions.threshold) for answer in probabilities.tolist())
+    accepted = np.array([decision["decision"] == "accepted" for decision in decisions])
     predicted = probabilities.argmax(axis=1)
     correct = truth == predicted
     vehicle = truth != names.index(OTHER)
@@ -172,13 +174,6 @@ def brier(probabilities: Floats, truth: Integers) -> float | None:
         warnings.filterwarnings("ignore", "The y_prob values do not sum to one")
         labels = range(probabilities.shape[1])
         return float(brier_score_loss(truth, probabilities, labels=labels, scale_by_half=False))
-
-
-def _accepted(predictions: Predictions) -> Bools:
-    """Decide as the pipeline's filter does."""
-    rows = predictions.probabilities.tolist()
-    decisions = (decide(row, predictions.labels, predictions.threshold) for row in rows)
-    return np.array([decision["decision"] == "accepted" for decision in decisions])
 
 
 def _for_label(k: int, counts: Integers, truth: Integers, probabilities: Floats) -> ForLabel:

@@ -1,24 +1,17 @@
 """The plots of an evaluation: the reliability diagram and the risk-coverage curve."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from model import charts
 from model.charts import BLUE, PAPER, RED, SOFT, legend_above
 from model.evaluation import statistics
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from model.evaluation.metrics import Evaluation
-    from model.evaluation.statistics import Bin
+from model.evaluation.metrics import Evaluation
+from model.evaluation.statistics import Bin
 
 
 def draw(evaluation: Evaluation) -> dict[str, Figure]:

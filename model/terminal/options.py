@@ -39,7 +39,7 @@ def threshold_option(default: str) -> Callable[..., Any]:
 
 
 stage_option = click.option(
-    "--stage", default="dev", show_default=True, callback=check_stage, help="The stage, e.g. dev or prod."
+    "--stage", default="dev", callback=check_stage, help="The stage, e.g. dev or prod."
 )
 model_option = click.option(
     "--model",

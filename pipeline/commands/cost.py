@@ -17,13 +17,13 @@ from pipeline.markdown import update_section
     multiple=True,
     type=click.IntRange(1),
     default=SCALES,
+    show_default=False,
     help="Number of photos a month; repeatable.  [default: 1,000, 100,000 and 10,000,000]",
 )
 @click.option(
     "--photo",
     type=click.Choice(["small", "phone"]),
     default="small",
-    show_default=True,
     help="Size of the photos: 190 KB, the most that the baseline design can process, or 12 megapixels.",
 )
 @json_option

@@ -10,9 +10,7 @@ from model.terminal.options import json_option, stage_option
 
 @click.command("doctor")
 @stage_option
-@click.option(
-    "--instance-type", default="ml.m5.large", show_default=True, help="The endpoint's instance type."
-)
+@click.option("--instance-type", default="ml.m5.large", help="The endpoint's instance type.")
 @click.option("--serverless", is_flag=True, help="Check for a serverless endpoint instead.")
 @json_option
 def command(*, stage: str, instance_type: str, serverless: bool, as_json: bool) -> None:

@@ -63,14 +63,12 @@ def parse_time(value: str) -> datetime:
     "sample_size",
     type=click.IntRange(1),
     default=2000,
-    show_default=True,
     help="Number of photos to measure; everything else is computed from all records.",
 )
 @click.option(
     "--features-sample",
     type=click.IntRange(1),
     default=400,
-    show_default=True,
     help="Number of photos to embed with the model, which is much slower.",
 )
 @click.option(

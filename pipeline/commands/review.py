@@ -11,12 +11,16 @@ from pipeline.stack import find_stack
 
 @click.command("review")
 @stack_option
-@click.option("--reviewer", default=getpass.getuser, help="The name to record.  [default: your user name]")
+@click.option(
+    "--reviewer",
+    default=getpass.getuser,
+    show_default=False,
+    help="The name to record.  [default: your user name]",
+)
 @click.option("--plain", is_flag=True, help="Ask on the terminal instead of a page; the photo is a file.")
 @click.option(
     "--port",
     default=0,
-    show_default=True,
     type=click.IntRange(0, 65535),
     help="The page's port; 0 for any free one.",
 )

@@ -21,9 +21,7 @@ SHARE: Mapping[str, Any] = {"metavar": "SHARE", "type": click.FloatRange(0, 1), 
 
 
 @click.command("traffic")
-@click.option(
-    "--burst", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="Photos to send."
-)
+@click.option("--burst", metavar="N", type=click.IntRange(1), default=100, help="Photos to send.")
 @click.option(
     "--rate",
     metavar="R",
@@ -44,7 +42,6 @@ SHARE: Mapping[str, Any] = {"metavar": "SHARE", "type": click.FloatRange(0, 1), 
     metavar="SECONDS",
     type=click.FloatRange(1),
     default=120,
-    show_default=True,
     help="After so long without an event, unfinished photos count as missing.",
 )
 @click.option("--clean", is_flag=True, help="Delete the photos and their results afterwards.")

@@ -111,7 +111,7 @@ def five(model, tmp_path_factory) -> Iterator[Stack]:
 def test_a_stack_classifies_five_classes_without_any_edits(five):
     sent = {f"{label}.jpg": photo(subject, seed=100) for label, subject in SUBJECTS.items()}
 
-    outcomes = {one.photo.name: one for one in demo.classify(five, sent)}
+    outcomes = {one.photo: one for one in demo.classify(five, sent)}
 
     assert {name: one.label for name, one in outcomes.items()} == {
         f"{label}.jpg": label for label in SUBJECTS

@@ -23,7 +23,7 @@ Result = dict[str, Any]
 
 def uploaded(stack: Stack, files: dict[str, bytes]) -> dict[str, demo.Outcome]:
     """Upload photos and wait for the outcome of each, by name."""
-    return {outcome.photo.name: outcome for outcome in demo.classify(stack, files, silence=60)}
+    return {outcome.photo: outcome for outcome in demo.classify(stack, files, silence=60)}
 
 
 def result(stack: Stack, key: str) -> Result:
@@ -187,7 +187,7 @@ def test_odd_files_and_odd_names_each_get_one_correct_result(stack, routing):
 def test_a_file_that_cannot_be_uploaded_is_reported_and_does_not_block_others(stack, tmp_path):
     files = {"gone.jpg": tmp_path / "gone.jpg", "latin-1 \udcfc.jpg": b"", "last.jpg": photos.photo()}
 
-    outcomes = {one.photo.name: one for one in demo.classify(stack, files, at_once=1)}
+    outcomes = {one.photo: one for one in demo.classify(stack, files, at_once=1)}
 
     assert outcomes["gone.jpg"].reason == "cannot be read: No such file or directory"
     assert outcomes["latin-1 \udcfc.jpg"].reason.startswith("cannot be a key in S3: ")
