@@ -154,7 +154,8 @@ deploy: setup  ## deploy to AWS, for the endpoint in deployment.json [ENDPOINT=a
 	       --tags "project=scones-unlimited stage=$(STAGE)" $(if $(CI),--no-confirm-changeset) \
 	       $(if $(CLOUDFORMATION_ROLE),--role-arn $(CLOUDFORMATION_ROLE)) \
 	       --parameter-overrides Architecture=$(ARCHITECTURE) $$parameters \
-	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $${PARAMETERS:+"$$PARAMETERS"}
+	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $${PARAMETERS:+"$$PARAMETERS"} \
+	  && $(BIN)/scones activate --stack scones-unlimited-$(STAGE)
 
 destroy: setup  ## delete everything of a stage in AWS, photos included, after asking [STAGE=dev|prod]
 	@$(require_stage)$(BIN)/scones destroy --stage $(STAGE)

@@ -78,6 +78,28 @@ def keep_slashes_in_object_arn(
     return resource_arn(service, method, path, *rest)
 
 
+@patch(iam_actions, "extract_iam_action")
+def authorize_batches(action: Callable[..., str | None], *request: Any) -> str | None:
+    """Authorize SQS's batches as their single action (SQS Developer Guide, API permissions)."""
+    return (action(*request) or "").replace("MessageBatch", "Message") or None
+
+
+@patch(iam_actions, "extract_resource_arn")
+def authorize_rules_and_map_runs(resource_arn: Callable[..., str], service: str, *rest: Any) -> str:
+    """Authorize a request for a rule or a map run by its ARN (Service Authorization Reference).
+
+    ministack overlooks `Rule` and `mapRunArn`, and a rule's ARN on the default bus does not name the bus.
+    """
+    method, path, headers, body, *others = rest
+    request = json.loads(body) if body and service in {"events", "states"} else {}
+    if "mapRunArn" in request:
+        return str(request["mapRunArn"])
+    if "Rule" in request:
+        body = json.dumps(request | {"Name": request["Rule"]}).encode()
+    arn = resource_arn(service, method, path, headers, body, *others)
+    return arn.replace(":rule/default/", ":rule/")
+
+
 @patch(lambda_svc, "_spawn_lambda_container_impl")
 def record_memory_size(spawn: Callable[..., Any], config: dict[str, Any], *rest: Any) -> Any:
     """Record a function's memory size for `fill_in_memory_size`."""

@@ -4,6 +4,7 @@ COMMANDS = {
     "monitor": "Report on an endpoint's captured data: confidence, accuracy and drift.",
     "review": "Label the photos that need review, with one key each.",
     "replay": "Retry each message in the failed queue once.",
+    "activate": "Wait until uploads start executions, then classify the photos uploaded before.",
     "backfill": "Classify the photos under a prefix of the upload bucket.",
     "traffic": "Send photos through a stack and report the outcome of every one of them.",
     "forget": "Delete a photo and everything derived from it.",

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 from samcli.yamlhelper import yaml_parse
 
 from local.stack import Stack
+from pipeline import activation
 from tests.binaries import machines
 from tests.conftest import ROOT
 
@@ -53,7 +54,9 @@ def workflow(stack: Stack, roles: Mapping[str, str]) -> Iterator[dict[str, str]]
     iam, role = stack.client("iam"), roles["DeployRoleArn"].rpartition("/")[2]
     document = iam.get_role_policy(RoleName=role, PolicyName="deploy")["PolicyDocument"]
     iam.create_user(UserName="workflow")
-    iam.put_user_policy(UserName="workflow", PolicyName="deploy", PolicyDocument=json.dumps(document))
+    # ministack puts the stack's name before that of a state machine, unlike CloudFormation.
+    policy = json.dumps(document).replace(":BackfillStateMachine-", f":{NAME}-BackfillStateMachine-")
+    iam.put_user_policy(UserName="workflow", PolicyName="deploy", PolicyDocument=policy)
     key = iam.create_access_key(UserName="workflow")["AccessKey"]
     yield {
         "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
@@ -73,6 +76,7 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
     deployed = run(stack, "make", "deploy", **workflow, STAGE=STAGE)
 
     assert deployed.returncode == 0, deployed.stderr
+    assert deployed.stdout.endswith("Uploads start executions. No photo was uploaded before.\n")
     cloudformation = stack.client("cloudformation")
     (described,) = cloudformation.describe_stacks(StackName=NAME)["Stacks"]
     assert {tag["Key"]: tag["Value"] for tag in described["Tags"]} == {
@@ -85,11 +89,26 @@ def test_a_review_is_deployed_and_destroyed(stack, workflow):
         one["OutputValue"] for one in described["Outputs"] if one["OutputKey"] == "UploadBucketName"
     )
     stack.client("s3").put_object(Bucket=bucket, Key="archive/left.jpg", Body=b"a remaining photo")
+    assert_earlier_photos_are_classified(stack, bucket, workflow)
 
     destroyed = run(stack, sys.executable, "-m", "scones", "destroy", "--stack", NAME, "--yes", **workflow)
 
     assert destroyed.returncode == 0, destroyed.stderr
     assert NAME not in str(cloudformation.describe_stacks()["Stacks"])
+
+
+def assert_earlier_photos_are_classified(stack: Stack, bucket: str, workflow: Mapping[str, str]) -> None:
+    """The workflow's role may activate a stack that has photos already."""
+    s3 = stack.client("s3")
+    s3.delete_object(Bucket=bucket, Key=activation.MARKER)
+    s3.put_object(Bucket=bucket, Key="uploads/early.jpg", Body=b"no photo")
+
+    command = (sys.executable, "-m", "scones", "activate", "--stack", NAME, "--json")
+    activated = run(stack, *command, **workflow)
+
+    assert activated.returncode == 0, activated.stderr
+    report = json.loads(activated.stdout)
+    assert (report["already_active"], report["backfill"]["done"]) == (False, 1)
 
 
 def assert_no_function_compiles(stack: Stack) -> None:

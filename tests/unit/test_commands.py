@@ -32,7 +32,7 @@ NO_JSON = {
 }
 SPENDS_OR_CHANGES = {
     *("data", "train", "image", "deploy", "rollback", "destroy"),
-    *("traffic", "replay", "backfill", "forget"),
+    *("traffic", "replay", "activate", "backfill", "forget"),
 }
 """What costs money, or changes what is in AWS."""
 

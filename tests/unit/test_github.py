@@ -249,8 +249,15 @@ def test_only_this_repository_in_this_environment_gets_the_role():
 
 
 def test_only_review_stacks_can_be_deleted_from_github():
+    """Every stage may delete the probes of `scones activate`, and their queue and rule, but nothing else."""
     properties = SOUND[".github/oidc.yaml"]["Resources"]["DeployRole"]["Properties"]
     (policy,) = properties["Policies"]
     always = [one for one in policy["PolicyDocument"]["Statement"] if "Fn::If" not in one]
+    deleting = [one for one in always if "Delete" in str(one["Action"])]
 
-    assert [one["Sid"] for one in always if "Delete" in str(one["Action"])] == []
+    named = {one["Sid"]: one["Resource"]["Fn::Sub"].partition("${Stage}*")[2] for one in deleting}
+    assert named == {
+        "UploadAndDeleteProbes": "/activation/*",
+        "ReceiveProbes": "-activation-*",
+        "MatchProbes": "-activation-*",
+    }

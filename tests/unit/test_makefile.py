@@ -79,6 +79,12 @@ def test_the_stages_can_be_deployed(stage):
     assert f"--stack-name scones-unlimited-{stage} " in recipe("deploy", f"STAGE={stage}")
 
 
+def test_a_deployment_ends_with_the_activation_of_its_stack():
+    last = recipe("deploy", "STAGE=review17").rpartition("&&")[2]
+
+    assert last.split()[1:] == ["activate", "--stack", "scones-unlimited-review17"]
+
+
 @pytest.mark.parametrize("parameters", ["Architecture=x86_64", "MonitorHours=1 Architecture=arm64"])
 def test_the_architecture_is_chosen_before_the_build(parameters):
     made = make("--dry-run", "deploy", f"PARAMETERS={parameters}")

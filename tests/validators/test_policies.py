@@ -122,6 +122,12 @@ ACCEPTED = [
         "Account expected",
         "SAM's transform is in the account aws (CloudFormation User Guide).",
     ),
+    Accepted(
+        "DeployRole",
+        "RESOURCE_MISMATCH",
+        "states:DescribeExecution",
+        "A backfill is a Standard execution; Express ones are another type of resource.",
+    ),
     Accepted("DeployRole", "UNKNOWN_FEDERATION_SOURCE", PROVIDER, "The linter knows SAML's providers alone."),
     Accepted(
         "DeployRole",
