@@ -78,26 +78,28 @@ def keep_slashes_in_object_arn(
     return resource_arn(service, method, path, *rest)
 
 
-@patch(iam_actions, "extract_iam_action")
-def authorize_batches(action: Callable[..., str | None], *request: Any) -> str | None:
-    """Authorize SQS's batches as their single action (SQS Developer Guide, API permissions)."""
-    return (action(*request) or "").replace("MessageBatch", "Message") or None
-
-
 @patch(iam_actions, "extract_resource_arn")
-def authorize_rules_and_map_runs(resource_arn: Callable[..., str], service: str, *rest: Any) -> str:
-    """Authorize a request for a rule or a map run by its ARN (Service Authorization Reference).
-
-    ministack overlooks `Rule` and `mapRunArn`, and a rule's ARN on the default bus does not name the bus.
-    """
-    method, path, headers, body, *others = rest
-    request = json.loads(body) if body and service in {"events", "states"} else {}
-    if "mapRunArn" in request:
-        return str(request["mapRunArn"])
-    if "Rule" in request:
-        body = json.dumps(request | {"Name": request["Rule"]}).encode()
-    arn = resource_arn(service, method, path, headers, body, *others)
+def name_map_run_and_rule(resource_arn: Callable[..., str], service: str, *request: Any) -> str:
+    """Authorize requests about a map run or a rule by its ARN, for which ministack substitutes another."""
+    arn, body = resource_arn(service, *request), request[3]
+    if service not in {"states", "events"}:
+        return arn
+    fields = json.loads(body or b"{}")
+    if map_run := fields.get("mapRunArn"):
+        return str(map_run)
+    if rule := fields.get("Rule"):
+        arn = f"{arn.partition(':event-bus/')[0]}:rule/{fields.get('EventBusName', 'default')}/{rule}"
+    # Rules of the default bus are named without it (Service Authorization Reference, EventBridge).
     return arn.replace(":rule/default/", ":rule/")
+
+
+@patch(iam_actions, "extract_iam_action")
+def authorize_batch_as_single(iam_action: Callable[..., str | None], *request: Any) -> str | None:
+    """Authorize a batch by the action for one message or version, as AWS does (API Reference)."""
+    action, body = iam_action(*request), request[4]
+    if action == "s3:DeleteObject" and b"<VersionId>" in body:
+        return "s3:DeleteObjectVersion"
+    return action.removesuffix("Batch") if action and action.startswith("sqs:") else action
 
 
 @patch(lambda_svc, "_spawn_lambda_container_impl")

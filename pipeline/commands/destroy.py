@@ -24,6 +24,8 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
     interrupted deployment left behind is found too, and resources of others are not touched. It is safe to
     run this again. Asks for confirmation; the region and the account are those of your AWS environment.
 
+    AWS keeps a backup of a deleted results table for 35 days, and an alarm topic's key for 7 days.
+
     \b
     Examples:
       scones destroy --dry-run
