@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from samcli.yamlhelper import yaml_parse
 
-from pipeline import load_test
+from pipeline import activation, load_test
 from tests.conftest import ROOT
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
@@ -41,11 +41,13 @@ def written() -> set[str]:
         *(f"{prefix}/" for prefix in re.findall(r'"Prefix": "(\w+)"', backfill)),
         ground_truth.removeprefix("s3://${UploadBucket}/") + "/",
         load_test.PREFIX,
+        activation.FOLDER,
     }
 
 
 def test_the_prefixes_that_are_written_are_found():
-    assert {"uploads/", "archive/", "ground-truth/", "backfills/", load_test.PREFIX} == written()
+    folders = {"uploads/", "archive/", "ground-truth/", "backfills/", "activation/"}
+    assert written() == folders | {load_test.PREFIX}
 
 
 @pytest.mark.parametrize("prefix", sorted(written()))
@@ -64,6 +66,7 @@ def test_photos_labels_and_manifests_have_a_retention_of_their_own():
     assert RETENTION == {
         "uploads/": "PhotoRetentionDays",
         "archive/": "PhotoRetentionDays",
+        "activation/": "PhotoRetentionDays",
         "ground-truth/": "ResultRetentionDays",
         "backfills/": "LogRetentionDays",
     }
