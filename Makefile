@@ -114,7 +114,7 @@ audit: setup  ## check security: code, templates, workflows, known vulnerabiliti
 
 # The UV variable tells the tests which uv runs the policy linter.
 validate: setup tests/validators/node_modules/.ready  ## check state machines and IAM policies with independent validators
-	@UV=$(UV) $(BIN)/python -m pytest tests/validators
+	@UV=$(abspath $(UV)) $(BIN)/python -m pytest tests/validators
 
 tests/validators/node_modules/.ready: tests/validators/package-lock.json
 	@command -v npm >/dev/null || { echo "make validate needs Node.js 20 or later, with npm: https://nodejs.org" >&2; exit 1; }
