@@ -1,10 +1,8 @@
 """``scones COMMAND``: the command line for the model, a deployed stack, and the local stack."""
 
-import click
-
 import model.__main__
 from local import COMMANDS as LOCAL_COMMANDS
-from model.terminal.commands import LazyGroup, Section
+from model.terminal.commands import Section, lazy_group
 from pipeline.commands import COMMANDS as PIPELINE_COMMANDS
 
 SECTIONS = {
@@ -14,13 +12,7 @@ SECTIONS = {
 }
 
 
-@click.group(
-    "scones",
-    cls=LazyGroup,
-    sections=SECTIONS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
+@lazy_group("scones", SECTIONS)
 def cli(*, debug: bool) -> None:
     """Tell which vehicle is at the door: bicycle, motorcycle, or other.
 

@@ -1,20 +1,12 @@
 """``python -m model COMMAND``: the model's commands, as SageMaker's container calls them."""
 
-import click
-
 from model.commands import COMMANDS
-from model.terminal.commands import LazyGroup, Section
+from model.terminal.commands import Section, lazy_group
 
 SECTIONS = {"Model": Section("model.commands", COMMANDS)}
 
 
-@click.group(
-    "model",
-    cls=LazyGroup,
-    sections=SECTIONS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
+@lazy_group("model", SECTIONS)
 def cli(*, debug: bool) -> None:
     """Train, evaluate, serve and deploy a model.
 

@@ -1,7 +1,7 @@
 """A group of commands that are imported only when they are called."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import click
@@ -47,3 +47,11 @@ class LazyGroup(click.Group):
         """Run the command, and report an error in one line."""
         with report_errors_in_one_line(ctx):
             return super().invoke(ctx)
+
+
+def lazy_group(name: str, sections: Mapping[str, Section]) -> Callable[[Callable[..., None]], LazyGroup]:
+    """Declare a command line: a group with ``--debug``, whose commands also show their defaults."""
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+    debug = click.option("--debug", is_flag=True, help="Show the traceback of a failure (before COMMAND).")
+    group = click.group(name, cls=LazyGroup, sections=sections, context_settings=settings)
+    return lambda callback: group(debug(callback))

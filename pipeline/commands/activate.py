@@ -21,7 +21,6 @@ from pipeline.stack import find_stack
     metavar="SECONDS",
     type=click.FloatRange(0),
     default=900,
-    show_default=True,
     help="Give up if no event has arrived after so long.",
 )
 @dry_run_option
