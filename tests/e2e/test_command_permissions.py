@@ -86,7 +86,8 @@ def run_monitor(stack: deployed.Stack, local: Stack) -> None:
     local.client("s3").put_object(
         Bucket=bucket, Key=f"{prefix}/AllTraffic/{now:%Y/%m/%d/%H}/00-00-000-permitted.jsonl", Body=b"{}"
     )
-    record = {"inference_id": "permitted", "label": "other"}
+    photo = {"bucket": stack.output("UploadBucketName"), "key": "uploads/permitted.jpg"}
+    record = {"inference_id": "permitted", "label": "other", "photo": photo}
     local.client("s3").put_object(
         Bucket=stack.output("UploadBucketName"), Key="ground-truth/permitted.jsonl", Body=json.dumps(record)
     )
