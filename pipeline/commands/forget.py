@@ -102,7 +102,7 @@ def command(
             raise click.UsageError(str(error)) from error
         tracer = PhotoTracer(target, bucket, key)
         with Console(stderr=True).status("Looking for what is in flight …") as status:
-            identity, pending = erasure.settle(tracer, 0 if dry_run else patience, status.update)
+            identity, pending = erasure.settle(tracer, patience, status.update)
         places = [*([str(DATA)] if DATA.is_dir() else []), *data]
         search = photo_copies.find_copies(
             photo_copies.Context(target, tracer, identity, captures, places, reports, all_captures)
