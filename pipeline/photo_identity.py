@@ -291,7 +291,7 @@ class PhotoTracer:
 
     def _add_executions(self, identity: PhotoIdentity) -> None:
         """Add the executions that logs may lack: those that run, and those that failed."""
-        since = min(identity.uploads, default=datetime.min.replace(tzinfo=UTC)) - timedelta(minutes=1)
+        since = min(identity.uploads, default=datetime(1970, 1, 2, tzinfo=UTC)) - timedelta(minutes=1)
         for status in ("RUNNING", "FAILED", "TIMED_OUT", "ABORTED"):
             for execution in self._executions("StateMachineArn", status):
                 if execution["startDate"] < since or not identity.matches_json(self._input(execution)):
