@@ -18,6 +18,13 @@ from scones import cli
 
 ROOT = Path(__file__).parents[1]
 MACHINE = "statemachine/classify.asl.json"
+ACTIVATION = (
+    "the marker of `scones activate`, which is empty",
+    "`activation/` in the upload bucket",
+    "90 days after the last deployment, and 7 days as an old version",
+    "`PhotoRetentionDays`",
+    "leaves it",
+)
 WIDTH = 100
 """Columns of the help."""
 
@@ -44,11 +51,10 @@ def contents() -> dict[Path, tuple[str, str]]:
 
 
 def inventory() -> str:
-    """Return a table of every place that holds a photo or data derived from it."""
+    """Return a table of every place that holds a photo or data derived from it, and of the only other data."""
     titles = [("data", "place", "retention", "parameter", "`scones forget`"), ("---",) * 5]
-    return table(
-        [*titles, *((one.holds, one.where, one.retention, one.parameter, one.forget) for one in PLACES)]
-    )
+    places = [(one.holds, one.where, one.retention, one.parameter, one.forget) for one in PLACES]
+    return table([*titles, *places, ACTIVATION])
 
 
 def flowchart(definition: Mapping[str, Any]) -> str:

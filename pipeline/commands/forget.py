@@ -49,7 +49,7 @@ DATA = Path(".local/data")
     type=click.FloatRange(0),
     default=900,
     metavar="SECONDS",
-    help="How long to wait while the photo is in flight.  [default: 900]",
+    help="How long to wait while the photo is in flight.",
 )
 @dry_run_option
 @json_option
