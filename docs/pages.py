@@ -51,7 +51,7 @@ def contents() -> dict[Path, tuple[str, str]]:
 
 
 def inventory() -> str:
-    """Return a table of every place that holds a photo or data derived from it, and of the only other data."""
+    """Return a table of every place that holds a photo or data derived from it, and of other data."""
     titles = [("data", "place", "retention", "parameter", "`scones forget`"), ("---",) * 5]
     places = [(one.holds, one.where, one.retention, one.parameter, one.forget) for one in PLACES]
     return table([*titles, *places, ACTIVATION])

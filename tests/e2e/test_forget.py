@@ -417,7 +417,8 @@ def leave_copies(stack: Stack, key: str) -> None:
     leave_record(stack, key)
     # an execution that fails is described, to learn which photo it was about
     stack.client("stepfunctions").start_execution(
-        stateMachineArn=stack.outputs["StateMachineArn"], input="{}"
+        stateMachineArn=stack.outputs["StateMachineArn"],
+        input=json.dumps({"detail": {"object": {"key": "no bucket"}}}),
     )
     for photo in (address, "s3://of/another"):
         for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
