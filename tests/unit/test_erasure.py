@@ -14,6 +14,7 @@ from functions.classify.capture import format_record
 from functions.serialize import sandbox
 from model.data import dataset
 from model.storage import Storage, StorageError
+from pipeline import sample_images
 from pipeline.erasure import erase
 from pipeline.photo_copies import (
     COMMON_ACCESS,
@@ -314,13 +315,10 @@ def test_a_photo_whose_key_begins_with_the_photos_key_is_another(tracer):
 
 
 def test_a_photo_that_decodes_forever_is_given_up_in_the_sandbox(tracer, monkeypatch):
+    photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, 1), "PNG")
+    s3 = tracer.stack.client("s3")
+    version = s3.put_object(Bucket="photos", Key="uploads/a.png", Body=photo)["VersionId"]
     monkeypatch.setattr(sandbox, "serialize", lambda *_: signal.pause())
     monkeypatch.setattr(sandbox, "DECODING_SECONDS", 0)
-    monkeypatch.setattr(sandbox, "detect_format", lambda _: "PNG")
-    (version,) = [
-        one["VersionId"]
-        for one in tracer.stack.client("s3").list_object_versions(Bucket="photos")["Versions"]
-        if one["Key"] == "uploads/a.png"
-    ]
 
-    assert tracer._read(version) == (hashlib.sha256(b"uploads/a.png").hexdigest(), None)
+    assert tracer._read(version) == (hashlib.sha256(photo).hexdigest(), None)
