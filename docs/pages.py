@@ -1,6 +1,6 @@
 """Generate the parts of the pages that come from the code: `make docs`.
 
-These are the diagram of the state machine and the help of every command.
+These are the diagram of the state machine, the help of every command, and the inventory of stored data.
 """
 
 import json
@@ -12,11 +12,19 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
-from pipeline.markdown import update_section
+from pipeline.markdown import table, update_section
+from pipeline.photo_copies import PLACES
 from scones import cli
 
 ROOT = Path(__file__).parents[1]
 MACHINE = "statemachine/classify.asl.json"
+ACTIVATION = (
+    "the marker of `scones activate`, which is empty",
+    "`activation/` in the upload bucket",
+    "90 days after the last deployment, and 7 days as an old version",
+    "`PhotoRetentionDays`",
+    "leaves it",
+)
 WIDTH = 100
 """Columns of the help."""
 
@@ -38,7 +46,15 @@ def contents() -> dict[Path, tuple[str, str]]:
     return {
         ROOT / "README.md": ("state machine", flowchart(json.loads((ROOT / MACHINE).read_text()))),
         ROOT / "docs" / "commands.md": ("help", "\n".join(help_of_all_commands()).rstrip()),
+        ROOT / "docs" / "security.md": ("inventory", inventory()),
     }
+
+
+def inventory() -> str:
+    """Return a table of every place that holds a photo or data derived from it, and of other data."""
+    titles = [("data", "place", "retention", "parameter", "`scones forget`"), ("---",) * 5]
+    places = [(one.holds, one.where, one.retention, one.parameter, one.forget) for one in PLACES]
+    return table([*titles, *places, ACTIVATION])
 
 
 def flowchart(definition: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ ROWS = {
     "photos_sent": "photos sent in all of these tests",
     "lost": "**photos lost**",
     "double": "**photos counted twice**",
+    "histories": "random histories of photos, each followed by an erasure and a search of every store",
     "removed": "permissions removed, one at a time, from functions and from users who erase or review photos",
     "noticed": "of these, removals that made a test fail",
 }

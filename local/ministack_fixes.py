@@ -93,6 +93,17 @@ def name_map_run_and_rule(resource_arn: Callable[..., str], service: str, *reque
     return arn.replace(":rule/default/", ":rule/")
 
 
+@patch(iam_actions, "extract_resource_arn")
+def end_log_group_arn(resource_arn: Callable[..., str], service: str, *request: Any) -> str:
+    """Authorize requests about a log group by its ARN with ``:*`` at the end, as AWS does except for tags.
+
+    https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_LogGroup.html
+    """
+    arn = resource_arn(service, *request)
+    with_group = service == "logs" and b"logGroupName" in (request[3] or b"")
+    return f"{arn}:*" if with_group and arn != "*" else arn
+
+
 @patch(iam_actions, "extract_iam_action")
 def authorize_batch_as_single(iam_action: Callable[..., str | None], *request: Any) -> str | None:
     """Authorize a batch by the action for one message or version, as AWS does (API Reference)."""

@@ -31,6 +31,7 @@ class Stack:
     session: boto3.Session
     outputs: Mapping[str, str]
     endpoint_url: str | None = None  # of every service of a local stack; None in AWS
+    home: Path | None = None  # the folder of a local stack's files
     _clients: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def client(self, service: str) -> Any:  # noqa: ANN401  boto3 creates its clients' types at run time
@@ -98,7 +99,7 @@ def _read_local_stack(file: Path) -> Stack:
     try:
         stack = json.loads(file.read_bytes())
         session = local_session(stack["region"])
-        return Stack(stack["stack_name"], session, stack["outputs"], stack["endpoint_url"])
+        return Stack(stack["stack_name"], session, stack["outputs"], stack["endpoint_url"], file.parent)
     except FileNotFoundError:
         not_running = "No local stack is running. Start it with `make up`, or name one in AWS with --stack."
         raise StackError(not_running if file == DESCRIPTION else f"No such file: {file}") from None

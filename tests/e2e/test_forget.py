@@ -1,9 +1,11 @@
 """`scones forget`: no copy of one courier's photo remains, and every copy of another's does."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,35 +17,33 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from botocore.exceptions import ClientError
+from rich.progress import Progress
 
-from functions.classify.capture import format_record
+from functions.classify.capture import capture_path, format_record
 from functions.monitor.capture_analysis.captures import CaptureError
 from functions.serialize.photo import serialize
 from local import demo
 from local.stack import CAPTURE_BUCKET, ENDPOINT_NAME, Stack
 from model.data import dataset
+from model.html_page import thumbnail
 from model.storage import list_versions
-from pipeline import erasure, sample_images
+from pipeline import backfill, erasure, photo_copies, sample_images
 from pipeline import queue as queues
 from pipeline import stack as deployed
+from pipeline.photo_identity import LOCALLY, PhotoIdentity, PhotoTracer
 from pipeline.review_queue import ReviewItem, ReviewQueue
 from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
 
 TRAINING = "training-copies"
-KINDS = {
-    "capture",
-    "training copy",
-    "ground truth",
-    "review message",
-    "failed message",
-    "photo",
-    "delete marker",
-    "result",
-}
+DELETED = {place.kind for place in photo_copies.PLACES if place.forget.startswith("deletes")}
+"""The kinds of copies that a courier leaves, each of which the command deletes."""
+REPORTED = {place.kind for place in photo_copies.PLACES} - DELETED - {"alarm mail"}
+"""The kinds that it reports; the local stack sends no mail."""
 
 SHORT_TIMEOUT = 10
 """Seconds for which an interrupted search leaves messages hidden."""
@@ -92,7 +92,7 @@ class Courier:
         """Leave a copy of every kind."""
         s3, sqs = self.stack.client("s3"), self.stack.client("sqs")
         for photo in self.photos:
-            (outcome,) = demo.classify(self.stack, {f"{self.name}.png": photo}, silence=60)
+            (outcome,) = demo.classify(self.stack, {self.key.removeprefix("uploads/"): photo}, silence=60)
             assert outcome.outcome == "needs_review"
         event = {
             "detail": {
@@ -103,7 +103,14 @@ class Courier:
         for body in (event, {"source": "aws.states", "detail": {"input": json.dumps(event)}}):
             sqs.send_message(QueueUrl=self.stack.outputs["FailedQueueUrl"], MessageBody=json.dumps(body))
         leave_ground_truth(self.stack, self.key)
+        here = deployed.find_stack(str(self.stack.description))
+        backfill.follow(here, backfill.start(here, self.key, None, None), Progress(disable=True))
         s3.delete_object(Bucket=self.stack.outputs["UploadBucketName"], Key=self.key)
+
+    def upload(self) -> None:
+        """Upload the first photo."""
+        bucket = self.stack.outputs["UploadBucketName"]
+        self.stack.client("s3").put_object(Bucket=bucket, Key=self.key, Body=self.photos[0])
 
     def result(self) -> dict[str, Any] | None:
         table, photo = self.stack.outputs["ResultsTableName"], {"photo": {"S": self.address}}
@@ -141,13 +148,14 @@ class Courier:
                 sqs.change_message_visibility(
                     QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
                 )
-        return sum(self.key in body for body in bodies)
+        return sum(bool(re.search(rf'{re.escape(self.key)}\\?"', body)) for body in bodies)
 
 
 @pytest.fixture(scope="module")
 def forgotten_and_other(stack) -> Iterator[tuple[Courier, Courier]]:
     # photos that no other test uploads
-    couriers = Courier(stack, "courier-17", 1717), Courier(stack, "courier-18", 1818)
+    # the other one's key begins with the forgotten one's
+    couriers = Courier(stack, "courier-17", 1717), Courier(stack, "courier-17.png", 1818)
     for courier in couriers:
         courier.leave_copies()
     give_up_at = time.monotonic() + 60
@@ -188,6 +196,21 @@ def data_set(forgotten_and_other, stack, tmp_path_factory) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def report_folder(forgotten_and_other, stack, tmp_path_factory) -> Path:
+    """A report of `scones monitor` with the pictures of both couriers."""
+    home = tmp_path_factory.mktemp("monitor")
+    photos = [photo for courier in forgotten_and_other for photo in courier.photos]
+    records = [
+        format_record(model_input(one), "image/jpeg", "[0.5, 0.3, 0.2]", None, datetime.now(UTC))
+        for one in photos
+    ]
+    (home / "captures.jsonl").write_text("".join(records))
+    done = scones(stack, "monitor", "--captures", str(home / "captures.jsonl"), "--out", str(home / "report"))
+    assert done.returncode == 0, done.stderr
+    return home / "report"
+
+
 def scones(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scones", *arguments],
@@ -213,15 +236,15 @@ def hashes(stack: Stack, data_set: Path) -> tuple[set[str], set[str]]:
     return here, {hashlib.sha256(body).hexdigest() for body in bodies}
 
 
-def test_a_dry_run_lists_every_copy_and_deletes_nothing(stack, forgotten_and_other, data_set):
+def test_a_dry_run_lists_every_copy_and_deletes_nothing(stack, forgotten_and_other, data_set, report_folder):
     courier, _ = forgotten_and_other
     before = courier.captured(), courier.versions(), hashes(stack, data_set)
 
-    done = forget(stack, data_set, courier.address, "--dry-run", "--json")
+    done = forget(stack, data_set, courier.address, "--dry-run", "--json", "--report", str(report_folder))
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {one["kind"] for one in report["deleted"]} == KINDS
+    assert {one["kind"] for one in report["deleted"]} == DELETED
     assert report["dry_run"]
     assert (courier.captured(), courier.versions(), hashes(stack, data_set)) == before
     assert courier.result()
@@ -235,19 +258,24 @@ def test_a_photo_in_another_bucket_is_refused(stack, data_set):
     assert "s3://nobodys/uploads/photo.jpg is not in the upload bucket of stack" in done.stderr
 
 
-def test_no_copy_of_the_photo_remains_and_all_of_the_other_one_do(stack, forgotten_and_other, data_set):
+def test_no_copy_of_the_photo_remains_and_all_of_the_other_one_do(
+    stack, forgotten_and_other, data_set, report_folder
+):
     courier, other = forgotten_and_other
     of_other = other.result(), other.versions(), len(other.captured())
     execution = courier.result()["execution"]["S"]
 
-    done = forget(stack, data_set, courier.key, "--json")
+    done = forget(stack, data_set, courier.key, "--json", "--report", str(report_folder))
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {one["kind"] for one in report["deleted"]} == KINDS
+    assert {one["kind"] for one in report["deleted"]} == DELETED
     assert report["left"] == []
-    retained = {one["kind"]: one["where"] for one in report["goes_by_itself"]}
-    assert retained["execution history"] == execution
+    assert {one["kind"] for one in report["goes_by_itself"]} == REPORTED
+    assert execution in {one["where"] for one in report["goes_by_itself"]}
+    page = (report_folder / "report.html").read_text()
+    for photo in (*courier.photos, *other.photos):
+        assert (thumbnail(model_input(photo)) in page) == (photo in other.photos)
     assert courier.result() is None
     assert courier.versions() == []
     assert courier.captured() == []
@@ -276,7 +304,9 @@ def test_forgetting_again_finds_no_copies(stack, forgotten_and_other, data_set):
     done = forget(stack, data_set, courier.address)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"No copies of {courier.address} were found.\n"
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"No copies of {courier.address} were found."
+    assert any(line.startswith("Expires on") and "execution history" in line for line in lines[1:])
 
 
 def test_messages_in_flight_are_named_and_the_command_fails(stack, data_set):
@@ -293,6 +323,57 @@ def test_messages_in_flight_are_named_and_the_command_fails(stack, data_set):
     assert "is not completely deleted, run it again" in done.stderr
 
 
+def test_a_photo_in_flight_is_waited_for(stack, forgotten_and_other, data_set):
+    """An execution that runs, and then an answer that is not captured yet, would leave copies afterwards."""
+    courier = Courier(stack, "courier-19", 1919)
+    with slow_endpoint(stack, seconds=4):
+        courier.upload()
+        refused = forget(stack, data_set, courier.key, "--json", "--wait", "0")
+        courier.upload()
+        done = forget(stack, data_set, courier.key, "--json", "--wait", "120")
+
+    assert refused.returncode == 1
+    assert any(
+        one.endswith(("is running", "may not have started")) for one in json.loads(refused.stdout)["left"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "capture" in {one["kind"] for one in json.loads(done.stdout)["deleted"]}
+    time.sleep(LOCALLY.capture.total_seconds())
+    assert (courier.captured(), courier.versions(), courier.result()) == ([], [], None)
+
+
+def test_a_late_capture_is_found_by_the_record(stack, forgotten_and_other, data_set):
+    courier = Courier(stack, "courier-20", 2020)
+    demo_outcomes = list(demo.classify(stack, {"courier-20.png": courier.photos[0]}, silence=60))
+    assert len(demo_outcomes) == 1
+    inference_id = courier.result()["inference_id"]["S"]
+    assert forget(stack, data_set, courier.key).returncode == 0
+    now = datetime.now(UTC)
+    stack.client("s3").put_object(
+        Bucket=CAPTURE_BUCKET,
+        Key=f"captures/{capture_path(ENDPOINT_NAME, now)}",
+        Body=format_record(model_input(courier.photos[0]), "image/png", "[0, 1]", inference_id, now).encode(),
+    )
+    assert len(courier.captured()) == 1
+
+    done = forget(stack, data_set, courier.key, "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert {one["kind"] for one in json.loads(done.stdout)["deleted"]} == {"capture"}
+    assert courier.captured() == []
+
+
+@contextlib.contextmanager
+def slow_endpoint(stack: Stack, seconds: float) -> Iterator[None]:
+    """The endpoint answers late during a ``with`` block."""
+    url = f"{stack.endpoint_url}/faults"
+    httpx.put(url, json=[{"place": "endpoint", "seconds": seconds}]).raise_for_status()
+    try:
+        yield
+    finally:
+        httpx.put(url, json=[]).raise_for_status()
+
+
 @pytest.fixture(scope="module")
 def person(stack) -> Person:
     """A person who may do what the stack's ForgetPolicy allows."""
@@ -300,9 +381,11 @@ def person(stack) -> Person:
 
 
 def forgotten(stack: deployed.Stack, key: str) -> set[str]:
-    """Forget a photo as the command does; return the kinds of copies deleted."""
-    identity = erasure.identify(stack, stack.output("UploadBucketName"), key)
-    search = erasure.find_copies(stack, identity)
+    """Forget a photo as the command does, without waiting; return the kinds of copies deleted."""
+    tracer = PhotoTracer(stack, stack.output("UploadBucketName"), key)
+    identity, _ = erasure.settle(tracer, 0, print)
+    search = photo_copies.find_copies(photo_copies.Context(stack, tracer, identity))
+    erasure.record(stack, identity)
     for copy in search.copies:
         copy.delete()
     return {copy.kind for copy in search.copies}
@@ -330,11 +413,39 @@ def leave_copies(stack: Stack, key: str) -> None:
             Body="".join(lines).encode(),
         )
     leave_ground_truth(stack, key)
+    leave_backfill_results(stack, key)
+    leave_record(stack, key)
+    # an execution that fails is described, to learn which photo it was about
+    stack.client("stepfunctions").start_execution(
+        stateMachineArn=stack.outputs["StateMachineArn"],
+        input=json.dumps({"detail": {"object": {"key": "no bucket"}}}),
+    )
     for photo in (address, "s3://of/another"):
         for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
             stack.client("sqs").send_message(
                 QueueUrl=stack.outputs[queue], MessageBody=json.dumps({"photo": photo})
             )
+
+
+def leave_backfill_results(stack: Stack, key: str) -> None:
+    """Write a result file about the photo alone, and another one about a neighbour too."""
+    children = [
+        {"ExecutionArn": "arn:aws:states:::execution:child", "Input": json.dumps({"Key": one})}
+        for one in (key, f"{key}.jpg")
+    ]
+    for number, ours in enumerate((children[:1], children)):
+        stack.client("s3").put_object(
+            Bucket=stack.outputs["UploadBucketName"],
+            Key=f"backfills/{uuid.uuid4()}/SUCCEEDED_{number}.json",
+            Body=json.dumps(ours).encode(),
+        )
+
+
+def leave_record(stack: Stack, key: str) -> None:
+    """Write the record of an earlier erasure."""
+    here = deployed.find_stack(str(stack.description))
+    identity = PhotoIdentity(stack.outputs["UploadBucketName"], key, {}, [], recorded=True)
+    erasure.record(here, identity)
 
 
 @pytest.fixture(scope="module")
@@ -349,14 +460,14 @@ def test_the_policy_is_enough(stack, person):
     person.may(person.policy)
 
     kinds = forgotten(person.stack, "uploads/enough.txt")
-    assert kinds == {"capture", "ground truth", "review message", "failed message", "photo", "result"}
+    assert kinds == DELETED - {"report item", "training copy"}
 
 
 @pytest.mark.verify
 @pytest.mark.parametrize("permission", permissions.of("ForgetPolicy"), ids=" ".join)
 def test_without_a_permission_forgetting_fails(stack, person, noticed, permission, monkeypatch):
     monkeypatch.setattr(queues, "EMPTY_AFTER", 0)
-    monkeypatch.setattr(erasure, "VISIBILITY_TIMEOUT", SHORT_TIMEOUT)
+    monkeypatch.setattr(photo_copies, "VISIBILITY_TIMEOUT", SHORT_TIMEOUT)
     key = f"uploads/lacking-{permission.action.replace(':', '-')}-{permission.sid}.txt"
     leave_copies(stack, key)
 

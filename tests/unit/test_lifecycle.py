@@ -46,7 +46,7 @@ def written() -> set[str]:
 
 
 def test_the_prefixes_that_are_written_are_found():
-    folders = {"uploads/", "archive/", "ground-truth/", "backfills/", "activation/"}
+    folders = {"uploads/", "archive/", "ground-truth/", "backfills/", "activation/", "erasures/"}
     assert written() == folders | {load_test.PREFIX}
 
 
@@ -69,6 +69,7 @@ def test_photos_labels_and_manifests_have_a_retention_of_their_own():
         "activation/": "PhotoRetentionDays",
         "ground-truth/": "ResultRetentionDays",
         "backfills/": "LogRetentionDays",
+        "erasures/": "LogRetentionDays",
     }
 
 
