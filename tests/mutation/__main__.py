@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.mutation import ROOT, Mutant, document_mutants, python_mutants, results
-from tests.mutation.targets import GROUPS, Target, chosen
+from tests.mutation.targets import GROUPS, TEMPLATES, Target, chosen
 
 OUTCOMES = ROOT / ".local" / "mutation" / "outcomes.jsonl"
 console = Console(stderr=True)
@@ -56,14 +56,14 @@ class Worker:
             python = [path for path in key if path.endswith(".py")]
             answer = self._ask({"tests": list(target.tests), "measure": python})
             if answer.get("code") != 0:
-                raise MutationError(f"The tests fail without a mutation: {answer.get('failed') or answer}")
+                raise MutationError(f"The tests fail without a mutation:\n{answer.get('log')}")
             self._baselines[key] = answer
         return self._baselines[key]
 
     def outcome(self, target: Target, mutant: Mutant) -> tuple[str, str | None]:
         """Return "killed", "timeout" or "survived", and the test that failed."""
         only = tests_that_reach(mutant, self.baseline(target))
-        tests = [test for test in target.tests if any(name.startswith(f"{test}::") for name in only)]
+        tests = [test for test in target.tests if any(name.startswith(test) for name in only)]
         answer = self._ask({"tests": tests, "only": only, "file": mutant.file, "text": mutant.text})
         if "timeout" in answer:
             return "timeout", None
@@ -85,12 +85,18 @@ class Worker:
 
 
 def tests_that_reach(mutant: Mutant, baseline: dict[str, Any]) -> list[str]:
-    """The tests that execute a mutant's lines, the quickest first; all, where loading or a subprocess does."""
+    """The tests that execute a mutant's lines, the quickest first.
+
+    All of them, if only loading the module or a subprocess executes these lines, and for a template all but
+    those that are about another.
+    """
     seconds: dict[str, float] = baseline["seconds"]
     by_line: dict[str, list[str]] = baseline["lines"].get(mutant.file, {})
     first, last = mutant.lines
     reached = {test for line in range(first, last + 1) for test in by_line.get(str(line), ())}
-    return sorted(reached or seconds, key=lambda test: seconds[test])
+    others = [name for name in TEMPLATES if name != mutant.file and mutant.file in TEMPLATES]
+    about = [test for test in reached or seconds if not any(f"[{name}" in test for name in others)]
+    return sorted(about, key=lambda test: seconds[test])
 
 
 @contextmanager
@@ -137,7 +143,9 @@ class Outcomes:
     def __init__(self) -> None:
         OUTCOMES.parent.mkdir(parents=True, exist_ok=True)
         self._file = OUTCOMES.open("a")
-        self._known = {line["key"]: line["outcome"] for line in map(json.loads, OUTCOMES.read_text().splitlines())}
+        self._known = {
+            line["key"]: line["outcome"] for line in map(json.loads, OUTCOMES.read_text().splitlines())
+        }
 
     def find(self, target: Target, mutant: Mutant) -> str | None:
         return self._known.get(_key(mutant)) or self._known.get(_key(mutant, target))
@@ -176,7 +184,9 @@ def survives(outcomes: Outcomes, idle: SimpleQueue[Worker], target: Target, muta
 @click.option("--jobs", default=os.process_cpu_count(), show_default=True, help="Processes.")
 @click.option("--fresh", is_flag=True, help="Forget what was tried before.")
 @click.option("--write/--no-write", default=True, show_default=True, help="Write results.json.")
-def main(groups: Sequence[str], only: str, sample: float, seed: int, jobs: int, fresh: bool, write: bool) -> None:
+def main(
+    *, groups: Sequence[str], only: str, sample: float, seed: int, jobs: int, fresh: bool, write: bool
+) -> None:
     """Mutate what GROUPS name, or everything, and run the tests on each mutant."""
     if fresh:
         OUTCOMES.unlink(missing_ok=True)
@@ -184,10 +194,14 @@ def main(groups: Sequence[str], only: str, sample: float, seed: int, jobs: int, 
     scores: dict[str, results.FileScore] = {}
     survivors: dict[str, list[str]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with workers(jobs) as started, Progress(*columns, console=console) as bar, ThreadPoolExecutor(jobs) as pool:
+    with (
+        workers(jobs) as started,
+        Progress(*columns, console=console) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         for worker in started:
             idle.put(worker)
-        for target, path in ((target, path) for target in chosen(groups) for path in target.paths()):
+        for path, target in chosen(groups).items():
             if only not in path:
                 continue
             mutants = find_mutants(path)

@@ -31,6 +31,7 @@ NOT_MEANINGFUL = m.OneOf(
 )
 """What is not mutated, with everything in it."""
 
+
 def drop_statement(node: cst.SimpleStatementLine) -> Iterator[cst.CSTNode]:
     """Drop what is done for its effect: a call, an assignment to an item or attribute, raise, return."""
     (statement, *more) = node.body

@@ -52,7 +52,9 @@ def write(scores: Mapping[str, FileScore], survivors: Mapping[str, Iterable[str]
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def score(results: Mapping[str, Any]) -> Interval:

@@ -1,6 +1,6 @@
 """What is mutated, and which tests have to notice it, the quickest first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tests.mutation import ROOT
@@ -23,10 +23,18 @@ MONITOR = (
     "tests/unit/test_monitor_function.py",
     "tests/unit/test_drift.py",
 )
+ROLES = (
+    "studio_may_tag_what_it_creates",
+    "a_kms_key_may_be_used_by_the_execution_role_and_by_deployers",
+    "the_deployer_policy_allows_what_doctor_checks",
+    "the_execution_role_may_read_the_alarms_that_updates_watch",
+    "the_deployer_policy_allows_exactly_the_actions_used",
+)
+"""The tests of model/roles.yaml among those of a rollout, which take long."""
 GROUPS: dict[str, list[Target]] = {
     "functions": [
         Target(["functions/filter/*.py"], ["tests/unit/test_filter.py"]),
-        Target(["functions/classify/*.py"], ["tests/unit/test_classify.py"]),
+        Target(["functions/classify/*.py"], ["tests/unit/test_classify.py", "tests/unit/test_captures.py"]),
         Target(["functions/serialize/*.py"], ["tests/unit/test_photo.py", "tests/unit/test_serialize.py"]),
         Target(["functions/monitor/**/*.py"], MONITOR),
     ],
@@ -53,15 +61,29 @@ GROUPS: dict[str, list[Target]] = {
         Target(
             [".github/oidc.yaml"],
             [
+                "tests/unit/test_template.py",
                 "tests/unit/test_template_access.py",
-                "tests/unit/test_github_trust.py",
                 "tests/unit/test_github.py",
+                "tests/unit/test_github_trust.py",
                 "tests/validators/test_templates.py",
             ],
         ),
         Target(
-            ["model/roles.yaml", "events/subscriber.yaml"],
-            ["tests/unit/test_template_access.py", "tests/validators/test_templates.py"],
+            ["model/roles.yaml"],
+            [
+                "tests/unit/test_template.py",
+                "tests/unit/test_template_access.py",
+                *(f"tests/unit/test_rollout.py::test_{about}" for about in ROLES),
+                "tests/validators/test_templates.py",
+            ],
+        ),
+        Target(
+            ["events/subscriber.yaml"],
+            [
+                "tests/unit/test_template.py",
+                "tests/unit/test_template_access.py",
+                "tests/validators/test_templates.py",
+            ],
         ),
     ],
     "statemachine": [
@@ -73,6 +95,10 @@ GROUPS: dict[str, list[Target]] = {
 }
 
 
-def chosen(groups: Sequence[str]) -> Iterator[Target]:
-    for group in groups or GROUPS:
-        yield from GROUPS[group]
+TEMPLATES = [path for target in GROUPS["templates"] for path in target.paths()]
+
+
+def chosen(groups: Sequence[str]) -> dict[str, Target]:
+    """The files of some groups, or of all, each with its target."""
+    targets = [target for group in groups or GROUPS for target in GROUPS[group]]
+    return {path: target for target in targets for path in target.paths()}

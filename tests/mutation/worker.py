@@ -1,7 +1,7 @@
-"""Run tests against one mutant at a time, each in a fork of this process: ``python -m tests.mutation.worker``.
+"""Run tests against one mutant at a time, each in a fork: ``python -m tests.mutation.worker``.
 
 The process starts in a copy of the project, reads one JSON object a line and answers with one. It loads the
-libraries that the tests use, but nothing that is mutated, so that a fork needs no more than the tests' own time.
+libraries that the tests use, but nothing that is mutated, so that a fork needs only the tests' own time.
 """
 
 import importlib
@@ -36,10 +36,10 @@ OPTIONS = (
     "-W",
     "ignore::pytest.PytestAssertRewriteWarning",
 )
-IDLE_SECONDS = 60
+IDLE_SECONDS = 30
 """A mutant that uses no processor for so long waits for something that never comes."""
 LEAST_CPU_SECONDS = 60
-"""The processor time that a mutant may use; ten times that of the tests without a mutation if this is more."""
+"""The processor time that a mutant may use, if ten times that of the tests without a mutation is less."""
 
 
 class Recorder:
@@ -77,13 +77,16 @@ def run_tests(tests: Sequence[str], only: Sequence[str] | None) -> dict[str, Any
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     recorder = Recorder(only, None)
-    code = pytest.main([*OPTIONS, *tests], plugins=[recorder])
+    # One file after the other, because loading the next ones is of no use after a failure.
+    code = next(filter(None, (pytest.main([*OPTIONS, test], plugins=[recorder]) for test in tests)), 0)
     return {"code": int(code), "failed": recorder.failed}
 
 
 def run_baseline(tests: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
     """Run tests without a mutation, and find out which test executes which lines of some files."""
-    measured = coverage.Coverage(data_file=None, include=[str(HERE / file) for file in files]) if files else None
+    measured = (
+        coverage.Coverage(data_file=None, include=[str(HERE / file) for file in files]) if files else None
+    )
     recorder = Recorder(None, measured)
     if measured:
         measured.start()
@@ -113,14 +116,17 @@ def is_ours(name: str) -> bool:
 OURS = {"functions", "model", "pipeline", "local", "docs", "tests", "scones", "__main__", "ministack"}
 
 
-def forked(call: Callable[..., dict[str, Any]], arguments: Sequence[Any], cpu_seconds: float) -> dict[str, Any]:
+def forked(
+    call: Callable[..., dict[str, Any]], arguments: Sequence[Any], cpu_seconds: float
+) -> dict[str, Any]:
     """Call a function in a fork; the answer is ``{"timeout": True}`` if it neither ends nor gets on."""
     receiving, sending = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(receiving)
         os.setsid()
-        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds) + 5))
+        # Only the soft limit, because the code under test sets limits of its own.
+        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), resource.RLIM_INFINITY))
         nothing = os.open(os.devnull, os.O_RDWR)
         log = os.open(f"{HERE}-log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor, target in ((nothing, 0), (log, 1), (log, 2)):
@@ -201,7 +207,7 @@ def handle(request: dict[str, Any], limit: float) -> dict[str, Any]:
         answer = forked(run_baseline, (request["tests"], request["measure"]), 3600)
         for name in answer.pop("libraries", ()):
             load(name)
-        return answer
+        return answer | {"log": Path(f"{HERE}-log").read_text()}
     path = HERE / request["file"]
     original = path.read_bytes()
     path.write_text(request["text"])
