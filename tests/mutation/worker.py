@@ -104,16 +104,22 @@ def run_baseline(tests: Sequence[str], files: Sequence[str]) -> dict[str, Any]:
         "seconds": dict(recorder.seconds),
         "lines": lines,
         "cpu": time.process_time(),
-        "libraries": [name for name in sys.modules if not is_ours(name)],
+        "libraries": [name for name in sys.modules if may_be_loaded_before(name, templates=not files)],
     }
 
 
-def is_ours(name: str) -> bool:
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return name.partition(".")[0] in OURS or not file or "site-packages" not in file
+def may_be_loaded_before(name: str, *, templates: bool) -> bool:
+    """Whether forks may share a module: a library, or code of ours that reads no template while it loads."""
+    if templates and name.partition(".")[0] in {"local", "model", "pipeline"}:
+        return True
+    return (
+        "site-packages" in (getattr(sys.modules[name], "__file__", None) or "")
+        and name.partition(".")[0] not in AT_LOAD
+    )
 
 
-OURS = {"functions", "model", "pipeline", "local", "docs", "tests", "scones", "__main__", "ministack"}
+AT_LOAD = {"ministack"}
+"""Libraries that read the environment when they are loaded."""
 
 
 def forked(

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 
+from functions.classify import app as classify
+from functions.serialize import app as serialize
+from functions.serialize import sandbox
 from tests.cloudformation import ACCOUNT, REGION, STACK, Resolver, Resources, resolve, translate
 from tests.conftest import ROOT
 
@@ -22,7 +25,9 @@ MONITORED = {
 PIPELINE = resolve("template.yaml", **MONITORED)
 UNMONITORED = resolve("template.yaml", EndpointName=ENDPOINT)
 SUBSCRIBER = resolve("events/subscriber.yaml", ResultsBusName=f"{STACK}-results")
-ROLES = resolve("model/roles.yaml", Studio="yes", StudioVpcId="vpc-1", StudioSubnetIds="subnet-1")
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1"
+STUDIO = {"Studio": "yes", "StudioVpcId": "vpc-1", "StudioSubnetIds": "subnet-1", "KmsKeyArn": KEY}
+ROLES = resolve("model/roles.yaml", **STUDIO)
 GITHUB = resolve(".github/oidc.yaml", Repository="owner/name", Stage="dev")
 TEMPLATES = {
     "template.yaml": PIPELINE,
@@ -132,6 +137,11 @@ def test_an_event_is_tried_for_a_day_and_then_kept_in_a_queue(target):
 
     assert target.get("RetryPolicy", DEFAULT) == DEFAULT
     assert kept in {"FailedQueue", "Undelivered", "AlarmTopic"}
+
+
+@pytest.mark.parametrize("rule", everywhere("AWS::Events::Rule"))
+def test_a_rule_has_a_target(rule):
+    assert rule["Targets"]
 
 
 EVENT = {
@@ -434,6 +444,25 @@ def test_a_function_has_its_own_role_and_log(name, function):
     assert function["LoggingConfig"]["LogGroup"].endswith(f"-{name.removesuffix('Function')}LogGroup")
 
 
+def longest_call(client: Any) -> float:
+    """The seconds after which a client gives up, with botocore's pauses (standard mode, Retries)."""
+    settings = client.meta.config
+    assert settings.retries["mode"] == "standard"
+    attempts = settings.retries["total_max_attempts"]
+    pauses = sum(2**retry for retry in range(attempts - 1))
+    return attempts * (settings.connect_timeout + settings.read_timeout) + pauses
+
+
+def test_a_function_is_done_with_its_retries_before_its_timeout():
+    """Otherwise Lambda ends it, and the error does not say what was unavailable."""
+    timeouts = {name: function["Timeout"] for name, function in FUNCTIONS.items()}
+
+    assert longest_call(serialize.S3) + sandbox.DECODING_SECONDS < timeouts["SerializeFunction"]
+    assert longest_call(classify.RUNTIME) + longest_call(classify.storage()) < timeouts["ClassifyFunction"]
+    for client in (serialize.S3, classify.RUNTIME, classify.storage()):
+        assert client.meta.config.retries["total_max_attempts"] > 1
+
+
 def test_every_execution_and_call_is_traced():
     assert {function["TracingConfig"]["Mode"] for function in FUNCTIONS.values()} == {"Active"}
     assert all(machine["TracingConfiguration"]["Enabled"] is True for machine in MACHINES.values())
@@ -640,9 +669,7 @@ def outputs(path: str, **parameters: str) -> dict[str, Any]:
 
 OUTPUTS = {
     "template.yaml": outputs("template.yaml", **MONITORED),
-    "model/roles.yaml": outputs(
-        "model/roles.yaml", Studio="yes", StudioVpcId="vpc-1", KmsKeyArn="arn:aws:kms:1"
-    ),
+    "model/roles.yaml": outputs("model/roles.yaml", **STUDIO),
     ".github/oidc.yaml": outputs(".github/oidc.yaml", Repository="owner/name", Stage="dev"),
     "events/subscriber.yaml": outputs("events/subscriber.yaml", ResultsBusName="bus"),
 }
@@ -661,3 +688,22 @@ def test_every_output_that_the_commands_and_the_documentation_name_exists():
 
     assert read <= {name for names in OUTPUTS.values() for name in names}
     assert {"ResultsBusName", "ForgetPolicyArn", "DeployerPolicyArn"} <= read
+
+
+USED = {
+    "AWS::CloudWatch::Dashboard": "Name",
+    "AWS::IAM::ManagedPolicy": "Arn",
+    "AWS::Lambda::Function": "Name",
+    "AWS::SageMaker::Domain": "Id",
+    "AWS::SNS::Topic": "Arn",
+    "AWS::SQS::Queue": "Url",
+}
+"""What people attach, open, subscribe to and read messages of, and what their outputs' names end with."""
+
+
+@pytest.mark.parametrize("path", TEMPLATES)
+def test_what_people_use_is_an_output(path):
+    used = {f"{name}{USED[one['Type']]}" for name, one in TEMPLATES[path].items() if one["Type"] in USED}
+
+    # Messages that a subscriber does not process have no reader yet.
+    assert used - {"UndeliveredUrl"} <= OUTPUTS[path].keys()
