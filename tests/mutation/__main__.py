@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.mutation import ROOT, Mutant, document_mutants, python_mutants, results
-from tests.mutation.targets import GROUPS, TEMPLATES, Target, chosen
+from tests.mutation.targets import GROUPS, TEMPLATES, Target, chosen, tried_elsewhere
 
 OUTCOMES = ROOT / ".local" / "mutation" / "outcomes.jsonl"
 console = Console(stderr=True)
@@ -173,7 +173,7 @@ def survives(outcomes: Outcomes, idle: SimpleQueue[Worker], target: Target, muta
         finally:
             idle.put(worker)
         outcomes.add(target, mutant, outcome, failed)
-    return outcome == "survived"
+    return outcome == "survived" and not tried_elsewhere(mutant.name)
 
 
 @click.command()

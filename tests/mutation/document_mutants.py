@@ -12,8 +12,8 @@ from tests.mutation import Mutant, numbered
 
 SECTIONS = {"Globals", "Conditions", "Resources", "Outputs", "StartAt", "TimeoutSeconds", "States"}
 """The parts of a file that are mutated; parameters are described, and their limits are tried by hand."""
-FOR_PEOPLE = {"Comment", "Description", "Sid", "QueryLanguage"}
-"""Entries that change nothing that AWS does."""
+FOR_PEOPLE = {"Comment", "Description", "Id", "Sid", "QueryLanguage"}
+"""Names and texts, which change nothing that AWS does."""
 SWITCHES = {"true": "false", "false": "true", '"true"': '"false"', '"false"': '"true"'}
 
 

@@ -1,6 +1,8 @@
 """What is mutated, and which tests have to notice it, the quickest first."""
 
+import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from tests.mutation import ROOT
@@ -42,7 +44,7 @@ GROUPS: dict[str, list[Target]] = {
                 "tests/unit/test_captures.py",
             ],
         ),
-        Target(["functions/serialize/*.py"], ["tests/unit/test_serialize.py"]),
+        Target(["functions/serialize/*.py"], ["tests/unit/test_serialize.py", "tests/unit/test_sandbox.py"]),
         Target(["functions/monitor/**/*.py"], MONITOR),
     ],
     "erasure": [Target(["pipeline/erasure.py"], ["tests/unit/test_erasure.py"])],
@@ -59,6 +61,7 @@ GROUPS: dict[str, list[Target]] = {
             ["template.yaml"],
             [
                 "tests/unit/test_template.py",
+                "tests/unit/test_template_policies.py",
                 "tests/unit/test_lifecycle.py",
                 "tests/unit/test_state_machine.py",
                 "tests/unit/test_template_access.py",
@@ -69,6 +72,7 @@ GROUPS: dict[str, list[Target]] = {
             [".github/oidc.yaml"],
             [
                 "tests/unit/test_template.py",
+                "tests/unit/test_template_policies.py",
                 "tests/unit/test_template_access.py",
                 "tests/unit/test_github.py",
                 "tests/unit/test_github_trust.py",
@@ -79,6 +83,7 @@ GROUPS: dict[str, list[Target]] = {
             ["model/roles.yaml"],
             [
                 "tests/unit/test_template.py",
+                "tests/unit/test_template_policies.py",
                 "tests/unit/test_template_access.py",
                 *(f"tests/unit/test_rollout.py::test_{about}" for about in ROLES),
                 "tests/validators/test_templates.py",
@@ -88,6 +93,7 @@ GROUPS: dict[str, list[Target]] = {
             ["events/subscriber.yaml"],
             [
                 "tests/unit/test_template.py",
+                "tests/unit/test_template_policies.py",
                 "tests/unit/test_template_access.py",
                 "tests/validators/test_templates.py",
             ],
@@ -100,6 +106,30 @@ GROUPS: dict[str, list[Target]] = {
         )
     ],
 }
+
+
+_REMOVED = "template.yaml: Resources.{}.Properties.*PolicyDocument.Statement.*"
+ELSEWHERE = {
+    _REMOVED.format("*FunctionRole"): "tests/e2e/test_permissions.py",
+    _REMOVED.format("ForgetPolicy"): "tests/e2e/test_forget.py",
+    _REMOVED.format("ReviewPolicy"): "tests/e2e/test_review_page.py",
+    **{
+        _REMOVED.format(f"{command}Policy"): "tests/e2e/test_command_permissions.py"
+        for command in ("Replay", "Backfill", "Traffic", "Monitor")
+    },
+}
+"""Where statements and actions are dropped on the running stack, one at a time, so that a command must fail."""
+
+
+def tried_elsewhere(name: str) -> str | None:
+    """The end-to-end test that makes the same mutation; those of resources and conditions are made only here."""
+    if (
+        re.search(r"\.(Resource|Condition|Effect|Version)\b", name)
+        or "Action.xray:" in name
+        or "Action.logs:" in name
+    ):
+        return None
+    return next((test for pattern, test in ELSEWHERE.items() if fnmatchcase(name, pattern)), None)
 
 
 TEMPLATES = [path for target in GROUPS["templates"] for path in target.paths()]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
+from samcli.yamlhelper import yaml_parse
 
 from functions.classify import app as classify
 from functions.serialize import app as serialize
@@ -436,6 +437,14 @@ def test_a_function_is_built_for_the_locked_python_and_the_chosen_processor(func
     assert function["Runtime"] == f"python{locked[1]}"
     assert function["Architectures"] == ["x86_64"]
     assert function["Handler"] == "app.lambda_handler"
+
+
+def test_a_functions_code_is_its_own_folder():
+    """SAM builds what the source names."""
+    source = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]
+
+    for name in FUNCTIONS:
+        assert source[name]["Properties"]["CodeUri"] == f"functions/{name.removesuffix('Function').lower()}/"
 
 
 @pytest.mark.parametrize(("name", "function"), FUNCTIONS.items())
