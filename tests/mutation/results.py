@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from functions.monitor.capture_analysis.intervals import Interval, wilson
+from functions.monitor.capture_analysis.intervals import wilson
+from pipeline.markdown import table
 from tests.mutation import EXPLANATIONS, RESULTS, ROOT
 
 
@@ -57,17 +58,39 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def score(results: Mapping[str, Any]) -> Interval:
-    """The share of mutants that were killed, with its 95% interval if only a sample of them was tried."""
-    total: Counter[str] = Counter()
-    for file in results["files"].values():
-        total.update(file)
+def section() -> str:
+    """Describe the results for docs/reliability.md: the score of each file, and why the others survived."""
+    results, reasons = read(), explanations()
+    total = Counter[str]()
+    for counts in results["files"].values():
+        total.update(counts)
     estimate = wilson(total["killed"], total["tried"])
-    whole = total["tried"] == total["mutants"]
-    return Interval(estimate.value, estimate.value, estimate.value) if whole else estimate
-
-
-def unexplained(results: Mapping[str, Any]) -> list[str]:
-    reasons = explanations()
-    names = (name for group in results["survivors"].values() for name in group)
-    return [name for name in names if not reason(name, reasons)]
+    sampled = total["tried"] < total["mutants"]
+    interval = (
+        f" (a sample; the 95% interval is {estimate.low:.1%} to {estimate.high:.1%})" if sampled else ""
+    )
+    rows = [
+        (f"`{file}`", f"{one['tried']:,}", f"{one['killed']:,}", f"{one['killed'] / one['tried']:.0%}")
+        for file, one in results["files"].items()
+    ]
+    names = [name for group in results["survivors"].values() for name in group]
+    explained = Counter(text for name in names if (text := reason(name, reasons)))
+    left = [name for name in names if not reason(name, reasons)]
+    return "\n".join(
+        [
+            f"{total['killed']:,} of {total['tried']:,} mutants were killed: {estimate.value:.1%}{interval}. "
+            f"Run on {results['date']}, commit `{results['commit']}`.",
+            "",
+            table([("file", "mutants", "killed", "share"), ("---", "--:", "--:", "--:"), *rows]),
+            "",
+            "| survivors | why |",
+            "|--:|---|",
+            *(f"| {count} | {text} |" for text, count in explained.most_common()),
+            "",
+            f"<details><summary>{len(left)} survivors without a reason</summary>",
+            "",
+            *(f"- `{name.replace('`', '')}`" for name in left),
+            "",
+            "</details>",
+        ]
+    )

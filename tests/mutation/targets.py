@@ -52,7 +52,11 @@ GROUPS: dict[str, list[Target]] = {
         Target(["pipeline/review_queue.py"], ["tests/unit/test_review_queue.py"]),
         Target(
             ["pipeline/review_page.py"],
-            ["tests/unit/test_review_routes.py", "tests/unit/test_review_queue.py"],
+            [
+                "tests/unit/test_review_guard.py",
+                "tests/unit/test_review_routes.py",
+                "tests/unit/test_review_queue.py",
+            ],
         ),
     ],
     "replay": [Target(["pipeline/replay.py"], ["tests/unit/test_replay.py"])],
@@ -118,11 +122,11 @@ ELSEWHERE = {
         for command in ("Replay", "Backfill", "Traffic", "Monitor")
     },
 }
-"""Where statements and actions are dropped on the running stack, one at a time, so that a command must fail."""
+"""The tests that drop statements and actions on the running stack, one at a time, and see a command fail."""
 
 
 def tried_elsewhere(name: str) -> str | None:
-    """The end-to-end test that makes the same mutation; those of resources and conditions are made only here."""
+    """The end-to-end test that makes the same mutation, which those of resources and conditions are not."""
     if (
         re.search(r"\.(Resource|Condition|Effect|Version)\b", name)
         or "Action.xray:" in name

@@ -204,7 +204,7 @@ LOGGED = (
 
 @pytest.mark.parametrize("role", TRACED)
 def test_what_runs_may_trace_and_log(role):
-    """As AWS's own policies allow, except that Lambda samples for its functions, and their log groups exist."""
+    """As AWS's own policies allow, but Lambda samples for its functions, and their log groups exist."""
     traces = actions("AWSXRayDaemonWriteAccess") - {"xray:GetSamplingStatisticSummaries"}
     logs = dict.fromkeys(LOGGED, "*")
     if role.endswith("FunctionRole"):
