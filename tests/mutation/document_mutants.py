@@ -1,8 +1,10 @@
-"""Mutants of templates and state machines: YAML or JSON without one entry, or with one switch the other way.
+"""Mutants of templates and state machines.
 
-Text is removed from the file as it is written, so that its comments, which explain exceptions, stay.
+One entry of the YAML or JSON is dropped, one switch is reversed, or one operator of an expression, JSONata's
+or DynamoDB's, is another. Text is changed in the file as it is written, so that its comments stay.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +16,16 @@ SECTIONS = {"Globals", "Conditions", "Resources", "Outputs", "StartAt", "Timeout
 """The parts of a file that are mutated; parameters are described, and their limits are tried by hand."""
 FOR_PEOPLE = {"Comment", "Description", "Id", "Sid", "QueryLanguage"}
 """Names and texts, which change nothing that AWS does."""
+OPERATORS = {
+    " = ": " != ",
+    " <> ": " = ",
+    " < ": " <= ",
+    " and ": " or ",
+    " AND ": " OR ",
+    " OR ": " AND ",
+}
+CALL = re.compile(r"\$\w+\(")
+NUMBER = re.compile(r"(?<![\w.:\-\[])\d+\b")
 SWITCHES = {"true": "false", "false": "true", '"true"': '"false"', '"false"': '"true"'}
 
 
@@ -34,7 +46,8 @@ def mutants(file: str, source: str) -> list[Mutant]:
     found = []
     for cut in _cuts(root, source, ()):
         text = source[: cut.start] + cut.new + source[cut.end :]
-        if _parses(text):
+        # Without an anchor, the places that refer to it are wrong.
+        if "&" not in source[cut.start : cut.end] or _parses(text):
             line, last = (source.count("\n", 0, at) + 1 for at in (cut.start, cut.end))
             found.append(Mutant(file, ".".join(cut.path), cut.change, (line, last), text))
     return numbered(found)
@@ -59,15 +72,48 @@ def _cuts(node: yaml.Node, source: str, path: tuple[str, ...]) -> Iterator[Cut]:
             if written in SWITCHES:
                 new = SWITCHES[written]
                 yield Cut(node.start_mark.index, node.end_mark.index, new, path, f"{written} → {new}")
+            if "{% " in written or path[-1] == "ConditionExpression":
+                for start, end, new in _changes_of_expression(written):
+                    at = node.start_mark.index
+                    yield Cut(at + start, at + end, new, path, f"{written[start:end]} → {new}")
+
+
+def _changes_of_expression(text: str) -> Iterator[tuple[int, int, str]]:
+    for operator, other in OPERATORS.items():
+        for found in re.finditer(re.escape(operator), text):
+            yield found.start(), found.end(), other if "{%" in text else other.replace("!=", "<>")
+    for found in NUMBER.finditer(text):
+        yield found.start(), found.end(), str(int(found[0]) + 1)
+    for found in CALL.finditer(text):
+        arguments, end = _arguments(text, found.end())
+        if found[0] == "$exists(":
+            yield found.start(), end, "true"
+            yield found.start(), end, "false"
+        elif arguments:
+            yield found.start(), end, arguments[0]
+
+
+def _arguments(text: str, start: int) -> tuple[list[str], int]:
+    """The arguments of a call whose parenthesis opened before `start`, and the place after its end."""
+    depth, begin, found = 1, start, []
+    for place in range(start, len(text)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if depth == 0 or (depth == 1 and text[place] == ","):
+            found.append(text[begin:place].strip())
+            begin = place + 1
+        if depth == 0:
+            return [one for one in found if one], place + 1
+    raise ValueError(text)
 
 
 def _cuts_of_mapping(node: yaml.MappingNode, source: str, path: tuple[str, ...]) -> Iterator[Cut]:
     places = [(key.start_mark.index, _end(value)) for key, value in node.value]
+    empty = "" if node.flow_style else "{}"
     for number, (key, value) in enumerate(node.value):
         if key.value in FOR_PEOPLE or (not path and key.value not in SECTIONS):
             continue
         if path:
-            start, end, new = _removed(places, number, source, "{}")
+            start, end, new = _removed(places, number, source, empty)
             yield Cut(start, end, new, (*path, key.value), "dropped")
         yield from _cuts(value, source, (*path, key.value))
 
