@@ -5,6 +5,7 @@ the arguments of clients and constants, and it removes no statements. Its operat
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -60,8 +61,10 @@ def drop_exception(caught: cst.Tuple) -> Iterator[cst.CSTNode]:
 
 
 def mark_string(node: cst.BaseString) -> Iterator[cst.CSTNode]:
-    """mutmut's first mutation of a string; those that change its case are not tried as well."""
-    yield from list(mutators.operator_string(node))[:1]
+    """mutmut's first mutation of a string, and not those of its case; sentences are for people."""
+    sentence = isinstance(node, cst.SimpleString) and re.search(r" .*\w[.!?]$", str(node.evaluated_value))
+    if not sentence:
+        yield from list(mutators.operator_string(node))[:1]
 
 
 def drop_argument(node: cst.Call) -> Iterator[cst.CSTNode]:

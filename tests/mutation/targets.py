@@ -49,7 +49,10 @@ GROUPS: dict[str, list[Target]] = {
     ],
     "erasure": [Target(["pipeline/erasure.py"], ["tests/unit/test_erasure.py"])],
     "review": [
-        Target(["pipeline/review_queue.py"], ["tests/unit/test_review_queue.py"]),
+        Target(
+            ["pipeline/review_queue.py"],
+            ["tests/unit/test_review_answers.py", "tests/unit/test_review_queue.py"],
+        ),
         Target(
             ["pipeline/review_page.py"],
             [

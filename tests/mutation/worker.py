@@ -38,8 +38,8 @@ OPTIONS = (
 )
 IDLE_SECONDS = 30
 """A mutant that uses no processor for so long waits for something that never comes."""
-LEAST_CPU_SECONDS = 60
-"""The processor time that a mutant may use, if ten times that of the tests without a mutation is less."""
+LEAST_CPU_SECONDS = 15
+"""The processor time that a mutant may use, if five times that of the tests without a mutation is less."""
 
 
 class Recorder:
@@ -242,7 +242,8 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         answer = handle(request, limit)
-        limit = max(limit, 10 * answer.get("cpu", 0))
+        if "cpu" in answer:
+            limit = max(LEAST_CPU_SECONDS, 5 * answer["cpu"])
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -245,8 +246,22 @@ def test_even_noise_stays_within_the_states_limit_of_64_kb(seed, answer_to):
 def test_an_invalid_image_size_is_reported_by_its_name(size, monkeypatch):
     monkeypatch.setenv("IMAGE_SIZE", size)
 
-    with pytest.raises(app.SettingError, match="IMAGE_SIZE"):
+    with pytest.raises(app.SettingError, match=f"IMAGE_SIZE .*{re.escape(repr(size))}"):
         app.image_size()
+
+
+def test_a_missing_image_size_is_reported_too(monkeypatch):
+    monkeypatch.delenv("IMAGE_SIZE")
+
+    with pytest.raises(app.SettingError, match="not ''"):
+        app.image_size()
+
+
+@pytest.mark.parametrize("size", ["1", "224"])
+def test_the_smallest_and_the_largest_image_size_are_valid(size, monkeypatch):
+    monkeypatch.setenv("IMAGE_SIZE", size)
+
+    assert app.image_size() == int(size)
 
 
 def test_the_image_size_comes_from_the_environment(monkeypatch, answer_to):
@@ -497,3 +512,10 @@ def test_photos_are_counted_by_outcome(file, metric, reason, answer_to, capsys):
     assert counted[metric] == [1.0]
     assert counted.get("reason") == reason
     assert counted["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
+
+
+def test_a_photos_outcome_is_one_metric(answer_to, metrics):
+    answer_to(photo())
+    answer_to(b"text")
+
+    assert metrics() == {"PhotosSerialized": ("Count", [1]), "PhotosRejected": ("Count", [1])}
