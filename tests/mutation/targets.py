@@ -25,14 +25,6 @@ MONITOR = (
     "tests/unit/test_monitor_function.py",
     "tests/unit/test_drift.py",
 )
-ROLES = (
-    "studio_may_tag_what_it_creates",
-    "a_kms_key_may_be_used_by_the_execution_role_and_by_deployers",
-    "the_deployer_policy_allows_what_doctor_checks",
-    "the_execution_role_may_read_the_alarms_that_updates_watch",
-    "the_deployer_policy_allows_exactly_the_actions_used",
-)
-"""The tests of model/roles.yaml among those of a rollout, which take long."""
 GROUPS: dict[str, list[Target]] = {
     "functions": [
         Target(["functions/filter/*.py"], ["tests/unit/test_filter.py"]),
@@ -89,10 +81,10 @@ GROUPS: dict[str, list[Target]] = {
         Target(
             ["model/roles.yaml"],
             [
+                "tests/unit/test_roles_policies.py",
                 "tests/unit/test_template.py",
                 "tests/unit/test_template_policies.py",
                 "tests/unit/test_template_access.py",
-                *(f"tests/unit/test_rollout.py::test_{about}" for about in ROLES),
                 "tests/validators/test_templates.py",
             ],
         ),
