@@ -159,7 +159,7 @@ class Outcomes:
 
 
 def _key(mutant: Mutant, target: Target | None = None) -> str:
-    tests = [(ROOT / test).read_text() for test in target.tests] if target else []
+    tests = [(ROOT / test.partition("::")[0]).read_text() for test in target.tests] if target else []
     return hashlib.sha256("\0".join([mutant.file, mutant.text, *tests]).encode()).hexdigest()[:24]
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from functions.classify import app
 from functions.classify.answer import EndpointAnswerError, parse_probabilities
 from functions.classify.app import RUNTIME, EndpointUnavailableError, lambda_handler, logger
-from functions.classify.capture import format_record
+from functions.classify.capture import capture_path, format_record
 
 TIMEOUT = ConnectTimeoutError(endpoint_url="https://s3")
 IMAGE = b"\xff\xd8 a small photo"
@@ -222,6 +222,32 @@ def test_a_capture_has_the_path_and_format_of_an_endpoints_capture(endpoint, con
         record["eventMetadata"].pop("inferenceTime")
     assert captured == reference
     assert list(captured["eventMetadata"]) == list(reference["eventMetadata"])
+
+
+AT = datetime(2026, 11, 25, 5, 4, 34, 327_999, tzinfo=UTC)
+CAPTURED = (
+    '{"captureData":{"endpointInput":{"observedContentType":"image/jpeg","mode":"INPUT","data":"cGhvdG8=",'
+    '"encoding":"BASE64"},"endpointOutput":{"observedContentType":"application/json","mode":"OUTPUT",'
+    '"data":"[0.92, 0.08]","encoding":"JSON"}},'
+    '"eventMetadata":{"eventId":"7d444840-9dc0-11d1-b245-5ffdce74fad2",'
+    '"inferenceId":"5f1c-7e","inferenceTime":"2026-11-25T05:04:34Z"},"eventVersion":"0"}\n'
+)
+"""A line as SageMaker writes it (Developer Guide, "Capture data from real-time endpoint")."""
+
+
+def test_a_captured_line_is_written_as_sagemaker_writes_it():
+    event = uuid.UUID("7d444840-9dc0-11d1-b245-5ffdce74fad2")
+
+    line = format_record(b"photo", "image/jpeg", "[0.92, 0.08]", "5f1c-7e", AT, event_id=event)
+
+    assert line == CAPTURED
+    anonymous = format_record(b"photo", "image/jpeg", "[0.92, 0.08]", None, AT, event_id=event)
+    assert anonymous == CAPTURED.replace('"inferenceId":"5f1c-7e",', "")
+
+
+def test_a_capture_file_is_named_after_the_time_of_its_first_record():
+    assert capture_path("vehicles", AT).startswith("vehicles/AllTraffic/2026/11/25/05/04-34-327-")
+    assert capture_path("vehicles", AT) != capture_path("vehicles", AT)
 
 
 def test_a_retried_photo_is_captured_as_the_same_event(captures_to, monkeypatch):
