@@ -19,7 +19,7 @@ from tests.mutation import Mutant, numbered
 NOT_MEANINGFUL = m.OneOf(
     m.Annotation(),
     m.TypeAlias(),
-    m.Decorator(decorator=m.Name()),
+    m.Decorator(decorator=m.Name() | m.Call(func=m.Name("dataclass"))),
     m.Import(),
     m.ImportFrom(),
     m.If(test=m.BooleanOperation(left=m.Name("TYPE_CHECKING"))),
@@ -82,11 +82,24 @@ def drop_returned(node: cst.Return) -> Iterator[cst.CSTNode]:
         yield node.with_changes(value=cst.Name("None"))
 
 
-REPLACED = (mutators.operator_string, mutators.operator_arg_removal, mutators.operator_dict_arguments)
+def unassign(node: cst.Assign | cst.AnnAssign) -> Iterator[cst.CSTNode]:
+    """Assign None, which is not another value where False is meant."""
+    if node.value and not m.matches(node.value, m.Name("False")):
+        yield from mutators.operator_assignment(node)
+
+
+REPLACED = (
+    mutators.operator_assignment,
+    mutators.operator_string,
+    mutators.operator_arg_removal,
+    mutators.operator_dict_arguments,
+)
 OPERATORS = [
     *((kind, one) for kind, one in mutators.mutation_operators if one not in REPLACED),
     (cst.BaseString, mark_string),
     (cst.Call, drop_argument),
+    (cst.Assign, unassign),
+    (cst.AnnAssign, unassign),
     (cst.SimpleStatementLine, drop_statement),
     (cst.Return, drop_returned),
 ]
