@@ -39,7 +39,9 @@ GROUPS: dict[str, list[Target]] = {
         Target(["functions/serialize/*.py"], ["tests/unit/test_serialize.py", "tests/unit/test_sandbox.py"]),
         Target(["functions/monitor/**/*.py"], MONITOR),
     ],
-    "erasure": [Target(["pipeline/erasure.py"], ["tests/unit/test_erasure.py"])],
+    "erasure": [
+        Target(["pipeline/erasure.py"], ["tests/unit/test_erasure.py", "tests/unit/test_erasure_places.py"])
+    ],
     "review": [
         Target(
             ["pipeline/review_queue.py"],
