@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import click
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -80,6 +81,8 @@ class Worker:
         return json.loads(line)
 
     def close(self) -> None:
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            process.kill()
         self._process.kill()
         self._process.communicate()
 
