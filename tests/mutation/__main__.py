@@ -134,10 +134,9 @@ def find_mutants(path: str) -> list[Mutant]:
 
 
 def sampled(mutants: list[Mutant], share: float, seed: int) -> list[Mutant]:
-    """A share of a file's mutants, at least one; the same for the same seed."""
-    count = max(1, round(share * len(mutants)))
-    numbers = random.Random(seed).sample(range(len(mutants)), count)
-    return [mutants[number] for number in sorted(numbers)]
+    """A share of a file's mutants, at least one; a larger share has those of a smaller one too."""
+    shuffled = random.Random(seed).sample(range(len(mutants)), len(mutants))
+    return [mutants[number] for number in sorted(shuffled[: max(1, round(share * len(mutants)))])]
 
 
 class Outcomes:

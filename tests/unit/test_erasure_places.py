@@ -21,6 +21,7 @@ from model.sagemaker.account import ROLES_STACK
 from pipeline import erasure, sample_images
 from pipeline.erasure import AddressError, Search, StoredCopy, find_copies, find_retained, identify
 from pipeline.stack import Stack
+from tests.aws_shapes import recording
 
 OURS, THEIRS = "uploads/a.jpg", "uploads/a.jpg.old"
 """The other photo's key begins with the photo's."""
@@ -407,3 +408,21 @@ def test_a_stack_without_captures_or_training_data_is_searched_as_far_as_it_goes
     gone = {"CaptureUri": "capture", "WorkspaceBucketName": "training copy"}[missing]
     assert gone not in kinds
     assert len(kinds) == 7
+
+
+def test_the_result_is_read_as_it_is_now(places):
+    """An eventually consistent read could miss a result that was just written."""
+    with recording() as calls:
+        fresh = Stack("test", boto3.Session(region_name="us-east-1"), places.stack.outputs)
+        identify(fresh, "photos", OURS)
+
+    assert [read["ConsistentRead"] for read in calls.of("GetItem")] == [True]
+
+
+def test_a_file_that_is_called_a_manifest_but_is_no_json_is_reported(places):
+    places.s3.put_object(Bucket="workspace", Key="data/2/manifest.json", Body=b"no JSON")
+
+    with pytest.raises(
+        erasure.ErasureError, match=r"s3://workspace/data/2/manifest\.json is not the manifest"
+    ):
+        places.search()
