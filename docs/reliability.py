@@ -6,13 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.markdown import update_section
-from tests.mutation import results
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
 COUNTS = ROOT / ".local" / "reliability" / "counts.jsonl"
 BEGIN = "<!-- make verify -->"
-MUTATIONS = "<!-- make mutation -->"
 ROWS = {
     "bad_files": "bad files uploaded",
     "odd_names": "file names that are hard to pass on",
@@ -28,7 +26,6 @@ ROWS = {
 
 
 if __name__ == "__main__":
-    update_section(PAGE, MUTATIONS, results.section())
     counted = Counter[str]()
     for line in COUNTS.read_text().splitlines() if COUNTS.exists() else ():
         counted.update(json.loads(line))

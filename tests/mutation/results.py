@@ -1,4 +1,4 @@
-"""Scores of the mutation run: what was killed, and each survivor with its reason."""
+"""Scores of the mutation run, in results.json and docs/reliability.md, and the reasons of survivors."""
 
 import json
 import subprocess
@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from functions.monitor.capture_analysis.intervals import wilson
-from pipeline.markdown import table
+from pipeline.markdown import table, update_section
 from tests.mutation import EXPLANATIONS, RESULTS, ROOT
+
+PAGE, BEGIN = ROOT / "docs" / "reliability.md", "<!-- make mutation -->"
 
 
 class FileScore(NamedTuple):
@@ -39,10 +41,13 @@ def read() -> dict[str, Any]:
 
 
 def write(scores: Mapping[str, FileScore], survivors: Mapping[str, Iterable[str]]) -> None:
-    """Replace the results of some files, and keep those of others."""
+    """Replace the results of some files, keep those of others that still exist, and update the page."""
     before = read()
     files = before["files"] | {file: score._asdict() for file, score in scores.items()}
     left = before["survivors"] | {file: sorted(names) for file, names in survivors.items()}
+    files, left = (
+        {file: one for file, one in kept.items() if (ROOT / file).exists()} for kept in (files, left)
+    )
     results = {
         "commit": _git("rev-parse", "--short", "HEAD"),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -50,6 +55,7 @@ def write(scores: Mapping[str, FileScore], survivors: Mapping[str, Iterable[str]
         "survivors": {file: names for file, names in sorted(left.items()) if names},
     }
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    update_section(PAGE, BEGIN, section())
 
 
 def _git(*arguments: str) -> str:
@@ -59,7 +65,7 @@ def _git(*arguments: str) -> str:
 
 
 def section() -> str:
-    """Describe the results for docs/reliability.md: the score of each file, and why the others survived."""
+    """Describe the results for the page: the score of each file, and why the others survived."""
     results, reasons = read(), explanations()
     total = Counter[str]()
     for counts in results["files"].values():
