@@ -1,12 +1,16 @@
 """What keeps other pages, other people and other programs away from the review page."""
 
+import io
 import re
 import warnings
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 
-from pipeline.review_page import TOKEN_HEADER, ReviewSession, create_app
+from pipeline import sample_images
+from pipeline.review_page import MAX_SIDE, TOKEN_HEADER, ReviewSession, create_app, serve
+from pipeline.review_queue import ReviewError, ReviewItem
 from tests.unit.test_review_routes import Queue
 
 with warnings.catch_warnings():
@@ -131,3 +135,65 @@ def test_each_photo_has_a_ticket_that_cannot_be_guessed(session):
 
     assert tickets[0] != tickets[1]
     assert all(re.fullmatch(r"[\w-]{22}", ticket) for ticket in tickets)  # 128 bits
+
+
+class Recorder(Queue):
+    """A review queue that notes what is done with its photo."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[str, str]] = []
+
+    def extend(self, item: ReviewItem) -> bool:
+        self.done.append(("extend", item.receipt))
+        return True
+
+    def skip(self, item: ReviewItem) -> None:
+        self.done.append(("skip", item.receipt))
+
+    def release(self, item: ReviewItem) -> None:
+        self.done.append(("release", item.receipt))
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "ends"),
+    [("extend", {"extended": True}, False), ("skip", None, True), ("release", None, True)],
+)
+def test_a_call_is_about_the_photo_of_its_ticket_and_may_end_it(call, answer, ends):
+    session = ReviewSession(Recorder())
+    body = {"ticket": session.calls["receive"]({})["photo"]["ticket"]}
+
+    assert session.calls[call](body) == answer
+    assert session.queue.done == [(call, "receipt")]
+    if ends:
+        with pytest.raises(ReviewError, match="no longer assigned to you"):
+            session.calls[call](body)
+    else:
+        assert session.calls[call](body) == answer
+
+
+def test_an_empty_queue_is_said_to_be_empty(monkeypatch):
+    queue = Queue()
+    monkeypatch.setattr(queue, "receive", lambda patience: None)
+
+    assert ReviewSession(queue).calls["receive"]({}) == {"photo": None, "waiting": 0}
+
+
+def test_a_shown_photo_is_no_larger_than_a_page_needs():
+    queue = Queue()
+    queue.content = sample_images.encoded(Image.new("RGB", (4 * MAX_SIDE, 2 * MAX_SIDE)))
+    session = ReviewSession(queue)
+
+    shown = session.render_photo(session.calls["receive"]({})["photo"]["ticket"])
+
+    assert Image.open(io.BytesIO(shown)).size == (MAX_SIDE, MAX_SIDE // 2)
+    assert Image.open(io.BytesIO(shown)).format == "JPEG"
+
+
+def test_a_page_with_too_many_labels_is_refused_before_it_is_served(monkeypatch):
+    queue = Queue()
+    queue.labels = tuple(f"label {number}" for number in range(40))
+    monkeypatch.setattr("pipeline.review_page.listen", lambda *_: pytest.fail("served"))
+
+    with pytest.raises(ReviewError, match=r"more labels \(40\) than keys \(34\)"):
+        serve(queue, 0, print)
