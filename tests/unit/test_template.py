@@ -283,7 +283,7 @@ def allows(policy: dict[str, Any], service: str, action: str, arn: str, **contex
     return evaluate_resource_policy(policy, request, service=service).decision == "Allow"
 
 
-OUR_RULE = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{STACK}-Rule"
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:{STACK}-AlarmTopic"
 SERVICE_ACCESS = [
     pytest.param(resources, kind, name, id=name)
     for resources in (PIPELINE, SUBSCRIBER)
@@ -308,6 +308,40 @@ def test_only_this_accounts_own_rules_and_alarms_can_write(resources, kind, name
         assert not allows(policy, service, action, arn, sourceArn=foreign)
         assert not allows(policy, service, action, arn)
         assert not allows(policy, "s3.amazonaws.com", action, arn, sourceArn=ours)
+
+
+def resource_policies(resources: Resources) -> dict[str, dict[str, Any]]:
+    """The policy of each queue and topic, by its ARN."""
+    policies = {}
+    for kind in ("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
+        for policy in of_type(resources, kind).values():
+            document = policy["PolicyDocument"]
+            policies |= {statement["Resource"]: document for statement in document["Statement"]}
+    return policies
+
+
+@pytest.mark.parametrize("resources", [PIPELINE, SUBSCRIBER], ids=["template.yaml", "subscriber.yaml"])
+def test_a_rule_may_deliver_to_its_targets_and_to_the_queue_of_what_is_not_delivered(resources):
+    """A rule's own ARN is its bus's name and its own, which begin with the stack's."""
+    policies = resource_policies(resources)
+    delivered = set()
+    for name, rule in of_type(resources, "AWS::Events::Rule").items():
+        for target in rule["Targets"]:
+            arns = {target["Arn"], target.get("DeadLetterConfig", {}).get("Arn")} & policies.keys()
+            delivered |= arns
+            for arn in arns:
+                action = "sqs:SendMessage" if ":sqs:" in arn else "sns:Publish"
+                ours = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{STACK}-{name}"
+                assert allows(policies[arn], "events.amazonaws.com", action, arn, sourceArn=ours)
+
+    assert delivered == policies.keys()
+
+
+def test_alarms_may_notify():
+    ours = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{STACK}-DriftAlarm"
+
+    policy = resource_policies(PIPELINE)[TOPIC]
+    assert allows(policy, "cloudwatch.amazonaws.com", "sns:Publish", TOPIC, sourceArn=ours)
 
 
 def test_the_failed_queue_takes_events_of_every_rule_of_this_stack_and_of_no_other():
@@ -387,7 +421,13 @@ def test_the_alarm_key_encrypts_for_the_services_that_publish_and_for_roles_only
         assert may(action, **through_sns)
         assert not may(action)
         assert not may(action, **{"kms:viaservice": f"s3.{REGION}.amazonaws.com"})
-    assert may("kms:ScheduleKeyDeletion")
+    statements = [
+        one for document in documents(GITHUB["CloudFormationRole"]) for one in document["Statement"]
+    ]
+    listed = [one["Action"] if isinstance(one["Action"], list) else [one["Action"]] for one in statements]
+    managing = {action for names in listed for action in names if action.startswith("kms:")}
+    for action in (managing - {"kms:CreateKey"}) | {"kms:CancelKeyDeletion"}:
+        assert may(action), action
 
 
 def test_the_key_of_alarms_is_renewed_every_year():
@@ -536,7 +576,6 @@ def test_without_captures_nothing_monitors():
 
 ALARMS = of_type(PIPELINE, "AWS::CloudWatch::Alarm")
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
-TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:{STACK}-AlarmTopic"
 
 
 @pytest.mark.parametrize(("name", "alarm"), ALARMS.items())
