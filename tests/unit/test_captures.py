@@ -342,3 +342,16 @@ def test_a_record_outside_the_window_does_not_end_the_file(tmp_path):
     records, _ = read(tmp_path, end=datetime(2026, 3, 4, 6, tzinfo=UTC))
 
     assert [record.event_id for record in records] == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket_and_key"),
+    [
+        ("s3://bucket/a/b", ("bucket", "a/b")),
+        ("s3://bucket/a/b//", ("bucket", "a/b")),
+        ("s3://bucket/", ("bucket", "")),
+        ("s3://bucket", ("bucket", "")),
+    ],
+)
+def test_an_address_is_a_bucket_and_a_key_without_a_slash_at_the_end(uri, bucket_and_key):
+    assert reader.split_uri(uri) == bucket_and_key

@@ -290,3 +290,12 @@ def test_the_index_counts_each_value_in_its_bin():
 def test_samples_with_equal_shares_are_the_same_with_certainty():
     assert drift.same_shares([10, 20], [100, 200]) == 1
     assert drift.same_shares([10], [20]) == 1
+
+
+def test_categories_are_the_labels_the_threshold_and_whether_there_is_a_vehicle():
+    assert drift.categories({"bicycle": 6, "other": 4}, 3) == {
+        "class_mix": {"bicycle": 6, "other": 4},
+        "under_threshold": {"under": 3, "over": 7},
+        "other": {"other": 4, "vehicle": 6},
+    }
+    assert drift.categories({"bicycle": 6, "bus": 4}, 3).keys() == {"class_mix", "under_threshold"}

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from ministack.core.iam_evaluator import evaluate, parse_policy_document
 
-from tests.cloudformation import ACCOUNT, REGION
+from tests.cloudformation import ACCOUNT, REGION, resolve
 from tests.conftest import ROOT
 from tests.unit.test_template import KEY, ROLES, documents
 from tests.unit.test_template_policies import request
@@ -207,6 +207,28 @@ def test_deployers_scale_endpoints_and_nothing_else():
     create = "iam:CreateServiceLinkedRole"
     assert may("DeployerPolicy", create, role, iam_awsservicename=service)
     assert not may("DeployerPolicy", create, role, iam_awsservicename="lex.amazonaws.com")
+
+
+def test_autoscaling_changes_capacities_on_behalf_of_a_deployer():
+    """Application Auto Scaling User Guide, "SageMaker AI endpoint variants": the caller needs it too."""
+    endpoint = arn("sagemaker", "endpoint/scones-unlimited-dev")
+
+    assert may("DeployerPolicy", "sagemaker:UpdateEndpointWeightsAndCapacities", endpoint)
+
+
+def test_deployers_stage_files_in_parts_and_empty_the_bucket():
+    for action in ("GetObject", "PutObject", "AbortMultipartUpload", "DeleteObject", "DeleteObjectVersion"):
+        assert may("DeployerPolicy", f"s3:{action}", f"{BUCKET}/data/1/a.jpg")
+    for action in ("ListBucket", "ListBucketVersions"):
+        assert may("DeployerPolicy", f"s3:{action}", BUCKET)
+
+
+def test_studio_and_a_key_of_your_own_exist_only_on_request():
+    plain = resolve("model/roles.yaml")
+
+    gone = {"StudioRole", "StudioDomain", "StudioUser", "KeyPolicy"}
+    assert ROLES.keys() - plain.keys() == gone
+    assert not plain["ExecutionRole"]["Properties"].get("ManagedPolicyArns")
 
 
 def test_doctor_may_read_quotas_and_simulate_its_callers_permissions():
