@@ -27,7 +27,7 @@ expand = $(if $(filter ~/%,$(firstword $(1))),$(subst ^~/,$(HOME)/,^$(1)),$(1))
 require_stage = $(if $(filter-out dev prod review%,$(STAGE))$(filter-out 1,$(words $(STAGE))),$(error No such stage: $(STAGE). Use dev, prod, or review followed by anything, such as review1))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz lint audit validate format build \
+.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz mutation lint audit validate format build \
   sagemaker roles github deploy destroy bench docs pictures
 
 help:  ## list the targets
@@ -86,14 +86,20 @@ test: setup  ## run all tests: unit, integration, end-to-end
 unit: setup  ## run the unit tests
 	@$(BIN)/python -m pytest -n logical tests/unit
 
-verify: setup  ## run all tests including the long ones (20 minutes), and update docs/reliability.md
+verify: setup  ## run all tests including the long ones (two hours, most of it mutations), and update docs/reliability.md
 	@rm -rf .local/reliability
 	@$(call run_tests,-m "")
 	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory mutation FRESH=1
 	@$(BIN)/python -m docs.reliability
 
 fuzz: setup  ## fuzz serialize with files that reach new code [RUNS=50000]
 	@$(UV) run --quiet --no-sync --with atheris==3.1.0 python -m tests.fuzz $(or $(RUNS),50000)
+
+# mutmut is used for its mutations only, so it is no dependency of the project.
+mutation: setup tests/validators/node_modules/.ready  ## change the code, templates and state machines, and see whether tests notice [GROUPS="functions review"] [SAMPLE=0.1] [FRESH=1]
+	@$(UV) run --quiet --no-sync --with mutmut==3.8.1 python -m tests.mutation $(GROUPS) \
+	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FRESH),--fresh)
 
 lint: setup  ## check style, types, imports and templates
 	@$(BIN)/ruff check .

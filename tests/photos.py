@@ -179,11 +179,15 @@ def jpeg_bomb() -> bytes:
     return whole[:size] + struct.pack(">HH", 0xFFFF, 0xFFFF) + whole[size + 4 :]
 
 
-def heic_bomb() -> bytes:
-    """A header with 30000 x 30000 pixels and the data of a small photo."""
+def heic_of_declared_size(width: int, height: int) -> bytes:
+    """A header with a size of its own and the data of a small photo."""
     whole = photo("HEIF")
     size = whole.index(b"ispe") + 8
-    return whole[:size] + struct.pack(">II", 30_000, 30_000) + whole[size + 8 :]
+    return whole[:size] + struct.pack(">II", width, height) + whole[size + 8 :]
+
+
+def heic_bomb() -> bytes:
+    return heic_of_declared_size(30_000, 30_000)
 
 
 def avif_with_understated_size() -> bytes:
@@ -275,6 +279,9 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "the first bytes of a JPEG": ("damaged", lambda: photo()[:20]),
     "a PNG without data": ("damaged", lambda: png(32, 24, 8, 2, b"")),
     "a PNG of no height": ("damaged", lambda: png(32, 0, 8, 2, b"")),
+    # libheif reads these sizes as 0.
+    "a HEIC of no pixels": ("damaged", lambda: heic_of_declared_size(2**31, 2**31)),
+    "a HEIC of no height": ("damaged", lambda: heic_of_declared_size(1, 2**31)),
     "a PNG with a text bomb": ("damaged", png_with_text_bomb),
     "a PNG bomb": ("too_many_pixels", png_bomb),
     "a WebP bomb": ("too_many_pixels", webp_bomb),

@@ -41,6 +41,23 @@ def logged(capsys, monkeypatch) -> Callable[[Logger], list[dict[str, Any]]]:
 
 
 @pytest.fixture
+def metrics(capsys) -> Callable[[], dict[str, tuple[str, list[float]]]]:
+    """Call it after a handler: it returns the unit and the values of each metric, without Powertools' own."""
+
+    def published() -> dict[str, tuple[str, list[float]]]:
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return {
+            metric["Name"]: (metric["Unit"], line[metric["Name"]])
+            for line in lines
+            if "_aws" in line
+            for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+            if metric["Name"] != "ColdStart"
+        }
+
+    return published
+
+
+@pytest.fixture
 def aws_calls(aws) -> Iterator[AwsCalls]:
     """The requests of a test to AWS, which have to be valid."""
     with recording() as recorded:

@@ -326,3 +326,32 @@ def test_a_time_window_compares_times_in_any_time_zone():
 
     assert window.contains(datetime.fromisoformat("2026-03-04T13:00:00+01:00"))
     assert not window.contains(datetime.fromisoformat("2026-03-04T12:59:59+01:00"))
+
+
+def test_a_record_outside_the_window_does_not_end_the_file(tmp_path):
+    """The last records in a file are often from the next hour, and clocks go back."""
+    times = ("05:59:59", "06:00:01", "05:59:59")
+    write(
+        tmp_path / "a.jsonl",
+        *(
+            line(eventMetadata={"eventId": str(number), "inferenceTime": f"2026-03-04T{time}Z"})
+            for number, time in enumerate(times)
+        ),
+    )
+
+    records, _ = read(tmp_path, end=datetime(2026, 3, 4, 6, tzinfo=UTC))
+
+    assert [record.event_id for record in records] == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket_and_key"),
+    [
+        ("s3://bucket/a/b", ("bucket", "a/b")),
+        ("s3://bucket/a/b//", ("bucket", "a/b")),
+        ("s3://bucket/", ("bucket", "")),
+        ("s3://bucket", ("bucket", "")),
+    ],
+)
+def test_an_address_is_a_bucket_and_a_key_without_a_slash_at_the_end(uri, bucket_and_key):
+    assert reader.split_uri(uri) == bucket_and_key

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import uuid
+import zlib
 from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from functions.classify import app
 from functions.classify.answer import EndpointAnswerError, parse_probabilities
 from functions.classify.app import RUNTIME, EndpointUnavailableError, lambda_handler, logger
-from functions.classify.capture import format_record
+from functions.classify.capture import capture_path, format_record
 
 TIMEOUT = ConnectTimeoutError(endpoint_url="https://s3")
 IMAGE = b"\xff\xd8 a small photo"
@@ -71,6 +72,8 @@ def test_the_photo_is_sent_to_the_endpoint_and_its_probabilities_are_returned(en
         b"[NaN, 0.5]",
         b"[Infinity, 0]",
         b"[1.2, -0.2]",
+        b"[1.005]",
+        b'{"0.92": 1}',
         b"[true, false]",
         b"[0.5, 0.4]",
         b"\xff\xfe",
@@ -147,6 +150,19 @@ def test_an_endpoint_that_does_not_answer_is_unavailable(error, monkeypatch, con
         lambda_handler(EVENT, context)
 
 
+def test_an_image_that_is_not_base64_is_a_fault(context):
+    with pytest.raises(ValueError, match="base64"):
+        lambda_handler(EVENT | {"image_data": "####"}, context)
+
+
+def test_a_classified_photo_is_counted(endpoint, context, metrics):
+    answers(endpoint, b"[0.92, 0.05, 0.03]")
+
+    lambda_handler(EVENT, context)
+
+    assert metrics() == {"PhotosClassified": ("Count", [1])}
+
+
 def test_logs_contain_the_executions_id_and_nothing_of_the_photo(endpoint, context, logged):
     answers(endpoint, b"[0.92, 0.05, 0.03]")
     logged(logger)
@@ -208,6 +224,32 @@ def test_a_capture_has_the_path_and_format_of_an_endpoints_capture(endpoint, con
     assert list(captured["eventMetadata"]) == list(reference["eventMetadata"])
 
 
+AT = datetime(2026, 11, 25, 5, 4, 34, 327_999, tzinfo=UTC)
+CAPTURED = (
+    '{"captureData":{"endpointInput":{"observedContentType":"image/jpeg","mode":"INPUT","data":"cGhvdG8=",'
+    '"encoding":"BASE64"},"endpointOutput":{"observedContentType":"application/json","mode":"OUTPUT",'
+    '"data":"[0.92, 0.08]","encoding":"JSON"}},'
+    '"eventMetadata":{"eventId":"7d444840-9dc0-11d1-b245-5ffdce74fad2",'
+    '"inferenceId":"5f1c-7e","inferenceTime":"2026-11-25T05:04:34Z"},"eventVersion":"0"}\n'
+)
+"""A line as SageMaker writes it (Developer Guide, "Capture data from real-time endpoint")."""
+
+
+def test_a_captured_line_is_written_as_sagemaker_writes_it():
+    event = uuid.UUID("7d444840-9dc0-11d1-b245-5ffdce74fad2")
+
+    line = format_record(b"photo", "image/jpeg", "[0.92, 0.08]", "5f1c-7e", AT, event_id=event)
+
+    assert line == CAPTURED
+    anonymous = format_record(b"photo", "image/jpeg", "[0.92, 0.08]", None, AT, event_id=event)
+    assert anonymous == CAPTURED.replace('"inferenceId":"5f1c-7e",', "")
+
+
+def test_a_capture_file_is_named_after_the_time_of_its_first_record():
+    assert capture_path("vehicles", AT).startswith("vehicles/AllTraffic/2026/11/25/05/04-34-327-")
+    assert capture_path("vehicles", AT) != capture_path("vehicles", AT)
+
+
 def test_a_retried_photo_is_captured_as_the_same_event(captures_to, monkeypatch):
     storage = captures_to(Storage())
     monkeypatch.setenv("ENDPOINT_NAME", "vehicle-classifier")
@@ -221,13 +263,24 @@ def test_a_retried_photo_is_captured_as_the_same_event(captures_to, monkeypatch)
 
 @pytest.mark.parametrize("error", [ClientError({"Error": {"Code": "AccessDenied"}}, "PutObject"), TIMEOUT])
 def test_a_failed_capture_is_counted_and_the_photo_still_classified(
-    endpoint, context, captures_to, error, capsys
+    endpoint, context, captures_to, error, metrics
 ):
     captures_to(Storage(error))
     answers(endpoint, b"[0.92, 0.05, 0.03]")
 
     assert lambda_handler(EVENT, context) == {"inferences": [0.92, 0.05, 0.03]}
-    assert '"CapturesFailed":[1.0]' in capsys.readouterr().out
+    assert metrics()["CapturesFailed"] == ("Count", [1])
+
+
+def test_a_failed_capture_is_logged_with_the_photos_id(captures_to, monkeypatch, logged):
+    captures_to(Storage(TIMEOUT))
+    monkeypatch.setenv("ENDPOINT_NAME", "vehicle-classifier")
+    logged(logger)
+
+    app.capture(IMAGE, "image/jpeg", "[1]", "5f1c-7e")
+
+    (line,) = logged(logger)
+    assert (line["message"], line["inference_id"]) == ("not captured", "5f1c-7e")
 
 
 @pytest.mark.parametrize("environment", [{}, {"CAPTURE_PERCENT": "", "CAPTURE_URI": ""}])
@@ -247,3 +300,14 @@ def test_the_percentage_that_is_captured_is_the_configured_one(captures_to):
 
     assert 0.27 < sum(chosen) / len(chosen) < 0.33
     assert chosen == [app.should_capture(str(uuid.UUID(int=number))) for number in range(5000)]
+
+
+@pytest.mark.parametrize("percent", [0, 1, 30, 99, 100])
+def test_a_photo_in_the_hundredth_after_the_percentage_is_not_captured(percent, captures_to):
+    """An id's hash falls into one of a hundred equal parts, of which the first `percent` are captured."""
+    captures_to(Storage(), str(percent))
+    ids = [str(number) for number in range(2000)]
+
+    captured = {zlib.crc32(one.encode()) % 100 for one in ids if app.should_capture(one)}
+
+    assert captured == set(range(percent))

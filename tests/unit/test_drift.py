@@ -271,3 +271,31 @@ def test_wilsons_interval_equals_scipys(counts):
     exact = stats.binomtest(*counts).proportion_ci(method="wilson")
 
     assert wilson(*counts)[1:] == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+def test_the_index_counts_each_value_in_its_bin():
+    """Nine bounds, inclusive above, make ten bins; each has a tenth of the baseline's values."""
+    sample = [float(number) for number in range(100)]
+    found = drift.compare(
+        Features({"brightness": [5.0] * 100}, {}), baseline(numbers={"brightness": Numbers(100, sample)})
+    )["brightness"]
+
+    a, b = [100.5] + [0.5] * 9, [10.5] * 10
+    a[0], b[0], b[9] = 100.5, 11.5, 9.5
+    shares = [(x / 105, y / 105) for x, y in zip(a, b, strict=True)]
+    assert found.psi == pytest.approx(sum((x - y) * math.log(x / y) for x, y in shares))
+    assert found.n == 100
+
+
+def test_samples_with_equal_shares_are_the_same_with_certainty():
+    assert drift.same_shares([10, 20], [100, 200]) == 1
+    assert drift.same_shares([10], [20]) == 1
+
+
+def test_categories_are_the_labels_the_threshold_and_whether_there_is_a_vehicle():
+    assert drift.categories({"bicycle": 6, "other": 4}, 3) == {
+        "class_mix": {"bicycle": 6, "other": 4},
+        "under_threshold": {"under": 3, "over": 7},
+        "other": {"other": 4, "vehicle": 6},
+    }
+    assert drift.categories({"bicycle": 6, "bus": 4}, 3).keys() == {"class_mix", "under_threshold"}

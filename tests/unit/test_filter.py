@@ -27,6 +27,7 @@ def environment(monkeypatch):
         ([0.01, 0.01, 0.98], "needs_review", "other", "not_a_vehicle"),
         ([0.2, 0.3, 0.5], "needs_review", "other", "not_a_vehicle"),
         ([0.4, 0.4, 0.2], "needs_review", "bicycle", "low_confidence"),
+        ([0.0, 1.0, 0.0], "accepted", "motorcycle", "confident"),
     ],
 )
 def test_an_answer_is_accepted_if_it_is_a_vehicle_and_reaches_the_threshold(
@@ -52,10 +53,10 @@ def test_every_accepted_answer_is_a_vehicle_at_or_above_the_threshold(inferences
 
 
 @pytest.mark.parametrize(
-    "inferences", [[], [1.0], [0.5, 0.5], [0.25] * 4, [float("nan"), 0.5, 0.5], [1.5, -0.5, 0.0]]
+    "inferences", [[], [1.0], [0.5, 0.5], [0.25] * 4, [float("nan"), 0.5, 0.5], [1.5, 0.0, 0.0]]
 )
 def test_an_answer_that_does_not_fit_the_labels_is_a_fault_and_not_an_outcome(inferences, context):
-    with pytest.raises(InferencesError):
+    with pytest.raises(InferencesError, match=r"3 labels bicycle, motorcycle, other$|must be probabilities"):
         lambda_handler({"inferences": inferences}, context)
 
 
@@ -76,20 +77,33 @@ def test_invalid_settings_are_refused(name, value, monkeypatch):
         settings()
 
 
+@pytest.mark.parametrize("threshold", ["0", "1"])
+def test_a_threshold_may_accept_everything_or_only_certainty(threshold, monkeypatch):
+    monkeypatch.setenv("CONFIDENCE_THRESHOLD", threshold)
+
+    assert settings()[1] == float(threshold)
+
+
 def test_spaces_around_labels_are_ignored(monkeypatch):
     monkeypatch.setenv("CLASS_LABELS", "bicycle, cargo bike, other")
 
     assert settings()[0] == ("bicycle", "cargo bike", "other")
 
 
-def test_the_decision_is_counted_and_logged_with_the_executions_id(context, logged):
+@pytest.mark.parametrize(
+    ("inferences", "metric"),
+    [([0.95, 0.03, 0.02], "PhotosAccepted"), ([0.5, 0.3, 0.2], "PhotosNeedingReview")],
+)
+def test_a_decision_is_counted(inferences, metric, context, metrics):
+    lambda_handler({"inferences": inferences}, context)
+
+    assert metrics() == {metric: ("Count", [1]), "Confidence": ("None", [max(inferences)])}
+
+
+def test_a_decision_is_logged_with_the_executions_id(context, logged):
     logged(logger)
     lambda_handler({"inferences": [0.95, 0.03, 0.02], "execution": "arn:of:the:execution"}, context)
 
-    lines = logged(logger)
-    log = next(line for line in lines if line.get("message") == "decided")
-    metrics = next(line for line in lines if "PhotosAccepted" in line)
+    log = next(line for line in logged(logger) if line.get("message") == "decided")
     assert log["correlation_id"] == "arn:of:the:execution"
     assert log["label"] == "bicycle"
-    assert metrics["PhotosAccepted"] == [1.0]
-    assert metrics["Confidence"] == [0.95]

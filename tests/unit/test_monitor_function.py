@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import boto3
@@ -113,6 +114,55 @@ def test_without_a_baseline_everything_but_drift_is_published(captured, context,
     assert 0.9 < metrics["EstimatedAccuracy"] < metrics["EstimatedAccuracyUpperBound"] <= 1
     assert 0 < metrics["ShareUnderThresholdLowerBound"] < metrics["ShareUnderThreshold"] < 0.2
     assert answer["drifted"] == []
+
+
+def test_every_metric_has_its_unit_and_counts_are_counts(captured, known_baseline, context, metrics):
+    captured()
+
+    app.lambda_handler(DAY_AFTER, context)
+
+    counted = {"CapturedRecords", "CapturedDuplicates", "CapturedBrokenLines", "UnusableRecords"}
+    units = {name: unit for name, (unit, _) in metrics().items()}
+    assert {name for name, unit in units.items() if unit == "Count"} == counted
+    assert {unit for name, unit in units.items() if name not in counted} == {"None"}
+
+
+def test_the_summary_has_what_was_read_and_estimated(captured, known_baseline, context, metrics):
+    """A baseline with labels corrects the estimate by how far its own confidence was off."""
+    captured()
+
+    answer = app.lambda_handler(DAY_AFTER, context)
+    found = {name: values[0] for name, (_, values) in metrics().items()}
+
+    assert answer["window"] == {"from": f"{START:{app.ISO}}", "to": f"{START + timedelta(days=1):{app.ISO}}"}
+    assert (answer["records"], answer["duplicates"], answer["broken"]) == (
+        found["CapturedRecords"],
+        found["CapturedDuplicates"],
+        found["CapturedBrokenLines"],
+    )
+    assert answer["estimated_accuracy"] == pytest.approx(found["EstimatedAccuracy"])
+    assert answer["share_under_threshold"] == pytest.approx(found["ShareUnderThreshold"])
+
+
+def test_known_accuracy_of_the_baseline_corrects_the_estimate(captured, s3, known_baseline, context):
+    captured()
+    plain = app.lambda_handler(DAY_AFTER, context)["estimated_accuracy"]
+    labelled = replace(known_baseline, accuracy=known_baseline.mean_confidence - 0.2)
+    s3.put_object(Bucket="captures", Key="baseline.json", Body=labelled.text().encode())
+
+    assert app.lambda_handler(DAY_AFTER, context)["estimated_accuracy"] == pytest.approx(
+        plain - 0.2, abs=0.01
+    )
+
+
+def test_broken_lines_and_repeated_events_are_reported(captured, s3, context, metrics):
+    captured()
+    key = f"data/vehicle-classifier/AllTraffic/{START:%Y/%m/%d/%H}/00-00-000-broken.jsonl"
+    s3.put_object(Bucket="captures", Key=key, Body=b"broken\n" * 3)
+
+    answer = app.lambda_handler(DAY_AFTER, context)
+
+    assert answer["broken"] == metrics()["CapturedBrokenLines"][1][0] == 3
 
 
 def test_a_day_like_the_baseline_has_no_drifted_features(captured, known_baseline, context, capsys):

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from functions.serialize import app, sandbox
 from functions.serialize import photo as photo_module
@@ -245,8 +248,22 @@ def test_even_noise_stays_within_the_states_limit_of_64_kb(seed, answer_to):
 def test_an_invalid_image_size_is_reported_by_its_name(size, monkeypatch):
     monkeypatch.setenv("IMAGE_SIZE", size)
 
-    with pytest.raises(app.SettingError, match="IMAGE_SIZE"):
+    with pytest.raises(app.SettingError, match=f"IMAGE_SIZE .*{re.escape(repr(size))}"):
         app.image_size()
+
+
+def test_a_missing_image_size_is_reported_too(monkeypatch):
+    monkeypatch.delenv("IMAGE_SIZE")
+
+    with pytest.raises(app.SettingError, match="not ''"):
+        app.image_size()
+
+
+@pytest.mark.parametrize("size", ["1", "224"])
+def test_the_smallest_and_the_largest_image_size_are_valid(size, monkeypatch):
+    monkeypatch.setenv("IMAGE_SIZE", size)
+
+    assert app.image_size() == int(size)
 
 
 def test_the_image_size_comes_from_the_environment(monkeypatch, answer_to):
@@ -306,13 +323,102 @@ def test_the_detail_of_a_bomb_names_the_limit(answer_to):
     assert detail == "The PNG has 60000 x 60000 pixels; at most 59 million can be read."
 
 
-def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(monkeypatch):
+@pytest.mark.parametrize("error", [MemoryError, Image.DecompressionBombError])
+def test_a_decoder_that_runs_out_of_memory_means_too_many_pixels(error, monkeypatch):
     def load(self):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(PngImageFile, "load", load)
 
     assert outcome(photo("PNG")) == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("name", "megabytes", "million"),
+    [
+        ("JPEG", 0, 59),
+        ("PNG", 100, 59),
+        ("WEBP", 0, 22),
+        ("WEBP", 50, 16),
+        ("HEIC", 0, 22),
+        ("HEIC", 100, 16),
+    ],
+)
+def test_a_decoder_that_copies_the_file_has_less_memory_for_pixels(name, megabytes, million):
+    picture = Image.new("RGB", (1, 1))
+    picture._size = (60_000, 60_000)  # declared but not decoded
+
+    with pytest.raises(RejectedError, match=f"at most {million} million"):
+        photo_module._check_pixel_limit(name, picture, megabytes * 1_000_000)
+
+
+def test_a_photo_with_subsampled_colours_may_have_more_pixels():
+    """As phones' photos have; libheif and libjpeg then need half the memory."""
+    for bomb, million in ((photos.heic_bomb(), 54), (photos.jpeg_bomb(), 117)):
+        with pytest.raises(RejectedError, match=f"at most {million} million"):
+            serialize(io.BytesIO(bomb), 224)
+
+
+@pytest.mark.skipif(not photo_module.PROCESS_STATUS.exists(), reason="only Linux limits memory")
+def test_a_decoder_has_its_memory_and_what_comes_after_it_has_all():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    with photo_module._limited_memory():
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+
+    assert photo_module.DECODING_MEMORY < soft < photo_module.DECODING_MEMORY + 8 * 2**30
+    assert hard == before[1]
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_without_linuxs_status_of_the_process_nothing_is_limited(monkeypatch, tmp_path):
+    monkeypatch.setattr(photo_module, "PROCESS_STATUS", tmp_path / "none")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    with photo_module._limited_memory():
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_large_jpeg_is_decoded_at_reduced_size(monkeypatch):
+    """Which is what makes it quick."""
+    sizes, load = [], JpegImageFile.load
+
+    def note_size(self):
+        sizes.append(self.size)
+        return load(self)
+
+    monkeypatch.setattr(JpegImageFile, "load", note_size)
+    serialize(io.BytesIO(photo("JPEG", photos.texture(2000, 1500))), 224)
+
+    assert sizes[0] == (500, 375)
+
+
+@pytest.mark.parametrize("size", [(11, 4), (4, 11)])
+def test_an_edge_that_does_not_fill_a_step_of_the_reduction_has_its_own_weight(size):
+    """The last row or column is white and the rest black, so that the mean is a white eleventh."""
+    width, height = size
+    picture = Image.new("RGB", size)
+    picture.paste("white", (10 if width == 11 else 0, 10 if height == 11 else 0, width, height))
+
+    reduced = serialized(photo("PNG", picture), box=2).convert("L")
+
+    mean = sum(reduced.tobytes()) / (reduced.width * reduced.height)
+    assert 15 < mean < 32
+
+
+def test_what_is_worth_logging_is_passed_on():
+    log_keys = {"before": 1}
+
+    answer = serialize(io.BytesIO(photo("JPEG")), 224, log_keys)
+
+    assert log_keys == {
+        "before": 1,
+        "format": "JPEG",
+        "mode": "RGB",
+        "width": 320,
+        "height": 240,
+        "bytes_out": len(b64decode(answer["image_data"])),
+    }
 
 
 # ── Decoders that crash or stall ─────────────────────────────────────────────────────────────────────
@@ -391,6 +497,13 @@ def test_a_deleted_photo_is_missing(version, bucket, context):
 
     assert answer["rejected"]["reason"] == "missing"
     assert_a_person_can_read(answer["rejected"]["detail"])
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchVersion", "404"])
+def test_every_way_in_which_s3_says_that_a_photo_is_gone_is_missing(code, stubbed_s3, context):
+    stubbed_s3.add_client_error("get_object", code, http_status_code=404)
+
+    assert app.lambda_handler(EVENT, context)["rejected"]["reason"] == "missing"
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "KMS.DisabledException"])
@@ -497,3 +610,10 @@ def test_photos_are_counted_by_outcome(file, metric, reason, answer_to, capsys):
     assert counted[metric] == [1.0]
     assert counted.get("reason") == reason
     assert counted["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
+
+
+def test_a_photos_outcome_is_one_metric(answer_to, metrics):
+    answer_to(photo())
+    answer_to(b"text")
+
+    assert metrics() == {"PhotosSerialized": ("Count", [1]), "PhotosRejected": ("Count", [1])}

@@ -143,3 +143,17 @@ def test_a_night_photo_is_darker_and_a_blurred_one_less_sharp():
     assert of_night["brightness"] < 0.4 * of_day["brightness"]
     assert of_blurred["sharpness"] < 0.5 * of_day["sharpness"]
     assert of_blurred["brightness"] == pytest.approx(of_day["brightness"], abs=0.01)
+
+
+@pytest.mark.parametrize(("size", "sharpness"), [((2, 1), 0.5), ((1, 2), 0.5), ((1, 1), 0), ((2, 2), 0.5)])
+def test_the_smallest_pictures_have_a_sharpness(size, sharpness):
+    """A black and a white pixel differ by 1 in one direction, of which there are two."""
+    picture = Image.new("L", size)
+    if size[0] > 1:
+        picture.paste(255, (1, 0, 2, size[1]))
+    elif size[1] > 1:
+        picture.paste(255, (0, 1, 1, 2))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+
+    assert image_properties(file.getvalue())["sharpness"] == pytest.approx(sharpness)
