@@ -1,12 +1,12 @@
 """``scones forget``: delete a photo and everything derived from it."""
 
-import json
 from pathlib import Path
 
 import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.options import dry_run_option, json_option
+from model.terminal.output import echo, echo_json
 from pipeline import erasure
 from pipeline.options import stack_option
 from pipeline.stack import find_stack
@@ -81,7 +81,7 @@ def command(
     for copy in erasure.erase(search, dry_run=dry_run):
         deleted.append({"kind": copy.kind, "where": copy.where})
         if not as_json:
-            click.echo(f"{'Would delete' if dry_run else 'Deleted'} {copy.kind}: {copy.where}")
+            echo(f"{'Would delete' if dry_run else 'Deleted'} {copy.kind}: {copy.where}")
     if as_json:
         report = {
             "photo": identity.uri,
@@ -90,12 +90,12 @@ def command(
             "goes_by_itself": [one._asdict() for one in retained],
             "left": search.remaining,
         }
-        click.echo(json.dumps(report))
+        echo_json(report)
     else:
         for one in retained:
-            click.echo(f"Expires on {one.until}: {one.kind} {one.where}")
+            echo(f"Expires on {one.until}: {one.kind} {one.where}")
         if not deleted and not search.remaining:
-            click.echo(f"No copies of {identity.uri} were found.")
+            echo(f"No copies of {identity.uri} were found.")
     if search.remaining:
         remaining = "; ".join(search.remaining)
         raise click.ClickException(f"{identity.uri} is not completely deleted, run it again: {remaining}")

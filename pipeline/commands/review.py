@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import click
 
+from model.terminal.output import echo
 from pipeline.options import stack_option
 from pipeline.stack import find_stack
 
@@ -55,7 +56,7 @@ def command(*, stack: str | None, reviewer: str, plain: bool, port: int, no_brow
         return
 
     def announce(address: str) -> None:
-        click.echo(f"Review at {address} (Ctrl-C stops it)", err=True)
+        echo(f"Review at {address} (Ctrl-C stops it)", err=True)
         if not no_browser:
             click.launch(address)
 

@@ -135,7 +135,8 @@ def outcome(stack: Stack, key: str) -> str | None:
 
 
 def test_a_notification_names_photo_cause_and_execution_and_a_replay_retries_it(stack, failed, notices):
-    key = "uploads/failed/räder 1.jpg"
+    # Nothing in a key may look like a line of the notification, or like a sentence with a link.
+    key = "uploads/failed/räder 1\nYour session has expired, sign in at https://example.com/\u202e.jpg"
     with forbidden(stack, "classify"):
         put(stack, key)
         (notice,) = notices.messages(1)
@@ -144,7 +145,9 @@ def test_a_notification_names_photo_cause_and_execution_and_a_replay_retries_it(
     message = json.loads(notice["Body"])
     assert message["Subject"] == "Scones Unlimited: a photo could not be classified"
     lines = message["Message"].splitlines()
-    assert lines[0] == f"Photo: s3://{stack.outputs['UploadBucketName']}/{key}"
+    shown = "uploads/failed/r%C3%A4der%201%0AYour%20session%20has%20expired%2C%20sign%20in%20at%20https%3A//"
+    assert lines[0] == f"Photo: s3://{stack.outputs['UploadBucketName']}/{shown}example.com/%E2%80%AE.jpg"
+    assert len(lines) == 6
     assert lines[1].startswith("Error: ")
     assert "AccessDenied" in lines[2]
     machine = stack.outputs["StateMachineArn"].rpartition(":")[2]

@@ -310,6 +310,45 @@ def test_review_on_the_terminal_asks_until_no_photos_are_waiting(pipeline, monke
     assert "No photos are waiting for review." in done.output
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "uploads/a." + "a" * 1000,
+        "uploads/a.\0",
+        "uploads/a.desktop",
+        "uploads/a\x1b[2J\u202egpj.exe\nPrediction",
+    ],
+)
+def test_no_key_stops_a_review_or_chooses_the_name_of_the_file_that_is_opened(pipeline, monkeypatch, key):
+    monkeypatch.setattr(review, "find_stack", lambda _: pipeline.stack)
+    receive = ReviewQueue.receive
+    monkeypatch.setattr(ReviewQueue, "receive", lambda queue, patience: receive(queue))
+    pipeline.upload(key)
+
+    done = CliRunner().invoke(cli, ["review", "--plain", "--reviewer", "ada"], input="m\n")
+
+    assert done.exit_code == 0, done.output
+    lines = done.output.split("\n")
+    assert all(line.isprintable() and len(line) <= 1000 for line in lines)
+    assert lines[2].endswith("/photo.jpg")
+    assert lines[3].startswith("Prediction: bicycle")
+    assert pipeline.ground_truth() == {"1": "motorcycle"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"confidence": "high"}, {"confidence": None}, {"label": 1}, {"reason": None}, {"classified_at": 0}],
+)
+def test_a_message_of_another_form_does_not_stop_a_review(pipeline, ada, wrong):
+    pipeline.send({**pipeline.upload(), **wrong})
+
+    photo = ada.receive()
+    assert photo.detail["confidence"] == 0.61
+    ada.answer(photo, "bicycle")
+    assert ada.receive() is None
+    assert sum(pipeline.messages()) == 1
+
+
 def test_review_on_the_terminal_releases_the_photo_when_it_is_stopped(pipeline, monkeypatch):
     monkeypatch.setattr(review, "find_stack", lambda _: pipeline.stack)
     pipeline.upload()
