@@ -1,7 +1,8 @@
 """AWS on this machine: the emulator, the model's endpoint, the stack deployed to both, and a demo."""
 
 from dataclasses import dataclass
-from pathlib import Path
+
+import pipeline
 
 COMMANDS = {
     "demo": "Send photos through the whole stack on this machine and show their outcomes.",
@@ -10,7 +11,7 @@ COMMANDS = {
     "drift": "Rehearse drift detection on the running stack: a day in a minute that goes wrong half-way.",
 }
 """Name and summary of each command."""
-HOME = Path(__file__).parents[1] / ".local"
+HOME = pipeline.HOME
 """Where `make demo` and `make up` write their files."""
 
 

@@ -22,7 +22,7 @@ from pipeline.stack import lists_executions
 
 AT_ONCE = os.process_cpu_count() or 1
 """Photos in flight. Each needs its own worker of each function, which takes a second of CPU to start."""
-SILENCE = 120.0
+SILENCE = 300.0
 """Seconds without any outcome after which the photos in flight count as missing."""
 STYLES = {
     "accepted": "green",

@@ -16,7 +16,7 @@ import psutil
 
 from local import LocalError
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 300.0
 """Seconds for a server to become ready; the first start reads all libraries from a cold disk."""
 STOP_TIMEOUT = 10.0
 """Seconds for a process to end after SIGTERM before it is killed."""

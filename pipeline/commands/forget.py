@@ -1,17 +1,15 @@
 """``scones forget``: delete a photo and everything derived from it."""
 
-from pathlib import Path
-
 import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.options import dry_run_option, json_option
 from model.terminal.output import echo, echo_json
-from pipeline import erasure
+from pipeline import HOME, erasure
 from pipeline.options import stack_option
 from pipeline.stack import find_stack
 
-DATA = Path(".local/data")
+DATA = HOME / "data"
 """The data set of `make train`."""
 
 

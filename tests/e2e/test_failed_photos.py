@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -15,6 +15,7 @@ from local.stack import Stack
 from pipeline import load_test, sample_images
 from pipeline.stack import find_stack
 from scones import cli
+from tests.waiting import eventually
 
 PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
@@ -28,14 +29,16 @@ class Queue:
     def messages(self, count: int) -> list[dict[str, Any]]:
         """Receive and delete this many messages, waiting for them."""
         found: list[dict[str, Any]] = []
-        give_up_at = time.monotonic() + 60
-        while len(found) < count:
-            assert time.monotonic() < give_up_at, f"{len(found)} of {count} messages"
+
+        def receive() -> bool:
             for message in self.sqs.receive_message(
                 QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=1, MessageAttributeNames=["All"]
             ).get("Messages", []):
                 self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
                 found.append(message)
+            return len(found) >= count
+
+        eventually(receive)
         return found
 
     def length(self) -> int:
@@ -110,14 +113,6 @@ def replay(stack: Stack, *options: str) -> Result:
 def report(stack: Stack, *options: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(replay(stack, "--json", *options).stdout.splitlines()[0])
     return result
-
-
-def eventually(look: Callable[[], Any]) -> Any:
-    give_up_at = time.monotonic() + 60
-    while not (found := look()):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.2)
-    return found
 
 
 def executions_of(stack: Stack, key: str) -> list[str]:

@@ -19,6 +19,7 @@ from pipeline.review_page import SKIP_KEY, UNUSABLE_KEY, assign_keys
 from pipeline.review_queue import UNUSABLE, AnswerStatus, ReviewError, ReviewQueue
 from pipeline.stack import Stack
 from scones import cli
+from tests.waiting import PATIENCE
 
 PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
@@ -277,7 +278,7 @@ def test_a_held_photo_is_extended_repeatedly(pipeline, ada, monkeypatch):
     monkeypatch.setattr(ada, "extend", lambda one: extended.set() if one is photo else None)
 
     with ada.hold(photo):
-        assert extended.wait(10)
+        assert extended.wait(PATIENCE)
 
 
 def test_each_label_has_a_key_of_its_own_other_than_the_reserved_ones():

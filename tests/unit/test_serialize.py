@@ -285,7 +285,7 @@ def test_a_photo_with_wrong_bytes_has_an_outcome(kind):
         assert outcome(bytes(file)) in REASONS | {"serialized"}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     start=st.sampled_from([photo(kind)[:40] for kind in photos.FORMATS] + [b""]),
     rest=st.binary(max_size=400),

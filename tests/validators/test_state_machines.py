@@ -436,7 +436,7 @@ def photo_of(key: str) -> str:
 # ── Numbers, and the harness itself ──────────────────────────────────────────────────────────────────────
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(any))
 def test_a_number_in_the_table_is_the_one_in_the_event(node: Node, weights: list[float]):
     answer = [weight / sum(weights) for weight in weights]
