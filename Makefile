@@ -56,7 +56,7 @@ up: setup  ## start the whole stack on this machine [CONTAINERS=1: in Lambda's i
 down: setup  ## stop the stack that `make up` started
 	@$(BIN)/scones down
 
-drift: setup  ## rehearse drift detection on the running stack: a day in a minute that goes wrong half-way
+drift: setup  ## rehearse drift detection on the running stack: a day that goes wrong at noon
 	@$(BIN)/scones drift
 
 # By default, the local stack; STACK=scones-unlimited-dev is one in AWS.

@@ -15,7 +15,7 @@ from model.terminal.output import echo, echo_json
 @model_option
 @json_option
 def command(*, model: Path | None, as_json: bool) -> None:
-    """Rehearse drift detection on the running stack: a day in a minute that goes wrong half-way.
+    """Rehearse drift detection on the running stack: a day that goes wrong at noon.
 
     A good day becomes the stack's baseline; on the next, the lens gets dirty and night falls. Run
     `scones up` first; the stack stays up afterwards.
