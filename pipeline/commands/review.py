@@ -10,11 +10,18 @@ from pipeline.options import stack_option
 from pipeline.stack import find_stack
 
 
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except OSError as error:  # a container's user may have none
+        raise click.UsageError("Your user has no name on this machine. Give one with --reviewer.") from error
+
+
 @click.command("review")
 @stack_option
 @click.option(
     "--reviewer",
-    default=getpass.getuser,
+    default=_user_name,
     show_default=False,
     help="The name to record.  [default: your user name]",
 )

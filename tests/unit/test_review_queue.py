@@ -350,6 +350,18 @@ def test_a_message_of_another_form_does_not_stop_a_review(pipeline, ada, wrong):
     assert sum(pipeline.messages()) == 1
 
 
+def test_a_user_without_a_name_is_asked_for_one(monkeypatch):
+    def unknown() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr(review.getpass, "getuser", unknown)
+
+    done = CliRunner().invoke(cli, ["review", "--plain"])
+
+    assert done.exit_code == 2
+    assert "Give one with --reviewer." in done.output
+
+
 def test_review_on_the_terminal_releases_the_photo_when_it_is_stopped(pipeline, monkeypatch):
     monkeypatch.setattr(review, "find_stack", lambda _: pipeline.stack)
     pipeline.upload()
