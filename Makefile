@@ -93,6 +93,7 @@ verify: setup  ## run all tests including the long ones (20 minutes), and update
 	@rm -f $(RELIABILITY_FIGURES)
 	@$(call run_tests,-m "")
 	@$(MAKE) --no-print-directory fuzz
+	@$(UV) run --quiet --no-sync --with libfaketime==3.0.1 python -m tests.environments
 	@$(BIN)/python -m docs.reliability
 
 fuzz: setup  ## fuzz serialize with files that reach new code [RUNS=50000]

@@ -12,15 +12,17 @@ from typing import Any
 
 import botocore.session
 import hypothesis
-import platformdirs
 import pytest
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+from model.cache import cache_folder
 
 ROOT = Path(__file__).parents[1]
 USERS = ROOT / ".local"
 """What the user's own stack, training and reports wrote; no test may change it."""
-OTHERS = {"reliability", "uv"}
-"""The figures of `make verify`, and a program."""
-HOME = platformdirs.user_cache_path("scones-unlimited-tests") / hashlib.sha256(bytes(ROOT)).hexdigest()[:12]
+OTHERS = {"cache", "reliability", "uv"}
+"""What is made again at any time, the figures of `make verify`, and a program."""
+HOME = cache_folder() / "tests" / hashlib.sha256(bytes(ROOT)).hexdigest()[:12]
 """The home of this checkout's tests. It is kept, because it has the cache of builds."""
 os.environ["SCONES_HOME"] = str(HOME)
 BEFORE = pytest.StashKey[dict[Path, tuple[int, int]]]()
@@ -40,7 +42,10 @@ os.environ |= {
 
 # An example may take as long as the machine needs.
 hypothesis.settings.register_profile(
-    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "tests",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    database=DirectoryBasedExampleDatabase(HOME / "hypothesis"),
 )
 hypothesis.settings.load_profile("tests")
 # Some tests crash a decoder's process on purpose; its crash report would alarm whoever reads the output.

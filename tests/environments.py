@@ -39,6 +39,7 @@ class Environment:
     prefix: Sequence[str] = ()
     variables: Mapping[str, str | None] = field(default_factory=dict)
     umask: int = -1
+    refusal: str | None = None  # the error with which the local stack says that it cannot run here
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         ports = {name: str(free_port()) for name in ("EMULATOR_PORT", "ENDPOINT_PORT")}
@@ -81,12 +82,10 @@ def umask_077(scratch: Path) -> Environment:
     return Environment(copy_checkout(scratch), umask=0o077)
 
 
-def home_unset(scratch: Path) -> Environment:
+def unknown_user(scratch: Path) -> Environment:
     """Run as a user of whom nothing is known: no HOME, no name, no entry in the list of users."""
-    unset = dict.fromkeys(("HOME", "USER", "LOGNAME", "USERNAME"))
-    return Environment(
-        copy_checkout(scratch), UNKNOWN_USER, unset | {"XDG_CACHE_HOME": str(scratch / "cache")}
-    )
+    unset = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "USER", "LOGNAME", "USERNAME"))
+    return Environment(copy_checkout(scratch), UNKNOWN_USER, unset)
 
 
 def small_tmpdir(scratch: Path) -> Environment:
@@ -120,16 +119,27 @@ def localhost_is_ipv6(scratch: Path) -> Environment:
     return Environment(copy_checkout(scratch), (*ROOT_OF_NAMESPACE, "sh", "-c", bind, "sh"))
 
 
+def no_ipv4(scratch: Path) -> Environment:
+    """Have no IPv4 address at all, not even 127.0.0.1, which the emulator needs."""
+    remove = 'ip link set lo up && ip address del 127.0.0.1/8 dev lo && exec "$@"'
+    return Environment(
+        copy_checkout(scratch),
+        (*ROOT_OF_NAMESPACE, "--net", "sh", "-c", remove, "sh"),
+        refusal="cannot listen on 127.0.0.1",
+    )
+
+
 ENVIRONMENTS: Mapping[str, Callable[[Path], Environment]] = {
     "ordinary": ordinary,
     "non-root": non_root,
     "read-only checkout": read_only_checkout,
     "umask 077": umask_077,
-    "HOME unset, user unknown": home_unset,
+    "HOME unset, user unknown": unknown_user,
     "TMPDIR of 4 MB": small_tmpdir,
     "quotes, spaces and $ in the path": quotes_in_the_path,
     "clock 400 days ahead": skewed_clock,
     "localhost is ::1": localhost_is_ipv6,
+    "no IPv4, not even 127.0.0.1": no_ipv4,
 }
 
 
@@ -148,6 +158,9 @@ def copy_checkout(scratch: Path, name: str = "checkout") -> Path:
             (checkout / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, checkout / file)
     (checkout / ".venv").symlink_to(ROOT / ".venv")
+    if (ROOT / ".local" / "uv").exists():
+        (checkout / ".local").mkdir()
+        (checkout / ".local" / "uv").symlink_to(ROOT / ".local" / "uv")
     for file in ("pyproject.toml", "uv.lock", ".python-version"):
         os.utime(checkout / file, (0, 0))
     return checkout
@@ -193,17 +206,22 @@ def try_environment(prepare: Callable[[Path], Environment]) -> list[str]:
             return [f"not tried: {error}"]
         if started.returncode:
             return [f"not tried, needs root: {last_line(started)}"]
-        return [outcome(environment.run(command)) for command in uses(photos).values()]
+        return [outcome(environment.run(command), environment.refusal) for command in uses(photos).values()]
 
 
-def outcome(done: subprocess.CompletedProcess[str]) -> str:
-    """Return ``ok``, or the last line of a command that failed."""
-    return "ok" if done.returncode == 0 else f"exit code {done.returncode}: {last_line(done)}"
+def outcome(done: subprocess.CompletedProcess[str], refusal: str | None) -> str:
+    """Return ``ok``, that the command was refused as expected, or why it failed."""
+    if done.returncode == 0:
+        return "ok"
+    if refusal and refusal in done.stderr and "Traceback" not in done.stderr:
+        return f"refused: {refusal}"
+    return f"exit code {done.returncode}: {last_line(done)}"
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the last line of a command's output."""
-    return next(reversed([line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]), "")
+    """Return the last line of a command's output that says something; make's own does not."""
+    lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith("make:")), "")
 
 
 def main(names: Sequence[str]) -> int:
