@@ -472,6 +472,18 @@ def test_one_line_logs_a_photo_without_its_pixels(bucket, context, logged):
     assert len(json.dumps(line)) < 2000
 
 
+def test_a_log_line_is_ascii_whatever_the_key(bucket, context, capsys, monkeypatch):
+    key = "uploads/\x1b[2J\x9b31m\u2028\u202egpj.exe"
+    bucket.put_object(Key=key, Body=photo())
+    monkeypatch.setattr(app.logger.registered_handler, "stream", sys.stdout)
+
+    app.lambda_handler(EVENT | {"key": key}, context)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert key in [json.loads(line).get("key") for line in lines]
+    assert all(line.isascii() and line.isprintable() for line in lines)
+
+
 def test_a_log_line_contains_nothing_of_the_previous_photo(bucket, context, logged):
     bucket.put_object(Key="good", Body=photo())
     bucket.put_object(Key="bad", Body=b"")
