@@ -1,5 +1,7 @@
 """Report how a command fails: in one line, with an exit code."""
 
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,9 +37,14 @@ def report_errors_in_one_line(ctx: click.Context) -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
     except Exception as error:
         if ctx.params["debug"]:
+            sys.excepthook = _print_traceback
             raise
         debug_command = f"{ctx.command_path} --debug {ctx.invoked_subcommand}"
         raise click.ClickException(_format_error(error, debug_command)) from error
+
+
+def _print_traceback(_kind: type[BaseException], error: BaseException, _: object) -> None:
+    echo(*"".join(traceback.format_exception(error)).split("\n"), err=True, limit=None)
 
 
 def _format_error(error: Exception, debug_command: str) -> str:

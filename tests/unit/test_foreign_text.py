@@ -104,6 +104,22 @@ def test_an_error_stays_one_line(error, monkeypatch):
     assert r"\x1b]0;title\x07" in line
 
 
+def test_a_traceback_has_no_control_characters(tmp_path):
+    missing = tmp_path / HOSTILE.replace("\0", "").replace("\ud800", "")
+    done = subprocess.run(
+        [sys.executable, "-m", "scones", "--debug", "forget", "uploads/x", f"--stack={missing}.json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert r"\x1b]0;title\x07" in done.stderr
+    assert all(line.isprintable() for line in done.stderr.split("\n"))
+
+
 @pytest.mark.parametrize("folder", ["model/pages", "pipeline/pages"])
 def test_no_page_lets_foreign_text_reverse_what_follows(folder, tmp_path):
     """Every page, because the environment that they share escapes each value."""
