@@ -82,8 +82,8 @@ class ReviewSession:
             return {"photo": None, "waiting": 0}
         ticket = secrets.token_urlsafe(16)
         self._items[ticket] = item
-        shown = {name: item.detail.get(name) for name in ("label", "confidence", "reason")}
-        photo = {"ticket": ticket, "photo": printable(item.uri)} | shown
+        shown = {name: printable(item.detail[name]) for name in ("photo", "label", "reason")}
+        photo = {"ticket": ticket, "confidence": item.detail["confidence"]} | shown
         return {"photo": photo, "waiting": self.queue.approximate_waiting()}
 
     def _answer(self, body: Body) -> dict[str, Any]:
