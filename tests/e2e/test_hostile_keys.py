@@ -40,7 +40,9 @@ def contents() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def outcomes(stack: Stack) -> list[demo.Outcome]:
-    """The outcome of each photo."""
+    """The outcome of each photo; no other photo waits in a queue."""
+    for queue in ("ReviewQueueUrl", "FailedQueueUrl"):
+        stack.client("sqs").purge_queue(QueueUrl=stack.outputs[queue])
     return list(demo.classify(stack, contents()))
 
 
@@ -108,7 +110,7 @@ def test_every_command_that_prints_keys(stack: Stack, outcomes, aws, tmp_path: P
     assert "1 started" in scones("replay", this).output
     assert "No photos under" in scones("backfill", f"uploads/none{ESCAPES}", this).output
     assert "have a result" in scones("backfill", f"uploads/{NAMES['vehicle'][:8]}", this).output
-    assert "photos" in scones("activate", "--dry-run", this).output
+    assert scones("activate", "--dry-run", this).exit_code == 0
     assert "1 sent" in scones("traffic", "--burst=1", f"--photos={tmp_path / 'own' / 'bicycle'}", this).output
 
     for name in NAMES.values():
