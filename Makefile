@@ -56,7 +56,7 @@ up: setup  ## start the whole stack on this machine [CONTAINERS=1: in Lambda's i
 down: setup  ## stop the stack that `make up` started
 	@$(BIN)/scones down
 
-drift: setup  ## rehearse drift detection on the running stack: a day in a minute that goes wrong half-way
+drift: setup  ## rehearse drift detection on the running stack: a day that goes wrong at noon
 	@$(BIN)/scones drift
 
 # By default, the local stack; STACK=scones-unlimited-dev is one in AWS.
@@ -71,10 +71,12 @@ replay: setup  ## reprocess the photos in a stack's failed queue [STACK=name in 
 backfill: setup  ## process existing photos in a stack's bucket, PREFIX=archive/… or uploads/… [STACK=name in AWS]
 	@$(BIN)/scones backfill "$(PREFIX)" $(STACK_OPTION)
 
+TRAINED = $(or $(SCONES_HOME),.local)
+
 train: setup  ## train your own model, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
-	@$(BIN)/scones data $(if $(DATA),--source "$(call expand,$(DATA))") --out .local/data
-	@$(BIN)/scones train --data .local/data --out .local/model
-	@$(BIN)/scones evaluate --model .local/model --data .local/data --out .local/evaluation
+	@$(BIN)/scones data $(if $(DATA),--source "$(call expand,$(DATA))") --out "$(TRAINED)/data"
+	@$(BIN)/scones train --data "$(TRAINED)/data" --out "$(TRAINED)/model"
+	@$(BIN)/scones evaluate --model "$(TRAINED)/model" --data "$(TRAINED)/data" --out "$(TRAINED)/evaluation"
 
 # Outside tests/unit, each worker starts its own stack and gets whole files.
 run_tests = $(BIN)/python -m pytest -n logical $(1) tests/unit \
@@ -86,10 +88,12 @@ test: setup  ## run all tests: unit, integration, end-to-end
 unit: setup  ## run the unit tests
 	@$(BIN)/python -m pytest -n logical tests/unit
 
+verify: export RELIABILITY_FIGURES = .local/reliability/counts.jsonl
 verify: setup  ## run all tests including the long ones (two hours, most of it mutations), and update docs/reliability.md
 	@rm -rf .local/reliability
 	@$(call run_tests,-m "")
 	@$(MAKE) --no-print-directory fuzz
+	@$(UV) run --quiet --no-sync --with libfaketime==3.0.1 python -m tests.environments
 	@$(MAKE) --no-print-directory mutation FRESH=1
 	@$(BIN)/python -m docs.reliability
 

@@ -1,16 +1,17 @@
 """AWS on this machine: the emulator, the model's endpoint, the stack deployed to both, and a demo."""
 
 from dataclasses import dataclass
-from pathlib import Path
+
+import pipeline
 
 COMMANDS = {
     "demo": "Send photos through the whole stack on this machine and show their outcomes.",
     "up": "Start the emulator and the endpoint, deploy the stack, and leave it running.",
     "down": "Stop the stack that `up` left running, if there is one.",
-    "drift": "Rehearse drift detection on the running stack: a day in a minute that goes wrong half-way.",
+    "drift": "Rehearse drift detection on the running stack: a day that goes wrong at noon.",
 }
 """Name and summary of each command."""
-HOME = Path(__file__).parents[1] / ".local"
+HOME = pipeline.HOME
 """Where `make demo` and `make up` write their files."""
 
 

@@ -13,17 +13,16 @@ from typing import Any
 from boto3.dynamodb.types import TypeDeserializer
 from botocore.exceptions import ClientError
 from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from local import HOME, LocalError
 from local.stack import Stack
+from model.terminal.tables import Table, styled
 from pipeline import sample_images
 from pipeline.stack import lists_executions
 
 AT_ONCE = os.process_cpu_count() or 1
 """Photos in flight. Each needs its own worker of each function, which takes a second of CPU to start."""
-SILENCE = 120.0
+SILENCE = 300.0
 """Seconds without any outcome after which the photos in flight count as missing."""
 STYLES = {
     "accepted": "green",
@@ -157,11 +156,11 @@ def table(outcomes: Iterable[Outcome]) -> Table:
     layout.add_column("seconds", justify="right")
     for outcome in outcomes:
         layout.add_row(
-            Text(outcome.photo.encode(errors="replace").decode()),
-            Text(outcome.outcome, STYLES[outcome.outcome]),
+            outcome.photo,
+            styled(outcome.outcome, STYLES[outcome.outcome]),
             outcome.label or "",
             "" if outcome.confidence is None else f"{outcome.confidence:.3f}",
-            Text(outcome.reason),
+            outcome.reason,
             "" if outcome.seconds is None else f"{outcome.seconds:.1f}",
         )
     return layout

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 from PIL import ImageEnhance, ImageFilter
-from rich.table import Table
 
+from functions.classify.capture import VARIANT
 from functions.monitor.capture_analysis import captures
-from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
+from functions.monitor.capture_analysis.captures import TimeWindow
 from functions.monitor.capture_analysis.drift import LIMIT
 from local import LocalError, capture_report
 from local.demo import empty_table
-from local.stack import Progress, Stack, parameters
+from local.stack import CAPTURE_URI, ENDPOINT_NAME, Progress, Stack, parameters
 from model import html_page
 from model.network.artifact import Description
-from model.storage import write_file
+from model.storage import Storage, write_file
+from model.terminal.tables import Table, styled
 from model.training import baseline
 from pipeline import sample_images
 from pipeline.monitoring import report
@@ -27,13 +30,12 @@ from pipeline.monitoring.analysis import MonitoringReport, make_baseline
 
 DIRTY_LENS = ImageFilter.GaussianBlur(4)
 
-YESTERDAY, TODAY = 120, 240
-"""Photos on the rehearsal's two days."""
-DAY = 60.0
-"""Duration of the second day in seconds."""
+DAY = timedelta(days=1)
+GOOD_PHOTOS, PHOTOS = 120, 240
+"""Photos on the first and on the second day."""
 WINDOWS = 6
 """Time windows of the second day that the monitor function analyses, one after the other."""
-SILENCE = 60.0
+SILENCE = 300.0
 """Seconds without a new capture after which the photos in flight count as lost."""
 DIFFERENT = 40
 """Pictures that are drawn; each day repeats them."""
@@ -62,32 +64,37 @@ class Rehearsal:
 
 
 def rehearse(stack: Stack, model: Description, progress: Progress) -> Rehearsal:
-    """Send a good day, make it the baseline, then send a day, compressed into a minute, that gets worse.
+    """Classify the photos of a good day, make it the baseline, then those of a day that gets worse.
 
-    In the third quarter of the second day the lens is dirty, in the last quarter it is night.
+    In the third quarter of the second day the lens is dirty, in the last quarter it is night. The days are
+    the last two, in UTC. Photos are sent as fast as the stack takes them, and each capture then gets the time
+    of its photo, so that the result does not depend on this machine's speed.
     """
     home = stack.home / "drift"
+    second = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - DAY
+    first = second - DAY
     progress(f"Drawing {DIFFERENT} pictures")
     pictures = [sample_images.picture(SUBJECTS[seed % len(SUBJECTS)], seed) for seed in range(DIFFERENT)]
     good = [sample_images.encoded(picture) for picture in pictures]
     blurred = [sample_images.encoded(picture.filter(DIRTY_LENS)) for picture in pictures]
     dark = [sample_images.encoded(ImageEnhance.Brightness(picture).enhance(0.3)) for picture in pictures]
 
-    progress(f"Yesterday: {YESTERDAY} good photos")
-    yesterday = _send(stack, "yesterday", _repeated(good, YESTERDAY), 0)
-    known = make_baseline(capture_report.analyse(stack, model, TimeWindow(yesterday[0], yesterday[-1])))
+    progress(f"The first day: {GOOD_PHOTOS} good photos")
+    _write_day(stack, first, _classify(stack, _repeated(good, GOOD_PHOTOS)))
+    known = make_baseline(capture_report.analyse(stack, model, TimeWindow(first, second)))
     write_file(home / baseline.FILE, known.text().encode())
-    progress("Deploying yesterday as the baseline")
+    progress("Deploying the first day as the baseline")
     stack.deploy(parameters(model) | stack.place_baseline(home / baseline.FILE))
 
-    progress(f"Today: {TODAY} photos in {DAY:.0f} s; from the middle on a dirty lens, then night")
-    quarter = TODAY // 4
-    photos = [*_repeated(good, 2 * quarter), *_repeated(blurred, quarter), *_repeated(dark, quarter)]
-    today = _send(stack, "today", photos, DAY / TODAY)
+    progress(f"The second day: {PHOTOS} photos; from noon on a dirty lens, then night")
+    quarter = PHOTOS // 4
+    parts = (_repeated(good, 2 * quarter), _repeated(blurred, quarter), _repeated(dark, quarter))
+    _write_day(stack, second, [record for part in parts for record in _classify(stack, part)])
 
-    progress(f"Monitoring {WINDOWS} windows of today")
-    windows = [_monitor(stack, *bounds) for bounds in itertools.pairwise(today)]
-    found = capture_report.analyse(stack, model, TimeWindow(today[0], today[-1]), known)
+    progress(f"Monitoring {WINDOWS} windows of the second day")
+    edges = [second + DAY * part / WINDOWS for part in range(WINDOWS + 1)]
+    windows = [_monitor(stack, *bounds) for bounds in itertools.pairwise(edges)]
+    found = capture_report.analyse(stack, model, TimeWindow(second, second + DAY), known)
     report.write(home, found)
     return Rehearsal(windows, found, home / html_page.REPORT)
 
@@ -96,31 +103,45 @@ def _repeated(photos: Sequence[bytes], count: int) -> list[bytes]:
     return list(itertools.islice(itertools.cycle(photos), count))
 
 
-def _send(stack: Stack, day: str, photos: Sequence[bytes], pause: float) -> list[datetime]:
-    """Upload photos, `pause` seconds apart, and wait until the endpoint has captured them all.
-
-    Return the edges of `WINDOWS` windows with equally many captures each, to the second. Windows of equal
-    duration would mix good and bad photos on a busy machine, where uploads lag behind.
-    """
-    s3, start = stack.client("s3"), datetime.now(UTC).replace(microsecond=0)
-    for number, photo in enumerate(photos, 1):
-        due = start + timedelta(seconds=1 + pause * number)
-        time.sleep(max(0.0, (due - datetime.now(UTC)).total_seconds() if pause else 0.0))
-        key = f"uploads/{day}/{start:%H%M%S}-{number:04}.jpg"
-        s3.put_object(Bucket=stack.outputs["UploadBucketName"], Key=key, Body=photo)
-    captured, last_capture_at = list[datetime](), time.monotonic()
-    while len(captured) < len(photos):
+def _classify(stack: Stack, photos: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Upload photos, wait until the endpoint has captured them all, and return the captured records."""
+    s3, bucket, before = stack.client("s3"), stack.outputs["UploadBucketName"], _captured(stack).keys()
+    for number, photo in enumerate(photos):
+        s3.put_object(Bucket=bucket, Key=f"uploads/drift/{uuid4()}-{number:04}.jpg", Body=photo)
+    new: dict[str, dict[str, Any]] = {}
+    last_capture_at = time.monotonic()
+    while len(new) < len(photos):
         time.sleep(1)
-        records = captures.read(str(stack.captures), TimeWindow(start), ReadCounts())
-        before, captured = len(captured), sorted(record.at for record in records if record.at)
-        if len(captured) > before:
-            last_capture_at = time.monotonic()
+        captured = {event: record for event, record in _captured(stack).items() if event not in before}
+        if len(captured) > len(new):
+            new, last_capture_at = captured, time.monotonic()
         elif time.monotonic() - last_capture_at > SILENCE:
-            lost = len(photos) - len(captured)
-            raise LocalError(f"{lost} of {len(photos)} photos never reached the endpoint. Logs: .local/logs")
-    inner = [captured[len(captured) * part // WINDOWS] for part in range(1, WINDOWS)]
-    end = datetime.now(UTC) + timedelta(seconds=1)
-    return [at.replace(microsecond=0) for at in (start, *inner, end)]
+            lost = len(photos) - len(new)
+            raise LocalError(
+                f"{lost} of {len(photos)} photos never reached the endpoint. Logs: {stack.home / 'logs'}"
+            )
+    return list(new.values())
+
+
+def _captured(stack: Stack) -> dict[str, dict[str, Any]]:
+    """Return all records that the endpoint has captured, by event id."""
+    files = captures.read_lines(str(stack.captures), TimeWindow())
+    records = (json.loads(line) for _, lines in files for line in lines)
+    return {record["eventMetadata"]["eventId"]: record for record in records}
+
+
+def _write_day(stack: Stack, day: datetime, records: Sequence[dict[str, Any]]) -> None:
+    """Write records again as the captures of a day, evenly spaced; a repeated rehearsal overwrites them."""
+    hours: dict[str, list[str]] = {}
+    for number, record in enumerate(records):
+        at = day + DAY * number / len(records)
+        metadata = record["eventMetadata"] | {"inferenceTime": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
+        file = f"{ENDPOINT_NAME}/{VARIANT}/{at:%Y/%m/%d/%H}/rehearsal{captures.SUFFIX}"
+        hours.setdefault(file, []).append(json.dumps(record | {"eventMetadata": metadata}) + "\n")
+    storage = Storage(stack.client("s3"))
+    for destination in (stack.captures, CAPTURE_URI):
+        for file, lines in hours.items():
+            storage.write(f"{destination}/{file}", "".join(lines).encode())
 
 
 def _monitor(stack: Stack, start: datetime, end: datetime) -> WindowMetrics:
@@ -160,16 +181,15 @@ def table(windows: Sequence[WindowMetrics]) -> Table:
     """Lay the metrics of a day's windows out for the terminal."""
     layout = empty_table()
     layout.add_column("until", no_wrap=True)
-    for name in ("time of day", "photos", "estimated accuracy", "drifted features"):
+    for name in ("photos", "estimated accuracy", "drifted features"):
         layout.add_column(name, no_wrap=True, justify="right")
     layout.add_column(f"beyond {LIMIT}", no_wrap=True)
-    for number, window in enumerate(windows, 1):
+    for window in windows:
         layout.add_row(
-            f"{window.end:%H:%M:%S}",
-            f"{24 * number / len(windows):02.0f}:00",
+            f"{window.end:%H:%M}",
             str(window.records),
             "" if window.estimated_accuracy is None else f"{window.estimated_accuracy:.3f}",
-            f"[red]{window.drifted}[/]" if window.drifted else "0",
+            styled(str(window.drifted), "red" if window.drifted else ""),
             ", ".join(window.beyond_limit[:3]),
         )
     return layout

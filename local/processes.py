@@ -1,6 +1,7 @@
 """Servers that outlive the command that starts them; a registry file lists their process ids."""
 
 import contextlib
+import errno
 import json
 import signal
 import socket
@@ -16,7 +17,7 @@ import psutil
 
 from local import LocalError
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 300.0
 """Seconds for a server to become ready; the first start reads all libraries from a cold disk."""
 STOP_TIMEOUT = 10.0
 """Seconds for a process to end after SIGTERM before it is killed."""
@@ -167,7 +168,10 @@ def _require_free_port(server: Server) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", server.port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                place = f"127.0.0.1, port {server.port}: {error.strerror}"
+                raise LocalError(f"{server.name.capitalize()} cannot listen on {place}.") from None
             raise LocalError(
                 f"Port {server.port}, which {server.name} needs, is in use by {_port_user(server.port)}. "
                 "Stop it, or choose another port with EMULATOR_PORT or ENDPOINT_PORT."

@@ -160,7 +160,7 @@ class Stack:
                 shutil.copy(cached_index, index)
             self._sam(
                 "build",
-                f"--template={ROOT / 'template.yaml'}",
+                f"--template={self._source() / 'template.yaml'}",
                 f"--build-dir={self._built}",
                 f"--cache-dir={cache}",
                 f"--parameter-overrides=Architecture={host.architecture()}",
@@ -170,6 +170,19 @@ class Stack:
         pin_architecture(self._built / "template.yaml", host.architecture())
         if not host.ON_LINUX and not self.for_containers:
             host.install_libraries(self._built)
+
+    def _source(self) -> Path:
+        """Return the checkout, or a copy if it is read-only: sam copies permissions into the build."""
+        if os.access(ROOT / "functions", os.W_OK):
+            return ROOT
+        copy = self.home / "source"
+        shutil.rmtree(copy, ignore_errors=True)
+        for name in ("functions", "statemachine"):
+            shutil.copytree(ROOT / name, copy / name, copy_function=shutil.copyfile)
+        shutil.copyfile(ROOT / "template.yaml", copy / "template.yaml")
+        for folder in (path for path in copy.rglob("*") if path.is_dir()):
+            folder.chmod(0o755)
+        return copy
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         """Deploy the build, or update the deployed stack to it, and write the description."""
@@ -269,11 +282,12 @@ class Stack:
         log = self._logs / f"sam-{command}.log"
         # By default, sam looks for its configuration next to the template, which is elsewhere after a build.
         config = [f"--config-file={ROOT / 'samconfig.toml'}", "--config-env=local"]
+        home = Path(os.path.expanduser("~"))  # noqa: PTH111  Path.home() fails if there is none
         with log.open("wb") as output:
             done = subprocess.run(
                 [Path(sys.executable).parent / "sam", command, *config, *arguments],
                 cwd=cwd,
-                env=self._environment(),
+                env=self._environment() | {"HOME": str(home if home.is_absolute() else self.home)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import click
-from rich.console import Console
-
 from model.terminal.errors import INTERRUPTED
+from model.terminal.output import echo
+from model.terminal.tables import Console, styled
 
 MINIMUM_WIDTH = 110
 """Columns of a table when the output is not a terminal."""
@@ -43,7 +42,7 @@ class Steps:
         self.status.stop()
         if self.step:
             seconds = time.monotonic() - self.started
-            self.console.print(f"{self.step:<40} [dim]{seconds:5.1f} s[/]", highlight=False)
+            self.console.print(f"{self.step:<40}", styled(f"{seconds:5.1f} s", "dim"), highlight=False)
         self.step = None
 
 
@@ -64,7 +63,7 @@ def interruptible(message: str = "Interrupted; nothing is left running.") -> Ite
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(message, err=True)
+        echo(message, err=True)
         raise SystemExit(INTERRUPTED) from None
 
 

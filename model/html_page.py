@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
+from model.foreign_text import printable
 from model.photo import read_pixels
 
 PAGES = Path(__file__).parent / "pages"
@@ -35,6 +37,7 @@ def page(template: str, folder: Path = PAGES) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, PAGES]),
         autoescape=True,
+        finalize=_printable,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -42,6 +45,13 @@ def page(template: str, folder: Path = PAGES) -> jinja2.Template:
     environment.filters["percent"] = "{:.1%}".format
     environment.globals |= {"palette": PALETTE, "interval": interval}
     return environment.get_template(template)
+
+
+def _printable(value: object) -> object:
+    """Escape what autoescaping leaves: a bidirectional override reverses what follows it on the page."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value, limit=None)
+    return value
 
 
 def interval(low: float, high: float) -> str:

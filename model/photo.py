@@ -26,6 +26,21 @@ class PhotoError(Exception):
     """The bytes cannot be read as a photo; the message says why."""
 
 
+def file_suffix(photo: bytes) -> str:
+    """Return the suffix for a photo's file name, such as ``.jpg``, by the format that serialize detects.
+
+    Raises `PhotoError` if the format is unknown. A name that others chose, such as an object's key, must not
+    decide which program opens a file.
+    """
+    from functions.serialize.photo import RejectedError, detect_format  # noqa: PLC0415  not in the container
+
+    try:
+        name = detect_format(io.BytesIO(photo))
+    except RejectedError as error:
+        raise PhotoError(error.detail) from error
+    return ".jpg" if name == "JPEG" else f".{name.lower()}"
+
+
 def read_pixels(photo: bytes, size: int) -> npt.NDArray[np.uint8]:
     """Decode a photo and fit it into a square: RGB, uint8 [`size`, `size`, 3].
 

@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from model.foreign_text import printable
 from model.html_page import page
 from model.photo import PhotoError, reduced
 from model.sagemaker.account import explain
@@ -81,8 +82,9 @@ class ReviewSession:
             return {"photo": None, "waiting": 0}
         ticket = secrets.token_urlsafe(16)
         self._items[ticket] = item
-        shown = {name: item.detail.get(name) for name in ("photo", "label", "confidence", "reason")}
-        return {"photo": {"ticket": ticket} | shown, "waiting": self.queue.approximate_waiting()}
+        shown = {name: printable(item.detail[name]) for name in ("photo", "label", "reason")}
+        photo = {"ticket": ticket, "confidence": item.detail["confidence"]} | shown
+        return {"photo": photo, "waiting": self.queue.approximate_waiting()}
 
     def _answer(self, body: Body) -> dict[str, Any]:
         status = self.queue.answer(self._find(body["ticket"]), body["label"])
@@ -195,4 +197,4 @@ def _handle_error(_request: Request, error: Exception) -> Response:
 
 
 def _refuse(status: int, reason: str) -> JSONResponse:
-    return JSONResponse({"error": reason}, status)
+    return JSONResponse({"error": printable(reason)}, status)

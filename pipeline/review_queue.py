@@ -217,11 +217,19 @@ class ReviewQueue:
 def _parse_message(message: Mapping[str, Any]) -> ReviewItem | None:
     """Parse a message; return ``None``, with a warning, if the pipeline did not write it."""
     try:
-        detail = json.loads(message["Body"])
-        complete = all(isinstance(detail[name], str) for name in ("photo", "bucket", "key", "inference_id"))
-        if complete and datetime.fromisoformat(detail["classified_at"]):
-            return ReviewItem(message["ReceiptHandle"], detail)
-    except (ValueError, KeyError, TypeError):
+        match json.loads(message["Body"]):
+            case {
+                "photo": str(),
+                "bucket": str(),
+                "key": str(),
+                "inference_id": str(),
+                "label": str(),
+                "reason": str(),
+                "confidence": int() | float(),
+                "classified_at": str(at),
+            } as detail if datetime.fromisoformat(at):
+                return ReviewItem(message["ReceiptHandle"], detail)
+    except ValueError:
         pass
     logger.warning("Message %s in the review queue is not a photo; left in the queue", message["MessageId"])
     return None

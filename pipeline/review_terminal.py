@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
-import click
-
+from model.photo import PhotoError, file_suffix
 from model.sagemaker.account import translate_aws_errors
+from model.terminal.output import choose, echo
 from pipeline.review_page import SKIP_KEY, UNUSABLE_KEY, assign_keys
 from pipeline.review_queue import UNUSABLE, ReviewError, ReviewItem, ReviewQueue
 
@@ -19,30 +19,32 @@ def review(queue: ReviewQueue) -> None:
         while item := queue.receive(patience=2):
             try:
                 with queue.hold(item):
-                    # A key in S3 may contain control characters, which a terminal would interpret.
-                    uri = "".join(letter if letter.isprintable() else "?" for letter in item.uri)
-                    click.echo(f"\n{uri}\n{_save_photo(queue, item, Path(folder))}")
-                    click.echo(
-                        "Prediction: {label}, confidence {confidence:.1%} ({reason})".format(**item.detail)
-                    )
-                    key = click.prompt(question, type=click.Choice(list(labels)), show_choices=False)
+                    echo("", item.uri, _save_photo(queue, item, Path(folder)))
+                    echo("Prediction: {label}, confidence {confidence:.1%} ({reason})".format(**item.detail))
+                    key = choose(question, labels)
             except BaseException:
                 queue.release(item)
                 raise
             if key == SKIP_KEY:
                 queue.skip(item)
             else:
-                click.echo(queue.answer(item, labels[key]).message)
-    click.echo("No photos are waiting for review.")
+                echo(queue.answer(item, labels[key]).message)
+    echo("No photos are waiting for review.")
 
 
 def _save_photo(queue: ReviewQueue, item: ReviewItem, folder: Path) -> str:
-    """Write a photo into a folder in place of the previous one; return its path, or why there is none."""
+    """Write a photo into a folder in place of the previous one; return its path, or why there is none.
+
+    The name depends on the content only, because it decides which program opens the file.
+    """
     for previous in folder.iterdir():
         previous.unlink()
-    file = folder / f"photo{Path(item.uri).suffix}"
     try:
-        file.write_bytes(queue.read_photo(item))
+        photo = queue.read_photo(item)
+        file = folder / f"photo{file_suffix(photo)}"
     except ReviewError as error:
         return str(error)
+    except PhotoError as error:
+        return f"The photo cannot be shown: {error}"
+    file.write_bytes(photo)
     return str(file)

@@ -10,8 +10,9 @@ import boto3
 from botocore.config import Config
 
 from model.sagemaker.account import RETRY_CONFIG, connect, describe_stack, stack_outputs
+from pipeline import HOME
 
-DESCRIPTION = Path(__file__).parents[1] / ".local" / "stack.json"
+DESCRIPTION = HOME / "stack.json"
 """The file in which `make up` describes the local stack: its addresses and outputs."""
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 """The local stack's credentials, as environment variables."""

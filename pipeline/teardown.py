@@ -9,7 +9,6 @@ from typing import Any
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 
 from model.sagemaker import autoscaling, endpoint, image, registry
 from model.sagemaker.account import (
@@ -26,6 +25,7 @@ from model.sagemaker.account import (
 from model.sagemaker.deployment_file import FILE, Deployment, DeploymentError
 from model.sagemaker.endpoint import EndpointError
 from model.storage import StorageError, delete_objects, list_prefix_versions
+from model.terminal.tables import Console
 
 console = Console(stderr=True)
 

@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+
+from tests.waiting import PATIENCE, eventually
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -46,13 +47,9 @@ class Tab:
         for kind in ("keyDown", "keyUp"):
             self("Input.dispatchKeyEvent", type=kind, key=key, text=key if kind == "keyDown" else "")
 
-    def until(self, expression: str, seconds: float = 30) -> Any:
+    def until(self, expression: str) -> Any:
         """Return the value of an expression as soon as it is true."""
-        give_up_at = time.monotonic() + seconds
-        while not (found := self.js(expression)):
-            assert time.monotonic() < give_up_at, f"not {expression}: {self.js('document.body.innerText')}"
-            time.sleep(0.05)
-        return found
+        return eventually(lambda: self.js(expression), pause=0.05)
 
     def screenshot(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self("Page.captureScreenshot", format="png")["data"]))
@@ -87,7 +84,7 @@ class Browser:
         try:
             yield browser
             browser("Browser.close")
-            process.wait(10)
+            process.wait(PATIENCE)
         finally:
             process.kill()
             process.wait()

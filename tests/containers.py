@@ -3,11 +3,12 @@
 import json
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from tests.waiting import PATIENCE, eventually
 
 IMAGES = ("public.ecr.aws/lambda/python:3.13", "public.ecr.aws/lambda/python:3.13-x86_64")
 """The images in which the emulator and `sam local invoke` run functions."""
@@ -39,16 +40,17 @@ class ModelContainer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.url = f"http://{docker('port', name, 8080).splitlines()[0]}"
-        deadline = time.monotonic() + 60
-        while self.ask("/ping") is None:
-            assert docker("inspect", name, "--format", "{{.State.Running}}") == "true", docker("logs", name)
-            assert time.monotonic() < deadline, docker("logs", name)
-            time.sleep(0.02)
+        eventually(self._answers, pause=0.02)
+
+    def _answers(self) -> bool:
+        running = docker("inspect", self.name, "--format", "{{.State.Running}}")
+        assert running == "true", docker("logs", self.name)
+        return self.ask("/ping") is not None
 
     def ask(self, path: str, body: bytes | None = None) -> bytes | None:
         request = urllib.request.Request(self.url + path, body, {"Content-Type": "image/jpeg"})
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.read()
         except (urllib.error.URLError, ConnectionError):
             return None

@@ -1,7 +1,8 @@
 """The local emulator with fault injection: AWS services that refuse, break, are slow, or answer nonsense.
 
 Run as ``hypercorn tests.faults:app`` in place of ``local.emulator:app``; without faults it behaves the same.
-``PUT /faults`` sets a list of faults; ``GET /faults`` returns how often each place was struck.
+``PUT /faults`` sets a list of faults, ``DELETE`` releases what they hold, and ``GET`` returns how often each
+place was struck.
 
 Calls of the functions go through this server and are intercepted here. The state machine's own calls and
 EventBridge's deliveries happen inside the emulator, so the functions that make them are wrapped.
@@ -32,7 +33,8 @@ class Fault:
     ``place`` is ``endpoint``, ``s3`` (a function reads a photo), a call of the state machine such as
     ``dynamodb:putItem``, or ``target:`` and the end of a rule target's name. Each ``every``-th call is
     struck, at most ``times``. After ``seconds``, it is answered with ``status``, ``headers`` and ``body``, or
-    fails with ``error``; with neither it goes on. With ``answer_lost`` it takes effect before it fails.
+    fails with ``error``; with neither it goes on. With ``answer_lost`` it takes effect before it fails. A
+    request that is ``held`` stays until ``DELETE /faults`` releases it.
     """
 
     place: str
@@ -44,6 +46,7 @@ class Fault:
     body: str = ""
     error: str = ""
     answer_lost: bool = False
+    held: bool = False
     calls: int = 0
 
     def strikes(self) -> bool:
@@ -69,7 +72,10 @@ def strike(place: str) -> Fault | None:
 
 
 async def control(request: Request) -> Response:
-    """Set new faults, or return how often the current ones struck."""
+    """Set new faults, release held requests, or return how often the current faults struck."""
+    if request.method == "DELETE":
+        for fault in faults:
+            fault.held = False
     if request.method == "PUT":
         with lock:
             faults[:] = [Fault(**fault) for fault in await request.json()]
@@ -96,6 +102,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if fault is None:
         return await emulator.app(scope, receive, send)
     await asyncio.sleep(fault.seconds)
+    while fault.held:
+        await asyncio.sleep(0.02)
     if not fault.status:
         return await emulator.app(scope, receive, send)
     response = Response(fault.body, fault.status, fault.headers or {}, "application/json")

@@ -1,11 +1,12 @@
 """Ask the SageMaker endpoint for the probability of each label of a serialized photo."""
 
+import json
 import os
 import uuid
 import zlib
 from base64 import b64decode
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -35,7 +36,8 @@ RUNTIME: "SageMakerRuntimeClient" = boto3.client(
     config=Config(connect_timeout=2, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3}),
 )
 
-logger = Logger()
+# In ASCII, because errors may quote control characters of Unicode, and logs are read in terminals.
+logger = Logger(json_serializer=partial(json.dumps, default=str))
 metrics = Metrics()
 
 

@@ -1,7 +1,8 @@
 """Accept the model's answer if it can be acted on, or send the photo to review."""
 
+import json
 import os
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -13,7 +14,8 @@ if TYPE_CHECKING or __package__:
 else:  # in Lambda, this folder is the root of all imports
     from decision import Decision, decide
 
-logger = Logger()
+# In ASCII, because errors may quote control characters of Unicode, and logs are read in terminals.
+logger = Logger(json_serializer=partial(json.dumps, default=str))
 metrics = Metrics()
 
 

@@ -1,5 +1,7 @@
 """Analyse the endpoint's recent captures, and publish metrics of its accuracy and drift."""
 
+import functools
+import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,7 +27,8 @@ SAMPLE = 1000
 """The number of photos whose image properties are measured, which takes a few milliseconds each."""
 ISO = "%Y-%m-%dT%H:%M:%SZ"
 
-logger = Logger()
+# In ASCII, because keys may contain control characters of Unicode, and logs are read in terminals.
+logger = Logger(json_serializer=functools.partial(json.dumps, default=str))
 metrics = Metrics()
 
 

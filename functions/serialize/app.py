@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -38,7 +39,8 @@ MAX_BYTES = 160_000_000
 """Fits in /tmp (512 MB: AWS Lambda Developer Guide, "Lambda quotas"), and enough for 24 megapixels of
 incompressible 16-bit PNG."""
 
-logger = Logger()
+# In ASCII, because keys may contain control characters of Unicode, and logs are read in terminals.
+logger = Logger(json_serializer=functools.partial(json.dumps, default=str))
 metrics = Metrics()
 
 

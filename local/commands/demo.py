@@ -1,6 +1,5 @@
 """``scones demo``."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from local import Ports, host
 from local.options import stack_options
 from local.steps import Steps, interruptible, result_console
 from model.terminal.options import json_option
+from model.terminal.output import echo, echo_json
 from model.terminal.progress import track
 
 
@@ -50,11 +50,9 @@ def command(
         order = list(content)
         outcomes.sort(key=lambda outcome: order.index(outcome.photo))
         if as_json:
-            click.echo(json.dumps([asdict(outcome) for outcome in outcomes]))
+            echo_json([asdict(outcome) for outcome in outcomes])
         console.print("", demo.table(outcomes))
-        console.print(demo.summary(outcomes), highlight=False)
+        echo(demo.summary(outcomes), err=as_json)
         demo.require_results(outcomes)
         page = capture_report.write_page(stack)
-        console.print(
-            f"\nThe model's confidence, over time and photo by photo: {page}", highlight=False, soft_wrap=True
-        )
+        echo("", f"The model's confidence, over time and photo by photo: {page}", err=as_json)

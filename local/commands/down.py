@@ -3,6 +3,7 @@
 import click
 
 from local import host
+from model.terminal.output import echo
 
 
 @click.command("down")
@@ -17,4 +18,4 @@ def command() -> None:
     from local.stack import Stack  # noqa: PLC0415  keeps --help fast
 
     stopped = Stack().down()
-    click.echo(f"Stopped {' and '.join(stopped)}." if stopped else "Nothing was running.")
+    echo(f"Stopped {' and '.join(stopped)}." if stopped else "Nothing was running.")

@@ -1,6 +1,5 @@
 """``scones drift``."""
 
-import json
 from pathlib import Path
 
 import click
@@ -9,13 +8,14 @@ from local import HOME, LocalError, host
 from local.options import model_option
 from local.steps import Steps, interruptible, result_console
 from model.terminal.options import json_option
+from model.terminal.output import echo, echo_json
 
 
 @click.command("drift")
 @model_option
 @json_option
 def command(*, model: Path | None, as_json: bool) -> None:
-    """Rehearse drift detection on the running stack: a day in a minute that goes wrong half-way.
+    """Rehearse drift detection on the running stack: a day that goes wrong at noon.
 
     A good day becomes the stack's baseline; on the next, the lens gets dirty and night falls. Run
     `scones up` first; the stack stays up afterwards.
@@ -36,10 +36,11 @@ def command(*, model: Path | None, as_json: bool) -> None:
             rehearsal = drift_rehearsal.rehearse(stack, Classifier.load(model).description, steps)
         if as_json:
             since = {name: at.isoformat() for name, at in rehearsal.found.since.items()}
-            click.echo(json.dumps({"drifted_since": since, "page": str(rehearsal.page)}))
-        console.print("\nMetrics in CloudWatch:", drift_rehearsal.table(rehearsal.windows))
+            echo_json({"drifted_since": since, "page": str(rehearsal.page)})
+        echo("", "Metrics in CloudWatch:", err=as_json)
+        console.print(drift_rehearsal.table(rehearsal.windows))
         for name, at in sorted(rehearsal.found.since.items(), key=lambda pair: pair[1]):
-            console.print(f"{name} has drifted since {at:%H:%M:%S}", highlight=False)
-        console.print(f"\nReport: {rehearsal.page}", highlight=False, soft_wrap=True)
+            echo(f"{name} has drifted since {at:%H:%M}", err=as_json)
+        echo("", f"Report: {rehearsal.page}", err=as_json)
         if not rehearsal.found.drifted:
             raise LocalError(f"The drift was not detected. Logs: {HOME / 'logs'}")

@@ -1,6 +1,5 @@
 """``scones up``."""
 
-import json
 from pathlib import Path
 
 import click
@@ -9,6 +8,7 @@ from local import Ports, host
 from local.options import stack_options
 from local.steps import Steps, interruptible, result_console
 from model.terminal.options import json_option
+from model.terminal.output import echo, echo_json
 
 
 @click.command("up")
@@ -41,16 +41,17 @@ def command(
         stack = Stack(ports=ports, model=model, for_containers=for_containers)
         stack.up(steps)
     if as_json:
-        click.echo(json.dumps(stack.describe()))
+        echo_json(stack.describe())
         return
-    console.print(
-        f"\nThe stack is up. In your shell:\n\n"
-        f"  export AWS_ENDPOINT_URL={stack.container_url if for_containers else stack.endpoint_url}\n"
-        f"  export AWS_REGION={stack.region} AWS_DEFAULT_REGION={stack.region}\n"
-        f"  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test\n"
-        f"  aws s3 cp photo.jpg s3://{stack.outputs['UploadBucketName']}/uploads/\n"
-        f"  aws dynamodb scan --table-name {stack.outputs['ResultsTableName']}\n\n"
-        f"Everything else is in .local/stack.json. Stop the stack with `make down`.",
-        soft_wrap=True,
-        highlight=False,
+    echo(
+        "",
+        "The stack is up. In your shell:",
+        "",
+        f"  export AWS_ENDPOINT_URL={stack.container_url if for_containers else stack.endpoint_url}",
+        f"  export AWS_REGION={stack.region} AWS_DEFAULT_REGION={stack.region}",
+        "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test",
+        f"  aws s3 cp photo.jpg s3://{stack.outputs['UploadBucketName']}/uploads/",
+        f"  aws dynamodb scan --table-name {stack.outputs['ResultsTableName']}",
+        "",
+        "Everything else is in .local/stack.json. Stop the stack with `make down`.",
     )

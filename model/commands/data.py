@@ -1,6 +1,5 @@
 """``scones data``: build a data set of labelled photos, on disk and in S3."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from model import storage
 from model.data.builder import CIFAR_100, build
 from model.labels import split_labels
 from model.terminal.options import dry_run_option, json_option
+from model.terminal.output import echo, echo_json
 
 
 def _check_reviewed(_ctx: click.Context, _option: click.Parameter, source: str | None) -> str | None:
@@ -99,9 +99,9 @@ def command(
         dry_run=dry_run,
     )
     for file in built.skipped:
-        click.echo(f"skipped: {file}", err=True)
+        echo(f"skipped: {file}", err=True)
     if built.duplicates:
-        click.echo(f"skipped: {built.duplicates:,} duplicates", err=True)
+        echo(f"skipped: {built.duplicates:,} duplicates", err=True)
     staged = None
     if to and not dry_run:
         from model.data.staging import stage  # noqa: PLC0415  boto3 takes half a second to import
@@ -116,16 +116,14 @@ def command(
             "copies_left_out": built.duplicates,
             "staged": staged and staged._asdict(),
         }
-        click.echo(json.dumps(result))
+        echo_json(result)
         return
     train, test = (_format_counts(built.counts[split]) for split in ("train", "test"))
-    click.echo(f"{out}: {'would contain ' if dry_run else ''}{train} for training, {test} for testing")
+    echo(f"{out}: {'would contain ' if dry_run else ''}{train} for training, {test} for testing")
     if staged:
-        click.echo(
-            f"{to}: {staged.uploaded} uploaded, {staged.unchanged} unchanged, {staged.deleted} deleted"
-        )
+        echo(f"{to}: {staged.uploaded} uploaded, {staged.unchanged} unchanged, {staged.deleted} deleted")
     elif to:
-        click.echo(f"{to}: would be made identical to {out}")
+        echo(f"{to}: would be made identical to {out}")
 
 
 def _split_names(names: str | None) -> list[str]:

@@ -1,6 +1,5 @@
 """``scones deploy``: deploy a model behind an endpoint, or update the endpoint to it."""
 
-import json
 from dataclasses import asdict
 
 import click
@@ -12,6 +11,7 @@ from model.sagemaker.deployment_file import FILE
 from model.sagemaker.endpoint import Hosting
 from model.sagemaker.rollout import Rollout, format_plan, select_candidate, with_overrides
 from model.terminal.options import dry_run_option, json_option, labels_option, stage_option, threshold_option
+from model.terminal.output import echo, echo_json
 
 
 @click.command("deploy")
@@ -124,15 +124,18 @@ def command(
         rollout = Rollout(account, stage, candidate, uri, hosting, bake_seconds)
         if dry_run:
             plan = rollout.plan()
-            click.echo(json.dumps(plan) if as_json else format_plan(plan))
+            if as_json:
+                echo_json(plan)
+            else:
+                echo(format_plan(plan))
             return
         deployment = rollout.deploy(approved=not require_approval)
     deployment.write()
     if as_json:
-        click.echo(json.dumps(asdict(deployment)))
+        echo_json(asdict(deployment))
         return
     version = deployment.model_package.rpartition("/")[2]
-    click.echo(
-        f"{deployment.endpoint_name} serves {deployment.model} ({version}); written to {FILE}.\n"
-        f"Next: make deploy STAGE={stage}"
+    echo(
+        f"{deployment.endpoint_name} serves {deployment.model} ({version}); written to {FILE}.",
+        f"Next: make deploy STAGE={stage}",
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from model.terminal.options import json_option, labels_option, model_option, threshold_option
+from model.terminal.output import echo_json
+from model.terminal.tables import Console, Table
 
 if TYPE_CHECKING:
     from model.evaluation.metrics import Evaluation
@@ -93,7 +92,7 @@ def command(
 
         write(out, evaluation, about, data)
     if as_json:
-        click.echo(json.dumps(about | asdict(evaluation), indent=2))
+        echo_json(about | asdict(evaluation), indent=2)
     else:
         Console().print(_summary(evaluation))
 

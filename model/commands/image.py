@@ -6,6 +6,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from model.sagemaker import image, image_cleanup
 from model.sagemaker.account import connect, explain, translate_aws_errors
 from model.terminal.options import dry_run_option
+from model.terminal.output import echo
 
 
 @click.command("image")
@@ -38,21 +39,21 @@ def command(*, platform: str, push: bool, dry_run: bool) -> None:
     """  # noqa: D301  click reads \b as a character
     name = image.local_name(platform)
     if not push:
-        click.echo(f"Would build {name}." if dry_run else image.build(platform))
+        echo(f"Would build {name}." if dry_run else image.build(platform))
         return
     account = connect()
     address = image.uri(account, platform)
     with translate_aws_errors():
         pushed = image.is_pushed(account, address)
         if dry_run:
-            click.echo(f"{address} exists." if pushed else f"Would build {name} and push it as {address}.")
+            echo(f"{address} exists." if pushed else f"Would build {name} and push it as {address}.")
             return
         # A new build would differ, and the repository's tags are immutable.
         if not pushed:
             image.push(account, image.build(platform), platform)
             try:
                 for tag in image_cleanup.delete_unused(account):
-                    click.echo(f"Deleted the unused image {tag}.", err=True)
+                    echo(f"Deleted the unused image {tag}.", err=True)
             except (BotoCoreError, ClientError) as error:  # the image that was pushed can still be used
-                click.echo(f"Unused images could not be deleted: {explain(error)}", err=True)
-    click.echo(address)
+                echo(f"Unused images could not be deleted: {explain(error)}", err=True)
+    echo(address)

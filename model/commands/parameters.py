@@ -7,6 +7,7 @@ import click
 from model import storage
 from model.sagemaker.deployment_file import FILE, parameters
 from model.terminal.options import json_option, stage_option
+from model.terminal.output import echo, echo_json
 
 VALUES_WITH_SPACES = FILE.with_suffix(".yaml")
 
@@ -35,13 +36,13 @@ def command(*, stage: str, endpoint: str | None, as_json: bool) -> None:
     """  # noqa: D301  click reads \b as a character
     found = parameters(stage, endpoint)
     if as_json:
-        click.echo(json.dumps(found))
+        echo_json(found)
         return
     with_spaces = {name: value for name, value in found.items() if " " in value}
     for name, value in found.items():
         if name not in with_spaces:
-            click.echo(f"{name}={value}")
+            echo(f"{name}={value}", limit=None)  # `make deploy` passes it on
     if with_spaces:
         # sam reads YAML, of which JSON is a subset, but not files that are named *.json
         storage.write_file(VALUES_WITH_SPACES, json.dumps(with_spaces).encode())
-        click.echo(f"file://{VALUES_WITH_SPACES}")
+        echo(f"file://{VALUES_WITH_SPACES}")

@@ -1,6 +1,5 @@
 """``scones predict``: classify photos."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import click
 
 from model.predictor import Predictor, predict
 from model.terminal.options import labels_option, model_option, threshold_option
+from model.terminal.output import echo_json
 from model.terminal.progress import track
 
 
@@ -65,7 +65,7 @@ def command(
     # If stdout is a terminal, the printed lines already show the progress.
     for photo in photos if sys.stdout.isatty() else track(photos, len(photos), "Classifying"):
         prediction = predict(predictor, photo)
-        click.echo(json.dumps(prediction))
+        echo_json(prediction)
         rejected |= prediction["decision"] == "rejected"
     if rejected:
         raise click.exceptions.Exit(1)

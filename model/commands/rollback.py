@@ -1,12 +1,11 @@
 """``scones rollback``: roll an endpoint back to its previous model."""
 
-import json
-
 import click
 
 from model.sagemaker.account import connect, translate_aws_errors
 from model.sagemaker.rollback import find_rollback_target, roll_back, update_deployment_file
 from model.terminal.options import dry_run_option, json_option, stage_option
+from model.terminal.output import echo, echo_json
 
 
 @click.command("rollback")
@@ -46,7 +45,7 @@ def command(*, stage: str, bake_seconds: int, dry_run: bool, as_json: bool) -> N
     name, model = target.endpoint.name, target.model
     if as_json:
         result = {"endpoint_name": name, "model": model.name, "model_package": model.package}
-        click.echo(json.dumps(result | {"dry_run": dry_run}))
+        echo_json(result | {"dry_run": dry_run})
         return
     verb = "would serve" if dry_run else "serves"
-    click.echo(f"{name} {verb} {model.name} ({model.package.rpartition('/')[2]}) again.")
+    echo(f"{name} {verb} {model.name} ({model.package.rpartition('/')[2]}) again.")

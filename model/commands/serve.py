@@ -17,6 +17,7 @@ from model.serving.app import create_app
 from model.serving.capture import Capture
 from model.serving.listener import listen
 from model.terminal.options import model_option
+from model.terminal.output import echo
 
 
 @click.command("serve")
@@ -68,6 +69,6 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), listen(host, port) as listener:
         app = create_app(Classifier.load(model), Capture(*capture) if capture else None)
-        click.echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C to stop)", err=True)
+        echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C to stop)", err=True)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         uvicorn.Server(config).run(sockets=[listener])

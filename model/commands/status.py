@@ -1,16 +1,15 @@
 """``scones status``: print what a stage's endpoint serves, and how it performs."""
 
-import json
 from dataclasses import asdict
 
 import click
 from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from model.sagemaker.account import connect, translate_aws_errors
 from model.sagemaker.endpoint_status import Status, status
 from model.terminal.options import json_option, stage_option
+from model.terminal.output import echo_json
+from model.terminal.tables import Console, Table
 
 HOURS_A_MONTH = 730
 
@@ -36,7 +35,7 @@ def command(*, stage: str, as_json: bool) -> None:
     with translate_aws_errors():
         found = status(account, stage)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
+        echo_json(asdict(found), indent=2)
     else:
         Console().print(_table(found))
 

@@ -10,6 +10,7 @@ import click
 
 from model.network.artifact import ARCHIVE
 from model.terminal.options import json_option, stage_option
+from model.terminal.output import echo, echo_json
 from model.training.paths import HYPERPARAMETERS, TrainingPaths, report_failure_to_sagemaker
 
 
@@ -126,18 +127,18 @@ def _train_here(paths: TrainingPaths, *, precision: float, most: int, name: str,
     with progress_bar() as progress:
         result = trainer.train(paths, progress, precision=precision, most=most, name=name)
     if as_json:
-        click.echo(json.dumps(json.loads((paths.metrics / trainer.METRICS).read_text())))
+        echo_json(json.loads((paths.metrics / trainer.METRICS).read_text()))
         return
     _print_metrics(result.metrics)
     labels = ", ".join(result.photos.labels)
-    click.echo(f"{paths.model}: trained on {len(result.photos.paths):,} photos of {labels}")
-    click.echo(f"Threshold {result.threshold.value}: {result.threshold_reason}")
+    echo(f"{paths.model}: trained on {len(result.photos.paths):,} photos of {labels}")
+    echo(f"Threshold {result.threshold.value}: {result.threshold_reason}")
 
 
 def _print_metrics(metrics: Mapping[str, float]) -> None:
     """Print metrics as SageMaker reads them from a job's log: ``name=value``."""
     for name, value in metrics.items():
-        click.echo(f"{name}={value:.4f}")
+        echo(f"{name}={value:.4f}")
 
 
 def _train_in_docker(
@@ -148,8 +149,10 @@ def _train_in_docker(
     if algorithm == "built-in" or data.startswith("s3://"):
         raise click.UsageError("--on docker trains our own model, on a local folder")
     training_job.train_in_docker(Path(data), out, hyperparameters)
-    metrics = (out / registry.METRICS_FILE).read_text().strip()
-    click.echo(metrics if as_json else f"{out}: {ARCHIVE}, trained in the container")
+    if as_json:
+        echo_json(json.loads((out / registry.METRICS_FILE).read_text()))
+    else:
+        echo(f"{out}: {ARCHIVE}, trained in the container")
 
 
 def _train_on_sagemaker(
@@ -167,15 +170,18 @@ def _train_on_sagemaker(
     job = training_job.Job(**job_options)
     if dry_run:
         plan = training_job.plan(connect(), job, data)
-        click.echo(json.dumps(plan) if as_json else _format_plan(plan))
+        if as_json:
+            echo_json(plan)
+        else:
+            echo(_format_plan(plan))
         return
     trained = training_job.train_on_sagemaker(connect(), job, data, out, hyperparameters)
     if as_json:
-        click.echo(json.dumps(asdict(trained) | {"metrics": dict(trained.metrics)}))
+        echo_json(asdict(trained) | {"metrics": dict(trained.metrics)})
         return
     _print_metrics(trained.metrics)
-    click.echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
-    click.echo(f"Next: scones deploy --stage {job.stage} --training-job {trained.name}")
+    echo(f"{out}: {ARCHIVE}, trained by {trained.name} ({trained.billed_seconds} s billed)")
+    echo(f"Next: scones deploy --stage {job.stage} --training-job {trained.name}")
 
 
 def _format_plan(plan: Mapping[str, Any]) -> str:

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import platformdirs
 from PIL import Image
 
 from model import storage
+from model.cache import cache_folder
 from model.data import cifar, dataset
 from model.data.download import download, verify
 from model.labels import LABEL, OTHER
@@ -122,7 +122,7 @@ def fetch_archive(source: str, sha256: str | None) -> Path:
     if "://" in source:
         if source == CIFAR_100:
             sha256 = sha256 or CIFAR_100_SHA256
-        return download(source, platformdirs.user_cache_path("scones-unlimited"), sha256)
+        return download(source, cache_folder(), sha256)
     archive = Path(source)
     if not archive.is_file():
         raise DataError(f"No such archive, folder or address: {source}")

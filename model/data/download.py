@@ -9,8 +9,9 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from rich.console import Console
 from rich.progress import wrap_file
+
+from model.terminal.tables import Console
 
 ATTEMPTS = 5
 TIMEOUT = 30

@@ -16,7 +16,7 @@ from functions.monitor.capture_analysis import captures
 from functions.monitor.capture_analysis.captures import TimeWindow
 from model import storage
 from model.labels import LABEL
-from model.photo import SUFFIXES
+from model.photo import PhotoError, file_suffix
 
 CONCURRENCY = 16
 
@@ -47,14 +47,20 @@ def fetch(uri: str) -> Iterator[tuple[Path, list[str]]]:
                 if content is None:
                     skipped.append(f"s3://{photo['bucket']}/{photo['key']} (has been deleted)")
                     continue
-                suffix = Path(photo["key"]).suffix.lower()
-                name = hashlib.sha256(content).hexdigest() + (suffix if suffix in SUFFIXES else ".jpg")
+                name = hashlib.sha256(content).hexdigest() + _suffix(content)
                 (folder / name).write_bytes(content)
                 labels[name] = label
         for name, label in labels.items():
             (folder / label).mkdir(exist_ok=True)
             (folder / name).rename(folder / label / name)
         yield folder, skipped
+
+
+def _suffix(content: bytes) -> str:
+    try:
+        return file_suffix(content)
+    except PhotoError:
+        return ".jpg"  # `scones data` reports or skips what is unreadable
 
 
 def _read_records(uri: str) -> Iterator[tuple[Mapping[str, Any], str]]:

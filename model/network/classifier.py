@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import platformdirs
 
+from model.cache import cache_folder
 from model.network import artifact
 from model.network.artifact import ArtifactError, Description
 from model.photo import read_pixels
@@ -47,7 +47,7 @@ class Classifier:
 
     @classmethod
     def _load_zero_shot(cls, threads: int | None) -> Self:
-        folder = platformdirs.user_cache_path("scones-unlimited") / f"zero-shot-{_recipe()}"
+        folder = cache_folder() / f"zero-shot-{_recipe()}"
         try:
             return cls(folder, threads)
         except ArtifactError:  # not built yet, or damaged

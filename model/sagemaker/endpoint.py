@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 
 from functions.classify.answer import EndpointAnswerError, parse_probabilities
 from functions.classify.capture import VARIANT
@@ -30,6 +29,7 @@ from model.sagemaker.account import (
 )
 from model.sagemaker.autoscaling import PHOTOS_PER_MINUTE, Scaling
 from model.sagemaker.registry import SEPARATOR
+from model.terminal.tables import Console
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (

@@ -23,6 +23,7 @@ from model.sagemaker.account import Account, explain
 from model.sagemaker.deployment_file import Deployment
 from model.sagemaker.endpoint import Endpoint, EndpointError, Hosting
 from model.sagemaker.registry import Candidate, RegistryError
+from model.terminal.output import echo
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import (
@@ -227,11 +228,10 @@ def undo_on_failure() -> Iterator[RegisterUndo]:
     try:
         yield created.__setitem__
     except KeyboardInterrupt:
-        endpoint.console.print(
+        echo(
             f"Interrupted. Left in AWS: {', '.join(created) or 'nothing new'}. "
             "Delete everything with: scones destroy.",
-            soft_wrap=True,
-            highlight=False,
+            err=True,
         )
         raise
     except Exception as error:

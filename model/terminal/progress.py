@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,7 +11,9 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.text import Text
+from rich.text import Text  # noqa: TID251  a type
+
+from model.terminal.tables import Console, styled
 
 
 class RateColumn(ProgressColumn):
@@ -21,7 +22,7 @@ class RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Show the rate once it is known."""
         rate = task.finished_speed or task.speed
-        return Text(f"{rate:.1f}/s" if rate else "", style="progress.data.speed")
+        return styled(f"{rate:.1f}/s" if rate else "", "progress.data.speed")
 
 
 def progress_bar(console: Console | None = None) -> Progress:

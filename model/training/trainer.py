@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import platformdirs
 from rich.progress import Progress
 
 from model import storage
+from model.cache import cache_folder
 from model.data import dataset
 from model.data.dataset import Dataset
 from model.evaluation import statistics
@@ -98,7 +98,7 @@ def embed_photos(photos: Dataset, advance: Callable[[], None] = lambda: None) ->
     """
     graph = embedding.build_graph().SerializeToString()
     version = hashlib.sha256(graph + onnxruntime.__version__.encode()).hexdigest()[:16]
-    cache = platformdirs.user_cache_path("scones-unlimited") / f"embeddings-{version}"
+    cache = cache_folder() / f"embeddings-{version}"
     # a thread per photo keeps all cores busy; several threads on one photo would wait for each other
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

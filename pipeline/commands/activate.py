@@ -1,6 +1,5 @@
 """``scones activate``: make sure that the photos of a new stack's first minutes are classified."""
 
-import json
 from dataclasses import asdict
 
 import click
@@ -8,6 +7,7 @@ import click
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
 from model.terminal.options import dry_run_option, json_option
+from model.terminal.output import echo, echo_json
 from model.terminal.progress import progress_bar
 from pipeline import activation, backfill
 from pipeline.options import stack_option
@@ -62,17 +62,15 @@ def command(*, stack: str | None, timeout: float, dry_run: bool, as_json: bool) 
     if as_json:
         plan = {"already_active": active, "photos": photos}
         result = {"probes": probes, "backfill": report and asdict(report)}
-        click.echo(json.dumps(plan if dry_run else plan | result))
+        echo_json(plan if dry_run else plan | result)
     elif active:
-        click.echo("The stack is active already; there is nothing to do.")
+        echo("The stack is active already; there is nothing to do.")
     elif dry_run:
-        click.echo(
-            f"Would wait for an event, then classify {photos} photos, except those that have a result."
-        )
+        echo(f"Would wait for an event, then classify {photos} photos, except those that have a result.")
     else:
-        click.echo(f"Uploads start executions. {report or 'No photo was uploaded before.'}")
+        echo(f"Uploads start executions. {report or 'No photo was uploaded before.'}")
     if stopped:
-        click.echo("Stopped. Run it again to continue.", err=True)
+        echo("Stopped. Run it again to continue.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     if failed:
         raise click.ClickException(f"{failure or 'Some photos failed'}. Fix the cause, then run it again.")

@@ -1,6 +1,5 @@
 """``scones backfill``: classify photos that are already in the bucket."""
 
-import json
 from dataclasses import asdict
 
 import click
@@ -8,6 +7,7 @@ import click
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.errors import INTERRUPTED
 from model.terminal.options import dry_run_option, json_option
+from model.terminal.output import echo, echo_json
 from model.terminal.progress import progress_bar
 from pipeline import backfill
 from pipeline.options import stack_option
@@ -72,11 +72,11 @@ def command(
             stopped = backfill.follow(target, execution, progress)
         report, failure = backfill.summarize(target, execution)
     if as_json:
-        click.echo(json.dumps(asdict(report)))
+        echo_json(asdict(report))
     elif report.photos:
-        click.echo(report)
+        echo(report)
     if stopped:
-        click.echo("Stopped. Run it again to continue.", err=True)
+        echo("Stopped. Run it again to continue.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     if failure or report.failed:
         details = f". Details: {report.manifest}" if report.manifest else ""
@@ -86,8 +86,8 @@ def command(
 def _print_plan(stack: Stack, prefix: str, *, as_json: bool) -> None:
     photos, running = backfill.count_photos(stack, prefix), backfill.find_running(stack, prefix)
     if as_json:
-        click.echo(json.dumps({"photos": photos, "already_running": running}))
+        echo_json({"photos": photos, "already_running": running})
     elif running:
-        click.echo(f"Would follow the running backfill: {running}")
+        echo(f"Would follow the running backfill: {running}")
     else:
-        click.echo(f"Would classify {photos} photos, except those that have a result.")
+        echo(f"Would classify {photos} photos, except those that have a result.")

@@ -1,11 +1,11 @@
 """``scones cost``: estimate the AWS bill and compare it with the baseline design."""
 
-import json
 from pathlib import Path
 
 import click
 
 from model.terminal.options import json_option
+from model.terminal.output import echo, echo_json
 from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, table, to_json
 from pipeline.markdown import update_section
 
@@ -59,6 +59,6 @@ def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path 
         update_section(update, BEGIN, table(found, photo))
         update.with_name(PLOT).write_bytes(plot.draw(photo, scales))
     if as_json:
-        click.echo(json.dumps([to_json(bill, photo) for bill in found], indent=2))
+        echo_json([to_json(bill, photo) for bill in found], indent=2)
     else:
-        click.echo(table(found, photo))
+        echo(*table(found, photo).splitlines())

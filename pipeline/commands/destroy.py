@@ -1,11 +1,10 @@
 """``scones destroy``: delete everything that this project created."""
 
-import json
-
 import click
 
 from model.sagemaker.account import connect, translate_aws_errors
 from model.terminal.options import check_stage, dry_run_option
+from model.terminal.output import echo, echo_json, require_confirmation
 from pipeline import teardown
 
 
@@ -47,20 +46,20 @@ def command(*, stage: str | None, stack: str | None, dry_run: bool, yes: bool, a
         found = teardown.find_stack(account, stack) if stack else teardown.list_resources(account, stage)
     missing, scope = f"No such stack: {stack}. " if stack else "", f" for stage {stage}" if stage else ""
     if not as_json:
-        click.echo("\n".join(map(str, found)) if found else f"{missing}Nothing to delete{scope}.")
+        echo(*found or (f"{missing}Nothing to delete{scope}.",))
     if found and not (dry_run or yes):
         place = f"account {account.id}, {account.region}"
         question = f"Delete {'it' if len(found) == 1 else 'all of it'} permanently ({place})?"
-        click.confirm(question, abort=True)
+        require_confirmation(question)
     failed = []
     for resource, error in [] if dry_run else teardown.delete_resources(found):
         if error:
             failed.append(resource)
-            click.echo(f"Not deleted: {resource}: {error}", err=True)
+            echo(f"Not deleted: {resource}: {error}", err=True)
         elif not as_json:
-            click.echo(f"Deleted {resource}.")
+            echo(f"Deleted {resource}.")
     if as_json:
         result = {"found": list(map(str, found)), "left": list(map(str, failed)), "dry_run": dry_run}
-        click.echo(json.dumps(result))
+        echo_json(result)
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(found)} could not be deleted. Run it again.")

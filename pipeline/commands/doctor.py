@@ -1,11 +1,11 @@
 """``scones doctor``."""
 
-import json
 from dataclasses import asdict
 
 import click
 
 from model.terminal.options import json_option, stage_option
+from model.terminal.output import echo, echo_json
 
 
 @click.command("doctor")
@@ -39,8 +39,8 @@ def command(*, stage: str, instance_type: str, serverless: bool, as_json: bool) 
         checks.append(check)
         if not as_json:
             advice = f"  {check.advice}" if check.advice else ""
-            click.echo(f"{check.status:<8}{check.name:<12} {check.finding}{advice}")
+            echo(f"{check.status:<8}{check.name:<12} {check.finding}{advice}")
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in checks], indent=2))
+        echo_json([asdict(check) for check in checks], indent=2)
     if any(check.status == "failed" for check in checks):
         raise click.exceptions.Exit(1)

@@ -1,18 +1,16 @@
 """``scones forget``: delete a photo and everything derived from it."""
 
-import json
-from pathlib import Path
-
 import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.options import dry_run_option, json_option
-from pipeline import erasure, photo_copies
+from model.terminal.output import echo, echo_json
+from pipeline import HOME, erasure, photo_copies
 from pipeline.options import stack_option
 from pipeline.photo_identity import PhotoTracer
 from pipeline.stack import find_stack
 
-DATA = Path(".local/data")
+DATA = HOME / "data"
 """The data set of `make train`."""
 
 
@@ -92,7 +90,7 @@ def command(
       1  something remains; one line on stderr says what
       2  usage error
     """  # noqa: D301  click reads \b as a character
-    from rich.console import Console  # noqa: PLC0415  takes long to import
+    from model.terminal.tables import Console  # noqa: PLC0415  takes long to import
 
     with translate_aws_errors():
         target = find_stack(stack)
@@ -114,7 +112,7 @@ def command(
     for copy in erasure.erase(search, dry_run=dry_run):
         deleted.append({"kind": copy.kind, "where": copy.where})
         if not as_json:
-            click.echo(f"{'Would delete' if dry_run else 'Deleted'} {copy.kind}: {copy.where}")
+            echo(f"{'Would delete' if dry_run else 'Deleted'} {copy.kind}: {copy.where}")
     if as_json:
         report = {
             "photo": identity.uri,
@@ -123,13 +121,13 @@ def command(
             "goes_by_itself": [one._asdict() for one in search.retained],
             "left": search.remaining,
         }
-        click.echo(json.dumps(report))
+        echo_json(report)
     else:
         if not deleted and not search.remaining:
-            click.echo(f"No copies of {identity.uri} were found.")
+            echo(f"No copies of {identity.uri} were found.")
         for one in search.retained:
             until = f"Expires on {one.until}" if one.until else "Not deleted, delete it yourself"
-            click.echo(f"{until}: {one.kind} {one.where}")
+            echo(f"{until}: {one.kind} {one.where}")
     if search.remaining:
         remaining = "; ".join(search.remaining)
         raise click.ClickException(f"{identity.uri} is not completely deleted, run it again: {remaining}")

@@ -1,6 +1,5 @@
 """``scones monitor``: report on the data that an endpoint captured."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +7,8 @@ import click
 
 from model.storage import write_file
 from model.terminal.options import json_option, labels_option, threshold_option
+from model.terminal.output import echo, echo_json
+from model.terminal.tables import Console
 
 DEFAULT_THRESHOLD = 0.8
 """The stack's default, used if neither the baseline nor the caller gives a threshold."""
@@ -116,8 +117,7 @@ def command(
       2  usage error
       3  with --fail-on-drift: a feature has drifted
     """  # noqa: D301  click reads \b as a character
-    from rich.console import Console  # noqa: PLC0415  SciPy and Matplotlib take seconds to import
-
+    # SciPy and Matplotlib take seconds to import.
     from functions.monitor.capture_analysis.captures import TimeWindow  # noqa: PLC0415
     from functions.monitor.capture_analysis.window import Window  # noqa: PLC0415
     from model.training import baseline as baselines  # noqa: PLC0415
@@ -159,8 +159,8 @@ def command(
             status.update("Writing the report …")
             write(out, report)
     if as_json:
-        click.echo(json.dumps(metrics(report), indent=2))
+        echo_json(metrics(report), indent=2)
     else:
-        click.echo("\n".join(summary(report)))
+        echo(*summary(report))
     if fail_on_drift and report.drifted:
         raise click.exceptions.Exit(DRIFTED)

@@ -1,12 +1,12 @@
 """``scones replay``: retry what failed, once its cause is fixed."""
 
-import json
 from dataclasses import asdict
 
 import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.options import dry_run_option, json_option
+from model.terminal.output import echo, echo_json
 from model.terminal.progress import progress_bar
 from pipeline.options import stack_option
 from pipeline.replay import replay
@@ -40,11 +40,11 @@ def command(*, stack: str | None, dry_run: bool, as_json: bool) -> None:
         target = find_stack(stack)
         report = replay(target, progress, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps(asdict(report)))
+        echo_json(asdict(report))
     elif not report.messages:
-        click.echo("The failed queue is empty; there is nothing to replay.")
+        echo("The failed queue is empty; there is nothing to replay.")
     else:
-        click.echo(f"{'Dry run: ' if dry_run else ''}{report}.")
+        echo(f"{'Dry run: ' if dry_run else ''}{report}.")
     if report.left:
         raise click.ClickException(
             f"{report.left} of {report.messages} messages are not inputs of this pipeline. Look at them in "

@@ -5,15 +5,23 @@ from contextlib import suppress
 
 import click
 
+from model.terminal.output import echo
 from pipeline.options import stack_option
 from pipeline.stack import find_stack
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except OSError as error:  # a container's user may have none
+        raise click.UsageError("Your user has no name on this machine. Give one with --reviewer.") from error
 
 
 @click.command("review")
 @stack_option
 @click.option(
     "--reviewer",
-    default=getpass.getuser,
+    default=_user_name,
     show_default=False,
     help="The name to record.  [default: your user name]",
 )
@@ -55,7 +63,7 @@ def command(*, stack: str | None, reviewer: str, plain: bool, port: int, no_brow
         return
 
     def announce(address: str) -> None:
-        click.echo(f"Review at {address} (Ctrl-C stops it)", err=True)
+        echo(f"Review at {address} (Ctrl-C stops it)", err=True)
         if not no_browser:
             click.launch(address)
 

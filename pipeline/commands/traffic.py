@@ -1,6 +1,5 @@
 """``scones traffic``: run a load test."""
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ import click
 
 from model.sagemaker.account import translate_aws_errors
 from model.terminal.options import dry_run_option, json_option
+from model.terminal.output import echo, echo_json
 from model.terminal.progress import progress_bar
 from pipeline.load_test import PREFIX, LoadTest, Photo, delete_photos, plan_photos
 from pipeline.options import stack_option
@@ -95,7 +95,10 @@ def command(
         if clean:
             delete_photos(target, prefix, load_test.statuses)
     kept = "" if clean else f" The photos are under {prefix}"
-    click.echo(json.dumps(asdict(report)) if as_json else f"{report}{kept}")
+    if as_json:
+        echo_json(asdict(report))
+    else:
+        echo(f"{report}{kept}")
     if missed := len(load_test.pending_duplicates):
         raise click.ClickException(f"{missed} uploads produced no event, so no duplicate could be sent.")
     if not report.passed:
@@ -105,7 +108,7 @@ def command(
 def _print_plan(photos: Sequence[Photo], to: str, *, as_json: bool) -> None:
     twice, size = sum(photo.duplicate for photo in photos), sum(len(photo.read()) for photo in photos)
     if as_json:
-        click.echo(json.dumps({"photos": len(photos), "twice": twice, "bytes": size, "to": to}))
+        echo_json({"photos": len(photos), "twice": twice, "bytes": size, "to": to})
     else:
         sent = f"{len(photos)} photos ({size / 1e6:.1f} MB) to {to}"
-        click.echo(f"Would send {sent} and deliver the events of {twice} of them twice.")
+        echo(f"Would send {sent} and deliver the events of {twice} of them twice.")

@@ -20,6 +20,7 @@ from pipeline.stack import find_stack
 from pipeline.subscription import PROBE, Subscription, subscribed
 from scones import cli
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE, eventually
 
 PICTURES = [sample_images.encoded(sample_images.picture(sample_images.bicycle, seed)) for seed in range(4)]
 
@@ -125,8 +126,8 @@ def test_a_new_version_is_classified_and_its_late_event_changes_nothing(stack):
                 }
             ),
         )["executionArn"]
-        while stack.client("stepfunctions").describe_execution(executionArn=execution)["status"] == "RUNNING":
-            time.sleep(0.2)
+        describe = stack.client("stepfunctions").describe_execution
+        eventually(lambda: describe(executionArn=execution)["status"] != "RUNNING")
         counts = published(subscription)
 
     assert (report["already"], report["rejected"]) == (0, 1)
@@ -135,9 +136,7 @@ def test_a_new_version_is_classified_and_its_late_event_changes_nothing(stack):
 
 
 def eventually_published(subscription: Subscription) -> None:
-    give_up_at = time.monotonic() + 60
-    while not list(subscription.received()):
-        assert time.monotonic() < give_up_at
+    eventually(lambda: list(subscription.received()))
 
 
 def test_a_prefix_outside_uploads_and_archive_and_an_empty_one_are_refused(stack):
@@ -186,7 +185,7 @@ def stop_and_resume(stack: Stack, count: int) -> None:
             assert process.poll() is None
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=PATIENCE)
         stopped = json.loads(output)
         resumed = run(stack, prefix)
         counts = published(subscription)

@@ -1,7 +1,6 @@
 """Each command's policy is enough, and without any of its actions the command fails."""
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from pipeline.monitoring import ground_truth
 from pipeline.replay import replay
 from tests import permissions
 from tests.permissions import Permission, Person
+from tests.waiting import PATIENCE, eventually
 
 QUIET = Progress(disable=True)
 
@@ -70,7 +70,7 @@ def run_traffic(stack: deployed.Stack, local: Stack) -> None:
     planned = load_test.plan_photos(prefix, 1, None, bad=0, other=0, duplicates=1)
 
     find(stack)
-    test = LoadTest(stack, prefix, planned, QUIET, rate=None, patience=60)
+    test = LoadTest(stack, prefix, planned, QUIET, rate=None, patience=PATIENCE)
     report = test.run()
     test._find_failures()
     load_test.delete_photos(stack, prefix, test.statuses)
@@ -141,10 +141,8 @@ def impatient(stack, monkeypatch) -> Iterator[None]:
 def wait_for_backfills(stack: Stack) -> None:
     """Wait until no backfill is running; a command that fails may leave one."""
     step_functions, machine = stack.client("stepfunctions"), stack.outputs["BackfillStateMachineArn"]
-    give_up_at = time.monotonic() + 60
-    while step_functions.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"]:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.2)
+    running = {"stateMachineArn": machine, "statusFilter": "RUNNING"}
+    eventually(lambda: not step_functions.list_executions(**running)["executions"])
 
 
 def run_as(person: Person, policy: str, local: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pipeline import sample_images
 from pipeline.stack import find_stack
 from pipeline.subscription import PROBE, subscribed
 from tests.conftest import ROOT
+from tests.waiting import eventually
 
 PREFIX = "uploads/schemas/"
 SCHEMAS = {
@@ -65,10 +66,12 @@ def published(stack: Stack, subscriber: str) -> dict[str, dict[str, Any]]:
             stack.client("s3").put_object(
                 Bucket=stack.outputs["UploadBucketName"], Key=PREFIX + name, Body=content
             )
-        give_up_at = time.monotonic() + 60
-        while len(found) < len(FILES):
-            assert time.monotonic() < give_up_at
-            found |= {event["detail"]["key"].removeprefix(PREFIX): event for event in hearing.received()}
+
+        def all_received() -> bool:
+            found.update({event["detail"]["key"].removeprefix(PREFIX): event for event in hearing.received()})
+            return len(found) == len(FILES)
+
+        eventually(all_received)
     return found
 
 

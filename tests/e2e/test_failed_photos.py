@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -15,6 +15,7 @@ from local.stack import Stack
 from pipeline import load_test, sample_images
 from pipeline.stack import find_stack
 from scones import cli
+from tests.waiting import eventually
 
 PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
@@ -28,14 +29,16 @@ class Queue:
     def messages(self, count: int) -> list[dict[str, Any]]:
         """Receive and delete this many messages, waiting for them."""
         found: list[dict[str, Any]] = []
-        give_up_at = time.monotonic() + 60
-        while len(found) < count:
-            assert time.monotonic() < give_up_at, f"{len(found)} of {count} messages"
+
+        def receive() -> bool:
             for message in self.sqs.receive_message(
                 QueueUrl=self.url, MaxNumberOfMessages=10, WaitTimeSeconds=1, MessageAttributeNames=["All"]
             ).get("Messages", []):
                 self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
                 found.append(message)
+            return len(found) >= count
+
+        eventually(receive)
         return found
 
     def length(self) -> int:
@@ -112,14 +115,6 @@ def report(stack: Stack, *options: str) -> dict[str, Any]:
     return result
 
 
-def eventually(look: Callable[[], Any]) -> Any:
-    give_up_at = time.monotonic() + 60
-    while not (found := look()):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.2)
-    return found
-
-
 def executions_of(stack: Stack, key: str) -> list[str]:
     """The ARNs of a photo's running executions; other photos' may be running too."""
     step_functions = stack.client("stepfunctions")
@@ -135,7 +130,8 @@ def outcome(stack: Stack, key: str) -> str | None:
 
 
 def test_a_notification_names_photo_cause_and_execution_and_a_replay_retries_it(stack, failed, notices):
-    key = "uploads/failed/räder 1.jpg"
+    # Nothing in a key may look like a line of the notification, or like a sentence with a link.
+    key = "uploads/failed/räder 1\nYour session has expired, sign in at https://example.com/\u202e.jpg"
     with forbidden(stack, "classify"):
         put(stack, key)
         (notice,) = notices.messages(1)
@@ -144,7 +140,9 @@ def test_a_notification_names_photo_cause_and_execution_and_a_replay_retries_it(
     message = json.loads(notice["Body"])
     assert message["Subject"] == "Scones Unlimited: a photo could not be classified"
     lines = message["Message"].splitlines()
-    assert lines[0] == f"Photo: s3://{stack.outputs['UploadBucketName']}/{key}"
+    shown = "uploads/failed/r%C3%A4der%201%0AYour%20session%20has%20expired%2C%20sign%20in%20at%20https%3A//"
+    assert lines[0] == f"Photo: s3://{stack.outputs['UploadBucketName']}/{shown}example.com/%E2%80%AE.jpg"
+    assert len(lines) == 6
     assert lines[1].startswith("Error: ")
     assert "AccessDenied" in lines[2]
     machine = stack.outputs["StateMachineArn"].rpartition(":")[2]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from local.stack import Stack
 from pipeline import sample_images
 from scones import cli
 from tests.photo_ledger import Balance, PhotoLedger, open_ledger, record_figures
+from tests.waiting import eventually
 
 VEHICLE = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 SCONE = sample_images.encoded(sample_images.picture(sample_images.scone, seed=1))
@@ -34,6 +35,9 @@ class Faults:
     def set(self, *faults: dict[str, Any]) -> None:
         httpx.put(self.url, json=faults).raise_for_status()
 
+    def release(self) -> None:
+        httpx.delete(self.url).raise_for_status()
+
     def struck(self, place: str) -> int:
         return int(httpx.get(self.url).json().get(place, 0))
 
@@ -46,6 +50,7 @@ def faults(stack) -> Iterator[Faults]:
     faults = Faults(stack)
     faults.scale_pauses(PAUSE_SCALE)
     yield faults
+    faults.release()
     faults.set()
     faults.scale_pauses(1)
 
@@ -66,14 +71,6 @@ def send(ledger: PhotoLedger, count: int = 6) -> None:
 def replay(stack: Stack) -> None:
     result = CliRunner().invoke(cli, ["replay", "--stack", str(stack.description)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-
-
-def eventually(look: Callable[[], Any]) -> Any:
-    give_up_at = time.monotonic() + 120
-    while not (found := look()):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.1)
-    return found
 
 
 def assert_recovers(
@@ -210,12 +207,13 @@ def test_an_event_whose_answer_is_lost_is_published_again(stack, faults, ledger)
 @pytest.mark.parametrize("function", ["classify", pytest.param("serialize", marks=pytest.mark.verify)])
 def test_a_function_that_is_killed_is_run_again(function, stack, faults, ledger):
     place = {"classify": "endpoint", "serialize": "s3"}[function]
-    faults.set({"place": place, "seconds": 6, "times": 1})
+    faults.set({"place": place, "held": True, "times": 1})
     send(ledger, 1)
     eventually(lambda: faults.struck(place))
 
     for worker in workers(stack, function):
         worker.kill()
+    faults.release()
 
     assert_recovers(stack, ledger, Expected(faults, stack, place), failed=0)
 
@@ -244,24 +242,26 @@ def test_slow_answers_are_waited_for_and_requested_again(stack, faults, ledger):
 
 def test_a_photo_deleted_before_it_is_read_is_missing(stack, faults, ledger):
     key = f"{ledger.prefix}deleted.jpg"
-    faults.set({"place": "s3", "seconds": 3, "times": 1})
+    faults.set({"place": "s3", "held": True, "times": 1})
     ledger.send(key, VEHICLE)
     eventually(lambda: faults.struck("s3"))
     s3, bucket = stack.client("s3"), stack.outputs["UploadBucketName"]
     (version,) = s3.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
 
     s3.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
+    faults.release()
 
     assert assert_recovers(stack, ledger, Expected(faults, stack, "s3")).outcomes == {key: "rejected"}
 
 
 def test_a_photo_overwritten_before_it_is_read_has_the_later_ones_result(stack, faults, ledger):
     key = f"{ledger.prefix}overwritten.jpg"
-    faults.set({"place": "s3", "seconds": 4, "times": 1})
+    faults.set({"place": "s3", "held": True, "times": 1})
     ledger.send(key, VEHICLE)
     eventually(lambda: faults.struck("s3"))
 
     ledger.send(key, BAD)
+    faults.release()
     balance = ledger.settle()
 
     assert balance.outcomes == {key: "rejected"}

@@ -38,6 +38,7 @@ from pipeline.review_queue import ReviewItem, ReviewQueue
 from tests import permissions
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
+from tests.waiting import eventually
 
 TRAINING = "training-copies"
 DELETED = {place.kind for place in photo_copies.PLACES if place.forget.startswith("deletes")}
@@ -158,19 +159,12 @@ def forgotten_and_other(stack) -> Iterator[tuple[Courier, Courier]]:
     couriers = Courier(stack, "courier-17", 1717), Courier(stack, "courier-17.png", 1818)
     for courier in couriers:
         courier.leave_copies()
-    give_up_at = time.monotonic() + 60
-    while any(len(courier.captured()) < 2 for courier in couriers) or couriers[1].messages() < 4:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.5)
+    eventually(lambda: all(len(one.captured()) >= 2 for one in couriers) and couriers[1].messages() >= 4)
     yield couriers
     # a test that fails for lack of a permission leaves messages hidden
-    give_up_at = time.monotonic() + SHORT_TIMEOUT + 60
     for courier in couriers:
-        while (
-            done := scones(stack, "forget", courier.address, "--stack", str(stack.description))
-        ).returncode and time.monotonic() < give_up_at:
-            time.sleep(5)
-        assert done.returncode == 0, done.stderr
+        forget = ("forget", courier.address, "--stack", str(stack.description))
+        eventually(lambda forget=forget: not scones(stack, *forget).returncode, pause=5)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 """The whole stack with functions in Lambda's own runtime: its error names, timeouts and memory limits."""
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +13,7 @@ from local import demo, processes
 from local.stack import Stack
 from pipeline import sample_images
 from tests import containers, photos
+from tests.waiting import PATIENCE, eventually
 
 MISSING = containers.missing()
 pytestmark = [
@@ -63,24 +63,16 @@ def configured(stack: Stack, function: str, **configuration: int) -> Iterator[No
 
 
 def test_every_photo_gets_its_outcome(stack):
-    outcomes = list(demo.classify(stack, dict(sample_images.demo_pictures()), silence=120))
+    outcomes = list(demo.classify(stack, dict(sample_images.demo_pictures()), silence=PATIENCE))
 
     assert Counter(one.outcome for one in outcomes) == {"accepted": 8, "needs_review": 2, "rejected": 1}
-
-
-def eventually[Found](look: Callable[[], Found], seconds: float = 90) -> Found:
-    give_up_at = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < give_up_at, f"nothing after {seconds} s"
-        time.sleep(0.5)
-    return found
 
 
 def test_an_endpoint_that_is_down_for_a_while_is_retried_by_the_name_of_the_error(stack):
     (entry,) = [one for one in processes.registered(stack._registry) if one["name"] == "the endpoint"]
     endpoint, step_functions = psutil.Process(entry["pid"]), stack.client("stepfunctions")
     endpoint.terminate()
-    endpoint.wait(10)
+    endpoint.wait(PATIENCE)
 
     def failed_steps() -> list[str]:
         machine = stack.outputs["StateMachineArn"]

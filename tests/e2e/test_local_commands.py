@@ -7,14 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline import sample_images
-from tests.conftest import ROOT, free_port
+from tests.conftest import HOME, ROOT, free_port
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -40,13 +40,6 @@ def nothing_listens(ports: dict[str, str]) -> bool:
     )
 
 
-@pytest.fixture(autouse=True)
-def no_running_stack():
-    """These tests use the stack in .local, which a developer may have left running."""
-    if (ROOT / ".local" / "processes.json").exists():
-        pytest.skip("A local stack is running. Stop it with: make down")
-
-
 def test_the_demo_shows_the_outcomes_of_a_folder_and_leaves_nothing_running(tmp_path, ports):
     (tmp_path / "monday").mkdir()
     (tmp_path / "monday" / "[bold]a+b.png").write_bytes(
@@ -55,26 +48,24 @@ def test_the_demo_shows_the_outcomes_of_a_folder_and_leaves_nothing_running(tmp_
     (tmp_path / "notes.jpg").write_text("not a photo")
 
     demo = start("demo", "--photos", str(tmp_path), **ports)
-    stdout, stderr = demo.communicate(timeout=300)
+    stdout, stderr = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 0, stderr
     assert re.search(r"monday/\[bold\]a\+b\.png +accepted +bicycle +0\.\d{3}", stdout)
     assert re.search(r"notes\.jpg +rejected +unreadable", stdout)
     assert nothing_listens(ports)
-    assert str(ROOT / ".local" / "report" / "report.html") in stdout
-    metrics = json.loads((ROOT / ".local" / "report" / "metrics.json").read_text())
+    assert str(HOME / "report" / "report.html") in stdout
+    metrics = json.loads((HOME / "report" / "metrics.json").read_text())
     assert (metrics["records"], metrics["class_mix"]["bicycle"]) == (1, 1)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_running(signal_number, ports):
     demo = start("demo", **ports)
-    deadline = time.monotonic() + 60
-    while nothing_listens(ports) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    eventually(lambda: not nothing_listens(ports))
 
     demo.send_signal(signal_number)
-    _, stderr = demo.communicate(timeout=60)
+    _, stderr = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 130
     assert stderr == "Interrupted; nothing is left running.\n"
@@ -88,7 +79,7 @@ def test_a_port_in_use_is_reported_with_the_process_that_uses_it(name, ports):
         listener.listen()
 
         demo = start("demo", **ports)
-        _, stderr = demo.communicate(timeout=60)
+        _, stderr = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1
     assert stderr.startswith(f"Error: Port {ports[name]}, which ")
@@ -101,7 +92,7 @@ def test_a_folder_without_photos_is_refused_before_anything_starts(folder, tmp_p
     (tmp_path / "empty").mkdir()
 
     demo = start("demo", "--photos", str(tmp_path / folder))
-    _, stderr = demo.communicate(timeout=60)
+    _, stderr = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1
     expected = {
@@ -113,36 +104,39 @@ def test_a_folder_without_photos_is_refused_before_anything_starts(folder, tmp_p
 
 def test_up_leaves_a_stack_with_its_description_running_and_down_removes_both(ports):
     up = start("up", **ports)
-    stdout, stderr = up.communicate(timeout=300)
+    stdout, stderr = up.communicate(timeout=PATIENCE)
     assert up.returncode == 0, stderr
-    description = json.loads((ROOT / ".local" / "stack.json").read_text())
+    description = json.loads((HOME / "stack.json").read_text())
     try:
         assert description["endpoint_url"] == f"http://127.0.0.1:{ports['EMULATOR_PORT']}"
         assert description["sagemaker_runtime_url"] == f"http://127.0.0.1:{ports['ENDPOINT_PORT']}"
         assert f"s3://{description['outputs']['UploadBucketName']}/uploads/" in stdout
         again = start("up", **ports)
-        assert "is up already" in again.communicate(timeout=60)[1]
+        assert "is up already" in again.communicate(timeout=PATIENCE)[1]
         assert again.returncode == 1
     finally:
         down = start("down")
-        stopped, _ = down.communicate(timeout=60)
+        stopped, _ = down.communicate(timeout=PATIENCE)
 
     assert stopped == "Stopped the endpoint and the emulator.\n"
     assert nothing_listens(ports)
-    assert not (ROOT / ".local" / "stack.json").exists()
+    assert not (HOME / "stack.json").exists()
 
 
 def test_drift_needs_a_running_stack():
     drift = start("drift")
 
-    assert drift.communicate(timeout=60) == ("", "Error: No local stack is up. Start one with: make up\n")
+    assert drift.communicate(timeout=PATIENCE) == (
+        "",
+        "Error: No local stack is up. Start one with: make up\n",
+    )
     assert drift.returncode == 1
 
 
 def test_down_succeeds_when_nothing_is_running():
     down = start("down")
 
-    assert down.communicate(timeout=60) == ("Nothing was running.\n", "")
+    assert down.communicate(timeout=PATIENCE) == ("Nothing was running.\n", "")
     assert down.returncode == 0
 
 

@@ -14,11 +14,9 @@ from model.network.classifier import Classifier
 from model.sagemaker import image, training_job
 from pipeline import sample_images
 from tests.containers import docker, missing, serving
+from tests.waiting import PATIENCE
 
 BASE = "public.ecr.aws/docker/library/python:3.13-slim"
-MAX_START_CPU_SECONDS = 1.5
-"""Until the first answer to /ping: three times the usual value. `make bench BENCH=container_start` measures
-elapsed time, which other tests affect."""
 MAX_MEMORY = 400 * 1024 * 1024
 
 MISSING = missing(())
@@ -43,9 +41,8 @@ PHOTOS = [
 ]
 
 
-def test_it_serves_the_ready_made_model_quickly_and_in_little_memory(built):
+def test_it_serves_the_ready_made_model_in_little_memory(built):
     with serving(built) as container:
-        start_cpu_seconds = container.processor_seconds()
         answers = [container.probabilities(photo) for photo in PHOTOS * 4]
         memory = container.peak_memory()
         user = container.proc("status")
@@ -53,7 +50,6 @@ def test_it_serves_the_ready_made_model_quickly_and_in_little_memory(built):
 
     for answer, photo in zip(answers, PHOTOS * 4, strict=True):
         assert answer == pytest.approx(here.classify(photo), abs=1e-5)
-    assert start_cpu_seconds < MAX_START_CPU_SECONDS
     assert memory < MAX_MEMORY
     assert "Uid:\t65534" in user  # nobody
 
@@ -106,7 +102,7 @@ def test_a_damaged_model_is_not_replaced_by_the_ready_made_one(built, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
     assert done.returncode == 1

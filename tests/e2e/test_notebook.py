@@ -12,6 +12,7 @@ from local import Ports
 from local.stack import Stack
 from model.network.classifier import Classifier
 from tests.conftest import ROOT, free_port
+from tests.waiting import PATIENCE
 
 NOTEBOOK = ROOT / "model" / "walkthrough.ipynb"
 PNG = "image/png"
@@ -41,7 +42,7 @@ def done(stack, tmp_path_factory) -> tuple[nbformat.NotebookNode, Path]:
         patch.setenv("OUT", str(out))
         patch.delenv("SOURCE", raising=False)
         where_jupyter_starts_it = {"metadata": {"path": str(NOTEBOOK.parent)}}
-        NotebookClient(notebook, timeout=300, resources=where_jupyter_starts_it).execute()
+        NotebookClient(notebook, timeout=PATIENCE, resources=where_jupyter_starts_it).execute()
     nbformat.write(notebook, out / NOTEBOOK.name)
     return notebook, out
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline import sample_images
 from pipeline.stack import find_stack
 from pipeline.subscription import PROBE, Subscription, subscribed
 from tests import photos
+from tests.waiting import eventually
 
 Result = dict[str, Any]
 
@@ -45,15 +46,6 @@ def executions(stack: Stack, key: str) -> list[dict[str, Any]]:
     ]
     found = [one for one in described if json.loads(one["input"])["detail"]["object"]["key"] == key]
     return sorted(found, key=lambda one: one["startDate"])
-
-
-def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
-    """Call `look` until it returns something true, and return that."""
-    give_up_at = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < give_up_at, f"nothing after {seconds} s"
-        time.sleep(0.2)
-    return found
 
 
 def ended(stack: Stack, key: str, count: int) -> list[dict[str, Any]]:

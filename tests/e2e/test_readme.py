@@ -1,10 +1,10 @@
 """Run each command of the README in a clone whose path contains a space."""
 
+import functools
 import json
 import os
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,15 @@ from pipeline import sample_images
 from scones import cli
 from tests import moto_gaps, readme
 from tests.conftest import ROOT, free_port
+from tests.waiting import PATIENCE, eventually
 
 # moto does not support bucket policies in CloudFormation
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
 
-TERMINAL = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-"""The environment of a terminal, without the variables that `make` sets."""
+OURS = ("MAKE", "MFLAGS", "SCONES_HOME")
+TERMINAL = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+"""The environment of a terminal, without the variables that `make` and other tests set."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Clone:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=6 * PATIENCE,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -158,13 +160,9 @@ def outcome_of_a_photo(stack: Stack, name: str) -> str:
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, 1))
     stack.client("s3").put_object(Bucket=bucket, Key=key, Body=photo)
     result_key = {"photo": {"S": f"s3://{bucket}/{key}"}}
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        response = stack.client("dynamodb").get_item(TableName=outputs["ResultsTableName"], Key=result_key)
-        if item := response.get("Item"):
-            return str(item["outcome"]["S"])
-        time.sleep(0.5)
-    return "missing"
+    read = functools.partial(stack.client("dynamodb").get_item, TableName=outputs["ResultsTableName"])
+    item = eventually(lambda: read(Key=result_key).get("Item"))
+    return str(item["outcome"]["S"])
 
 
 def run_in_process(command: str, *options: str) -> str:

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +26,7 @@ from tests import permissions
 from tests.browser import CHROMIUM, Browser, Tab
 from tests.conftest import ROOT
 from tests.permissions import Permission, Person
+from tests.waiting import PATIENCE, eventually
 
 PHOTOS = {
     "review-1.jpg": sample_images.encoded(
@@ -73,7 +73,7 @@ def server(waiting) -> Iterator[Server]:
         address, token = re.search(r"(http://127\.0\.0\.1:\d+/)#(\S+)", process.stderr.readline()).groups()
         yield Server(address, token)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == ""
 
 
@@ -140,7 +140,7 @@ def review(stack: pipeline.Stack, reviewer: str) -> ReviewItem:
     """Review a photo with every call that the page makes."""
     stack.client("cloudformation").describe_stacks(StackName=stack.name)
     queue = ReviewQueue(stack, reviewer)
-    photo = queue.receive(patience=60)
+    photo = queue.receive(patience=PATIENCE)
     assert photo is not None
     assert queue.read_photo(photo) == PHOTOS["review-3.png"]
     versionless = {**photo.detail, "version_id": None}
@@ -193,15 +193,14 @@ def test_monitoring_measures_accuracy_by_the_answers(waiting, monkeypatch):
     labels = ["--labels", waiting.outputs["ClassLabels"]]
     bucket, prefix = split_uri(waiting.outputs["GroundTruthUri"])
     records = waiting.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"]
-    for _ in range(20):  # the last captures take a few seconds to come
+
+    def measured() -> int:
         done = CliRunner().invoke(cli, ["monitor", *options, *labels, "--json"])
         assert done.exit_code == 0, done.output
         labelled = json.loads(done.output)["labelled"]
-        measured = labelled["accuracy"]["of"] if labelled else 0
-        if measured == records > 0:
-            return
-        time.sleep(1)
-    pytest.fail(f"{measured} answers were measured, not {records}")
+        return labelled["accuracy"]["of"] if labelled else 0
+
+    eventually(lambda: measured() == records > 0)  # the last captures take a few seconds to come
 
 
 @pytest.mark.parametrize(

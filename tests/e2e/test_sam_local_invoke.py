@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from local.stack import CAPTURE_BUCKET, CAPTURE_URI, ENDPOINT_NAME, Stack
 from pipeline import sample_images
 from tests import containers
 from tests.conftest import ROOT
+from tests.waiting import eventually
 
 MISSING = containers.missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"sam local invoke: {MISSING}")
@@ -87,21 +87,15 @@ def test_filter_returns_a_decision(stack):
 
 
 def test_monitor_reads_the_endpoints_captures(stack, tmp_path):
-    now = datetime.now(UTC)
+    minute = timedelta(minutes=1)
+    before = datetime.now(UTC) - minute
     photo = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
     stack.client("sagemaker-runtime").invoke_endpoint(
         EndpointName=ENDPOINT_NAME, ContentType="image/jpeg", Body=photo
     )
-    give_up_at = time.monotonic() + 30
-    while not stack.client("s3").list_objects_v2(Bucket=CAPTURE_BUCKET).get("KeyCount"):
-        assert time.monotonic() < give_up_at
-        time.sleep(0.5)
+    eventually(lambda: stack.client("s3").list_objects_v2(Bucket=CAPTURE_BUCKET).get("KeyCount"))
     event = tmp_path / "event.json"
-    event.write_text(
-        json.dumps(
-            {"from": (now - timedelta(minutes=1)).isoformat(), "to": (now + timedelta(minutes=1)).isoformat()}
-        )
-    )
+    event.write_text(json.dumps({"from": before.isoformat(), "to": (datetime.now(UTC) + minute).isoformat()}))
 
     answer = invoked(stack, "MonitorFunction", event)
 

@@ -10,7 +10,6 @@ import json
 import operator
 import random
 import re
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +30,7 @@ from pipeline import sample_images
 from pipeline.monitoring import analysis
 from tests import captures
 from tests.conftest import ROOT
+from tests.waiting import PATIENCE, eventually
 
 FUNCTIONS = ("Serialize", "Classify", "Filter", "Monitor")
 OPERATORS = {"GreaterThanThreshold": operator.gt, "LessThanThreshold": operator.lt}
@@ -83,8 +83,7 @@ def fail_an_execution(stack: Stack, alarm: Alarm) -> None:
     arn = step_functions.start_execution(
         stateMachineArn=stack.outputs["StateMachineArn"], input=json.dumps(event)
     )["executionArn"]
-    while step_functions.describe_execution(executionArn=arn)["status"] == "RUNNING":
-        time.sleep(0.2)
+    eventually(lambda: step_functions.describe_execution(executionArn=arn)["status"] != "RUNNING")
 
 
 def fill_the_review_queue(stack: Stack, alarm: Alarm) -> None:
@@ -123,7 +122,7 @@ def throttle_the_function(name: str) -> Callable[[Stack, Alarm], None]:
 def stop_the_endpoint(stack: Stack, alarm: Alarm) -> None:
     (entry,) = [one for one in processes.registered(stack._registry) if one["name"] == "the endpoint"]
     psutil.Process(entry["pid"]).terminate()
-    psutil.Process(entry["pid"]).wait(10)
+    psutil.Process(entry["pid"]).wait(PATIENCE)
     runtime = boto3.client(
         "sagemaker-runtime", endpoint_url=stack.endpoint_url, config=Config(retries={"total_max_attempts": 1})
     )

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pipeline import sample_images
 from scones import cli
 from tests import captures
+from tests.waiting import PATIENCE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
@@ -90,7 +91,7 @@ def test_the_page_opens_without_errors_or_requests_and_fits(page, width, tmp_pat
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=True,
     )
 

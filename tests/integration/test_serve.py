@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from PIL import Image
+
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +36,7 @@ class Server:
 
     def stop(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return self.process.wait(timeout=5)
+        return self.process.wait(PATIENCE)
 
 
 @contextmanager
@@ -138,7 +139,7 @@ def test_requests_in_progress_when_it_is_stopped_are_still_answered_and_recorded
 
         with ThreadPoolExecutor(8) as callers:
             futures = [callers.submit(ask, number) for number in range(200)]
-            time.sleep(0.3)
+            futures[0].result()
             code = server.stop(signal.SIGTERM)
             succeeded = sum(future.exception() is None for future in futures)
 

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -41,7 +41,6 @@ def window(mean: float, n: int = 200, bicycles: float = 0.9) -> Features:
     )
 
 
-@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_the_kolmogorov_smirnov_distance_equals_scipys(a, b):
     assert drift.kolmogorov_smirnov(a, b)[0] == pytest.approx(
@@ -49,7 +48,6 @@ def test_the_kolmogorov_smirnov_distance_equals_scipys(a, b):
     )
 
 
-@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_the_kolmogorov_smirnov_p_value_is_the_asymptotic_one(a, b):
     distance, p_value = drift.kolmogorov_smirnov(a, b)
@@ -68,7 +66,6 @@ def test_for_windows_of_realistic_size_the_p_value_is_close_to_scipys_exact_one(
     assert drift.kolmogorov_smirnov(a, b)[1] == pytest.approx(exact, rel=0.25, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_the_chi_squared_p_value_is_close_to_scipys(pairs):
     a, b = ([pair[side] for pair in pairs] for side in (0, 1))
@@ -83,7 +80,6 @@ def test_the_chi_squared_p_value_is_close_to_scipys(pairs):
         assert drift.same_shares(a, b) > 0.09
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_the_population_stability_index_is_the_sum_of_scipys_relative_entropies(pairs):
     a, b = (np.array([pair[side] for pair in pairs]) + 0.5 for side in (0, 1))
@@ -265,7 +261,6 @@ def test_without_answers_there_is_no_estimate():
     assert estimated_accuracy([]) is None
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilsons_interval_equals_scipys(counts):
     exact = stats.binomtest(*counts).proportion_ci(method="wilson")

@@ -19,6 +19,7 @@ from pipeline.review_page import SKIP_KEY, UNUSABLE_KEY, assign_keys
 from pipeline.review_queue import UNUSABLE, AnswerStatus, ReviewError, ReviewQueue
 from pipeline.stack import Stack
 from scones import cli
+from tests.waiting import PATIENCE
 
 PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1))
 
@@ -277,7 +278,7 @@ def test_a_held_photo_is_extended_repeatedly(pipeline, ada, monkeypatch):
     monkeypatch.setattr(ada, "extend", lambda one: extended.set() if one is photo else None)
 
     with ada.hold(photo):
-        assert extended.wait(10)
+        assert extended.wait(PATIENCE)
 
 
 def test_each_label_has_a_key_of_its_own_other_than_the_reserved_ones():
@@ -308,6 +309,57 @@ def test_review_on_the_terminal_asks_until_no_photos_are_waiting(pipeline, monke
     assert list(pipeline.ground_truth().values()) == ["motorcycle"]
     assert pipeline.messages() == (0, 1)
     assert "No photos are waiting for review." in done.output
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "uploads/a." + "a" * 1000,
+        "uploads/a.\0",
+        "uploads/a.desktop",
+        "uploads/a\x1b[2J\u202egpj.exe\nPrediction",
+    ],
+)
+def test_no_key_stops_a_review_or_chooses_the_name_of_the_file_that_is_opened(pipeline, monkeypatch, key):
+    monkeypatch.setattr(review, "find_stack", lambda _: pipeline.stack)
+    receive = ReviewQueue.receive
+    monkeypatch.setattr(ReviewQueue, "receive", lambda queue, patience: receive(queue))
+    pipeline.upload(key)
+
+    done = CliRunner().invoke(cli, ["review", "--plain", "--reviewer", "ada"], input="m\n")
+
+    assert done.exit_code == 0, done.output
+    lines = done.output.split("\n")
+    assert all(line.isprintable() and len(line) <= 1000 for line in lines)
+    assert lines[2].endswith("/photo.jpg")
+    assert lines[3].startswith("Prediction: bicycle")
+    assert pipeline.ground_truth() == {"1": "motorcycle"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"confidence": "high"}, {"confidence": None}, {"label": 1}, {"reason": None}, {"classified_at": 0}],
+)
+def test_a_message_of_another_form_does_not_stop_a_review(pipeline, ada, wrong):
+    pipeline.send({**pipeline.upload(), **wrong})
+
+    photo = ada.receive()
+    assert photo.detail["confidence"] == 0.61
+    ada.answer(photo, "bicycle")
+    assert ada.receive() is None
+    assert sum(pipeline.messages()) == 1
+
+
+def test_a_user_without_a_name_is_asked_for_one(monkeypatch):
+    def unknown() -> str:
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr(review.getpass, "getuser", unknown)
+
+    done = CliRunner().invoke(cli, ["review", "--plain"])
+
+    assert done.exit_code == 2
+    assert "Give one with --reviewer." in done.output
 
 
 def test_review_on_the_terminal_releases_the_photo_when_it_is_stopped(pipeline, monkeypatch):

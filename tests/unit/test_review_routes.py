@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from pipeline import sample_images
 from pipeline.review_page import TOKEN_HEADER, ReviewSession, create_app
-from pipeline.review_queue import AnswerStatus, ReviewItem
+from pipeline.review_queue import AnswerStatus, ReviewError, ReviewItem
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -60,6 +60,18 @@ def client(queue) -> Iterator[TestClient]:
 
 def ticket(client: TestClient) -> str:
     return client.post("/receive", json={}).json()["photo"]["ticket"]
+
+
+def test_what_others_wrote_cannot_reverse_the_text_around_it(client, queue, monkeypatch):
+    foreign = {"photo": "s3://uploads/\u202egpj.exe", "label": "bicycle\u2066", "reason": "low\n"}
+    monkeypatch.setattr(queue, "receive", lambda patience: ReviewItem("receipt", DETAIL | foreign))
+    monkeypatch.setattr(queue, "read_photo", lambda _: (_ for _ in ()).throw(ReviewError("\u202egone")))
+
+    photo = client.post("/receive", json={}).json()["photo"]
+
+    assert photo["photo"] == r"s3://uploads/\u202egpj.exe"
+    assert (photo["label"], photo["reason"]) == (r"bicycle\u2066", r"low\n")
+    assert client.get(f"/photo/{photo['ticket']}").json() == {"error": r"\u202egone"}
 
 
 def test_a_received_photo_can_be_shown_and_answered_once(client):

@@ -301,6 +301,27 @@ def test_every_fault_is_notified_and_its_input_kept(
         assert kept == {"claim": walk.context["Execution"]["Id"]} | event
 
 
+HOSTILE = "\n\r\x1b[2J\x85\u2028\u202e\u200b\x7f\0 Your session has expired: https://example.com/"
+
+
+@pytest.mark.parametrize("length", [1, 100])
+def test_text_that_others_wrote_stays_on_its_line_of_the_notification(
+    node: Node, evaluated: set[str], length: int
+):
+    event = copy.deepcopy(UPLOAD)
+    event["detail"]["object"]["key"] = f"uploads/{HOSTILE * length}.jpg"
+    fault = {"Serialize": TaskFailedError(f"Error{HOSTILE}", HOSTILE * length)}
+
+    walk = Walk(CLASSIFY, event, Services(SERIALIZED, [], fault), node, evaluated).run()
+
+    lines = walk.arguments["Notify"]["Message"].split("\n")
+    assert [line.partition(": ")[0] for line in lines[:4]] == ["Photo", "Error", "Cause", "Execution"]
+    assert len(lines) == 6
+    assert all(line.isascii() and line.isprintable() and len(line) <= 1010 for line in lines)
+    assert " " not in lines[0].removeprefix("Photo: ")
+    assert lines[0].endswith("example.com/.jpg")
+
+
 # ── JSONata: the backfill ────────────────────────────────────────────────────────────────────────────────
 
 SETTINGS = [
@@ -415,7 +436,7 @@ def photo_of(key: str) -> str:
 # ── Numbers, and the harness itself ──────────────────────────────────────────────────────────────────────
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(any))
 def test_a_number_in_the_table_is_the_one_in_the_event(node: Node, weights: list[float]):
     answer = [weight / sum(weights) for weight in weights]
