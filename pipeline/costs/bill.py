@@ -170,8 +170,8 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
     lines["SQS"] = 3 * photos * OUTCOMES["Needs review"] * price["sqs_request"]
     lines["CloudWatch"] = _logs(photos * (measured["function_log_bytes"] + measured["workflow_log_bytes"]))
     metrics = measured["monitor_metrics"] + DRIFT_METRICS + (measured["custom_metrics"] if photos else 0)
-    # `scones deploy` adds errors (two metrics) and latency; autoscaling adds one to scale out and one in
-    endpoint_alarms = 3 + (2 if setting.endpoint == "real-time" else 0)
+    # `scones deploy` adds errors (three metrics) and latency; autoscaling adds one to scale out and one in
+    endpoint_alarms = 4 + (2 if setting.endpoint == "real-time" else 0)
     lines["CloudWatch"] += (
         metrics * price["metric_month"]
         + (usage.alarm_metrics() + endpoint_alarms) * price["alarm_month"]

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 from samcli.yamlhelper import yaml_parse
 
-from model.sagemaker.autoscaling import PHOTOS_PER_SECOND, UTILIZATION
+from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import bill, usage
 from pipeline.costs.bill import SETTINGS, Setting, baseline_design, project, recommended
 from pipeline.costs.table import BEGIN, SCALES, bills, table
@@ -139,7 +139,3 @@ def test_a_page_without_a_section_to_update_is_an_error(tmp_path):
     assert done.exit_code == 1
     assert BEGIN in done.output
     assert page.read_text() == "nothing\n"
-
-
-def test_autoscaling_uses_the_measured_throughput():
-    assert pytest.approx(usage.photos_per_second(), rel=0.05) == PHOTOS_PER_SECOND
