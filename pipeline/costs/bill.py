@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.sagemaker.autoscaling import UTILIZATION
+from model.serving.admission import HORIZON, OVERBOOKING
 from pipeline.costs import usage
 
 PRICES = Path(__file__).with_name("prices.json")
@@ -38,6 +39,8 @@ OUTCOMES = {"Accepted": 0.85, "Needs review": 0.1, "Rejected": 0.05}
 """Assumed share of the photos by outcome, each named after the state that it passes through."""
 PEAK = 3
 """Assumed ratio of the busiest hour to the average hour."""
+TRANSITIONS_TO_WAIT = 3
+"""States of a photo that waits for the endpoint: Time left?, Wait for capacity, and Classify again."""
 MONITORED_A_DAY = 5000
 """Photos a day that are enough for monitoring; beyond that, only a share is captured."""
 RECORDS_A_FILE = 2.8
@@ -139,6 +142,37 @@ def recommended(photos: float, photo: str = "small") -> Bill:
     bills = {setting: project(setting, photos, photo) for setting in SETTINGS}
     discounts = {"STANDARD": STANDARD_IS_WORTH, "EXPRESS": 0}
     return bills[min(bills, key=lambda setting: bills[setting].month - discounts[setting.workflow])]
+
+
+@dataclass(frozen=True)
+class Burst:
+    """A burst of photos at once: the seconds until the last is answered, and the dollars of the waiting."""
+
+    photos: int
+    instances: int
+    seconds: float
+    dollars: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.photos:,} photos at once on {self.instances} x ml.m5.large: the last is answered after "
+            f"{self.seconds:,.0f} s; the waiting costs {self.dollars:.2f} dollars."
+        )
+
+
+def burst(photos: int, instances: int) -> Burst:
+    """Price what a burst costs beyond the photos themselves, with a Standard workflow.
+
+    A photo that has to wait is sent away with an appointment, and once more for about every `HORIZON`; a few
+    (`OVERBOOKING`) come too early. Each time, it enters `TRANSITIONS_TO_WAIT` more states and calls the
+    function again.
+    """
+    price, rate = prices(), instances * usage.photos_per_second()
+    seconds = photos / rate
+    beyond_horizon = max(0.0, seconds - HORIZON) ** 2 / (2 * seconds)  # mean over all photos
+    refusals = photos * (OVERBOOKING + beyond_horizon / (0.75 * HORIZON))
+    waiting = refusals * (TRANSITIONS_TO_WAIT * price["states_transition"] + price["lambda_request"])
+    return Burst(photos, instances, seconds, waiting)
 
 
 def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
