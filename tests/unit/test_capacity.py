@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from pipeline.costs import usage
-from tests.bench.capacity import Chain, VirtualLoop, simulate
+from tests.bench.capacity import PAGE, Chain, VirtualLoop, burst, simulate
 
 RATE = usage.photos_per_second()
 
@@ -55,3 +55,10 @@ def test_an_upload_in_the_middle_of_a_backfill_waits_for_no_more_than_the_photos
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         assert runner.run(run()) < 5
+
+
+@pytest.mark.parametrize(("photos", "instances"), [(1_000, 4), (10_000, 1)])
+def test_the_page_shows_what_the_simulation_finds(photos, instances):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text().splitlines()]
+
+    assert burst(photos, instances) in rows, "make bench BENCH=capacity"
