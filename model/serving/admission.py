@@ -26,6 +26,8 @@ CERTAINTY = 0.8
 away later."""
 OVERBOOKING = 1.1
 """Appointments per photo that can be answered. Some callers come late, or not at all."""
+GROWTH = 1.01
+"""Factor by which an answer raises the patience that callers are trusted to have; a hang-up lowers it."""
 FIRST_SECONDS = 0.1
 """Assumed time to answer a photo before one has been measured."""
 SMOOTHING = 0.1
@@ -97,6 +99,7 @@ class Admission:
         self._waiting: list[_Turn] = []
         self._seconds = FIRST_SECONDS  # to answer a photo
         self._pace = FIRST_SECONDS / workers  # from one answer to the next, if all workers are busy
+        self._trusted = MAX_PATIENCE  # patience of callers at most, whatever they say
         self._left_at = clock()
         self._saturated = False  # all workers have been busy since then
         self._booked_until = {False: 0.0, True: 0.0}  # by low priority
@@ -110,12 +113,14 @@ class Admission:
             self._working += 1
             return
         now, granted = self._clock(), asyncio.get_running_loop().create_future()
-        turn = _Turn(caller.low, now - caller.waited, now, caller.patience, granted)
+        patience = min(caller.patience, self._trusted)
+        turn = _Turn(caller.low, now - caller.waited, now, patience, granted)
         insort(self._waiting, turn, key=lambda one: one.rank)
         self._send_last_away(CERTAINTY)
         try:
             await granted
         except asyncio.CancelledError:
+            self._trusted += SMOOTHING * min(0.0, self._clock() - now - self._trusted)
             if turn in self._waiting:
                 self._waiting.remove(turn)
             elif granted.done() and not granted.cancelled() and not granted.exception():
@@ -128,6 +133,7 @@ class Admission:
         interval = now - self._left_at if self._saturated else seconds / self._workers
         self._seconds += SMOOTHING * (seconds - self._seconds)
         self._pace += SMOOTHING * (interval - self._pace)
+        self._trusted = min(MAX_PATIENCE, GROWTH * self._trusted)
         self._left_at, self._saturated = now, bool(self._waiting)
         self._next()
 

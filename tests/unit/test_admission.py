@@ -221,3 +221,31 @@ def test_a_slower_model_shortens_the_queue(clock):
 )
 def test_what_a_caller_says_is_read_and_what_is_invalid_ignored(attributes, caller):
     assert Caller.from_attributes(attributes) == caller
+
+
+def test_callers_that_all_hang_up_early_are_held_no_longer_than_that(clock):
+    """Otherwise the queue would be full of callers that leave just before their turn."""
+
+    async def test():
+        queue = one_worker(clock)
+        for _ in range(100):
+            gone = asyncio.create_task(queue.enter(Caller(60)))
+            await settle()
+            clock.now += 5
+            gone.cancel()
+            await settle()
+
+        tasks = [asyncio.create_task(queue.enter(Caller(60))) for _ in range(20)]
+        await settle()
+        assert [task.done() for task in tasks] == [False] * 3 + [True] * 17  # 80% of 5 s
+
+        for _ in range(300):
+            queue._working = 1
+            queue.leave(1)
+            await settle()
+        queue._working = 1
+        tasks = [asyncio.create_task(queue.enter(Caller(60))) for _ in range(20)]
+        await settle()
+        assert not any(task.done() for task in tasks)
+
+    run(test)
