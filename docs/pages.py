@@ -35,6 +35,7 @@ SERVICES = {"lambda": "Lambda", "dynamodb": "DynamoDB", "events": "EventBridge",
 SHAPES = {
     "Task": '["{}"]',
     "Pass": '("{}")',
+    "Wait": '{{{{"{}"}}}}',
     "Succeed": '(["{}"])',
     "Fail": '(["{}"])',
 }
@@ -94,7 +95,9 @@ def _transitions(state: Mapping[str, Any], states: Mapping[str, Any]) -> Iterato
         yield "-->", state["Next"]
     for catch in state.get("Catch", []):
         if catch["ErrorEquals"] != ["States.ALL"]:
-            yield "-->", catch["Next"]
+            # The default of a Choice after a fault is what follows all faults.
+            choices = states[catch["Next"]].get("Choices", [catch])
+            yield from (("-->", choice["Next"]) for choice in choices)
 
 
 def _condition(jsonata: str) -> str:

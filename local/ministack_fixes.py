@@ -14,6 +14,7 @@ from typing import Any
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.router import extract_access_key_id, extract_region
 from ministack.services import eventbridge, lambda_svc, s3, stepfunctions
+from ministack.services.cloudformation import provisioners
 
 from local.patches import patch
 
@@ -162,3 +163,13 @@ def add_object_version(dispatch: Callable[..., None], event: dict[str, Any], vie
         detail["object"]["version-id"] = version_id
         event = event | {"Detail": json.dumps(detail)}
     dispatch(event, view)
+
+
+@patch(provisioners, "_cw_metric_alarm_record")
+def watch_first_metric(record: Callable[..., Any], name: str, properties: dict[str, Any]) -> Any:
+    """Let an alarm on an expression of metrics, which ministack rejects, watch the first of them."""
+    if "Metrics" in properties:
+        first = next(one["MetricStat"] for one in properties["Metrics"] if "MetricStat" in one)
+        watched = first["Metric"] | {"Statistic": first["Stat"], "Period": first["Period"]}
+        properties = {key: value for key, value in properties.items() if key != "Metrics"} | watched
+    return record(name, properties)

@@ -1,7 +1,9 @@
 """Decode photos into a model's input, the same for an original and for its reduced form in the pipeline."""
 
 import io
+import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,11 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".heic", ".heif"
 
 # Above a phone's 50 megapixels; without a limit a few kilobytes can decompress to gigabytes.
 MAX_PIXELS = 64_000_000
+
+# All but JPEGs, whose decoder reduces them before their pixels are in memory, are decoded one at a time: 64
+# megapixels can take a gigabyte, on each of a server's threads.
+JPEG = b"\xff\xd8"
+_whole = threading.Lock()
 
 # The networks normalize 127 to 0, the value with which their convolutions pad.
 MARGIN = (127, 127, 127)
@@ -61,7 +68,10 @@ def reduced(photo: bytes, size: int) -> Image.Image:
     if not photo:
         raise PhotoError("it is empty")
     try:
-        with Image.open(io.BytesIO(photo), formats=FORMATS) as image:
+        with (
+            nullcontext() if photo.startswith(JPEG) else _whole,
+            Image.open(io.BytesIO(photo), formats=FORMATS) as image,
+        ):
             return _reduce(image, size)
     except (PhotoError, MemoryError):
         raise

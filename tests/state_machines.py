@@ -1,6 +1,6 @@
 """Walk through a state machine as Step Functions does, with the reference implementation of JSONata.
 
-It covers what the definitions use: Pass, Task, Choice, Succeed and Fail in JSONata, and the fields of a
+It covers what the definitions use: Pass, Task, Wait, Choice, Succeed and Fail in JSONata, and the fields of a
 distributed Map in JSONPath. https://states-language.net/spec.html
 """
 
@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from samcli.yamlhelper import yaml_parse
@@ -113,6 +114,8 @@ class Walk:
     variables: dict[str, Any] = field(default_factory=dict)
     output: Any = None
     error: dict[str, str] | None = None
+    waited: list[int] = field(default_factory=list)
+    """Seconds of each Wait; they pass in the context's times only."""
 
     @property
     def context(self) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class Walk:
                 "RoleArn": f"arn:aws:iam::{ACCOUNT}:role/classify",
                 "StartTime": ENTERED,
             },
-            "State": {"EnteredTime": ENTERED, "Name": self.entered[-1], "RetryCount": 0},
+            "State": {"EnteredTime": self._now(), "Name": self.entered[-1], "RetryCount": 0},
             "StateMachine": {"Id": f"{arn}:stateMachine:classify", "Name": "classify"},
         }
 
@@ -139,6 +142,16 @@ class Walk:
             name, state_input = getattr(self, f"_{state['Type'].lower()}")(state, state_input)
         self.output = None if self.error else state_input
         return self
+
+    def _now(self) -> str:
+        now = datetime.fromisoformat(ENTERED) + timedelta(seconds=sum(self.waited))
+        return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def _wait(self, state: dict[str, Any], given: Any) -> tuple[str | None, Any]:
+        seconds = self._value(state["Seconds"], {"input": given})
+        assert seconds == int(seconds) >= 0, seconds
+        self.waited.append(int(seconds))
+        return self._next(state), self._finish(state, {"input": given}, given)
 
     def _pass(self, state: dict[str, Any], given: Any) -> tuple[str | None, Any]:
         return self._next(state), self._finish(state, {"input": given}, given)

@@ -1,6 +1,7 @@
 """Ask the SageMaker endpoint for the probability of each label of a serialized photo."""
 
 import json
+import math
 import os
 import uuid
 import zlib
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
-# This client retries through brief faults; the state machine, whose waiting is free, through outages.
-# Three attempts of at most 17 s with their pauses fit in the function's timeout of 60 s.
+PATIENCE = 4
+"""Seconds that the endpoint is told to answer within. While a photo waits there, it occupies a function: with
+more patience, 16 instances of 21 photos per second would occupy all of an account's 1,000."""
+
+# One attempt. The state machine repeats it, because its waiting is free, and it knows how long the photo has
+# waited. An endpoint that does not heed the patience, or that has to start (serverless), has 15 s.
 RUNTIME: "SageMakerRuntimeClient" = boto3.client(
     "sagemaker-runtime",
-    config=Config(connect_timeout=2, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3}),
+    config=Config(connect_timeout=2, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 1}),
 )
 
 # In ASCII, because errors may quote control characters of Unicode, and logs are read in terminals.
@@ -47,20 +52,35 @@ class Classification(TypedDict):
     inferences: list[float]
 
 
+class EndpointBusyError(Exception):
+    """The endpoint has no capacity for the photo at the moment; the state machine waits for it."""
+
+
 class EndpointUnavailableError(Exception):
-    """The endpoint is down, throttled or failing; the state machine retries it."""
+    """The endpoint is down or failing; the state machine tries again."""
 
 
 @metrics.log_metrics(capture_cold_start_metric=True)
 @logger.inject_lambda_context(correlation_id_path="execution")
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classification:
-    """Handle ``{"image_data": base64, "content_type", "inference_id", "execution"?}``.
+    """Handle ``{"image_data": base64, "content_type", "inference_id", …}``; the other fields are optional.
 
-    Raises `EndpointUnavailableError` if a retry may succeed, `ClientError` if the endpoint does not exist,
-    denies access or refuses the photo, and `EndpointAnswerError` if its answer is unusable.
+    ``execution`` is for the log, ``waited`` the time in seconds since the photo's execution began, and
+    ``priority`` is ``low`` for a photo that all others may overtake.
+
+    Raises `EndpointBusyError` or `EndpointUnavailableError` if a retry may succeed, `ClientError` if the
+    endpoint does not exist, denies access or refuses the photo, and `EndpointAnswerError` if its answer is
+    unusable.
     """
     image = b64decode(event["image_data"], validate=True)
-    answer = invoke(image, event["content_type"], event["inference_id"])
+    waited = event.get("waited", 0)
+    try:
+        answer = invoke(image, event["content_type"], event["inference_id"], waited, event.get("priority"))
+    except (EndpointBusyError, EndpointUnavailableError) as error:
+        busy = isinstance(error, EndpointBusyError)
+        metrics.add_metric("EndpointBusy" if busy else "EndpointUnavailable", MetricUnit.Count, 1)
+        metrics.add_metric("SecondsWaiting", MetricUnit.Seconds, waited)
+        raise
     inferences = parse_probabilities(answer)
     if should_capture(event["inference_id"]):
         capture(image, event["content_type"], answer.decode(), event["inference_id"])
@@ -69,13 +89,20 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> Classificat
     return Classification(inferences=inferences)
 
 
-def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
-    """Return the endpoint's answer to an encoded image. Data capture records it under the inference id."""
+def invoke(
+    image: bytes, content_type: str, inference_id: str, waited: float = 0, priority: str | None = None
+) -> bytes:
+    """Return the endpoint's answer to an encoded image. Data capture records it under the inference id.
+
+    Our container's admission reads the custom attributes; others ignore them.
+    """
+    attributes = f"patience={PATIENCE}; waited={waited}; priority={priority or 'normal'}"
     try:
         response = RUNTIME.invoke_endpoint(
             EndpointName=os.environ["ENDPOINT_NAME"],
             ContentType=content_type,
             Accept="application/json",
+            CustomAttributes=attributes,
             InferenceId=inference_id,
             Body=image,
         )
@@ -83,20 +110,41 @@ def invoke(image: bytes, content_type: str, inference_id: str) -> bytes:
     except (BotoConnectionError, HTTPClientError) as error:
         raise EndpointUnavailableError(str(error)) from error
     except ClientError as error:
-        if is_transient(error):
+        answer: dict[str, Any] = {**error.response}
+        if is_busy(answer):
+            raise EndpointBusyError(retry_hint(answer)) from error
+        if is_unavailable(answer):
             raise EndpointUnavailableError(str(error)) from error
         raise
 
 
-def is_transient(error: ClientError) -> bool:
+def is_busy(answer: dict[str, Any]) -> bool:
+    """Return whether an error answer only says that there is too much to do.
+
+    A container says so with 429, or with 503 as AWS's own model servers do if no worker is free. SageMaker
+    throttles a serverless endpoint beyond its concurrency, and calls one that has to start ModelNotReady.
+    """
+    code = answer["Error"]["Code"]
+    overloaded = answer.get("OriginalStatusCode") in {
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+    return overloaded or "Throttling" in code or code == "ModelNotReadyException"
+
+
+def is_unavailable(answer: dict[str, Any]) -> bool:
     """Return whether a retry may succeed, by the container's status or else SageMaker's (InvokeEndpoint)."""
-    answer: dict[str, Any] = {**error.response}
-    status = answer.get("OriginalStatusCode") or answer["ResponseMetadata"]["HTTPStatusCode"]
-    return (
-        status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        or status == HTTPStatus.TOO_MANY_REQUESTS
-        or "Throttling" in answer["Error"]["Code"]
-    )
+    status: int = answer.get("OriginalStatusCode") or answer["ResponseMetadata"]["HTTPStatusCode"]
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def retry_hint(answer: dict[str, Any]) -> str:
+    """Return the message that tells the state machine when to try again, if the container has said it."""
+    try:
+        seconds = float(json.loads(answer["OriginalMessage"])["retry_after"])
+    except (KeyError, TypeError, ValueError):
+        return f"The endpoint is busy: {answer['Error']['Code']}."
+    return f"The endpoint is busy. Retry after {math.ceil(seconds)} s."
 
 
 def should_capture(inference_id: str) -> bool:
@@ -127,7 +175,7 @@ def capture(image: bytes, content_type: str, answer: str, inference_id: str) -> 
 def storage() -> "S3Client":
     """Return the S3 client, created on first use because most endpoints capture by themselves.
 
-    Two attempts of at most 2 s fit in the time that three attempts at the endpoint leave of the timeout.
+    Two attempts of at most 2 s fit in the time that the attempt at the endpoint leaves of the timeout.
     """
     return boto3.client(
         "s3",

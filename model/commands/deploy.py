@@ -6,7 +6,7 @@ import click
 
 from model.sagemaker import image
 from model.sagemaker.account import connect, translate_aws_errors
-from model.sagemaker.autoscaling import PHOTOS_PER_MINUTE
+from model.sagemaker.autoscaling import PHOTOS_AT_ONCE
 from model.sagemaker.deployment_file import FILE
 from model.sagemaker.endpoint import Hosting
 from model.sagemaker.rollout import Rollout, format_plan, select_candidate, with_overrides
@@ -25,9 +25,10 @@ from model.terminal.output import echo, echo_json
 @click.option("--instances", default=1, type=click.IntRange(1), help="Minimum number.")
 @click.option("--most-instances", default=4, type=click.IntRange(1), help="Maximum number.")
 @click.option(
-    "--photos-a-minute",
-    type=click.IntRange(1),
-    help="Target of autoscaling for each instance.  [default: 70% of what two cores were measured to answer]",
+    "--photos-at-once",
+    default=PHOTOS_AT_ONCE,
+    type=click.FloatRange(0.1),
+    help="Target of autoscaling: photos that an instance holds, queue included; 2.1 keep two cores 70% busy.",
 )
 @click.option(
     "--serverless",
@@ -67,7 +68,7 @@ def command(
     instance_type: str,
     instances: int,
     most_instances: int,
-    photos_a_minute: int | None,
+    photos_at_once: float,
     serverless: bool,
     memory: str,
     capture_percent: int,
@@ -109,7 +110,7 @@ def command(
         instance_type=None if serverless else instance_type,
         instances=instances,
         max_instances=most_instances,
-        photos_per_minute=photos_a_minute or PHOTOS_PER_MINUTE,
+        photos_at_once=photos_at_once,
         serverless_memory=int(memory),
         capture_percent=capture_percent,
         kms_key=kms_key,

@@ -19,6 +19,9 @@ from model.serving.listener import listen
 from model.terminal.options import model_option
 from model.terminal.output import echo
 
+DRAIN_SECONDS = 10
+"""Time to answer the photos in the queue after SIGTERM. SageMaker kills the container after 30 s."""
+
 
 @click.command("serve")
 @model_option
@@ -52,6 +55,13 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     reason: {"error": "..."}. Through an endpoint, these are ModelErrors, as on AWS.
 
     \b
+    A photo that cannot be answered in time gets 429 at once, with the seconds after which there will be
+    room (Retry-After, and "retry_after" in the body). A caller may say in the header
+    X-Amzn-SageMaker-Custom-Attributes how many seconds it waits for the answer, how many the photo has
+    waited already, and that others come first: patience=8; waited=31; priority=low. Without it, 3 s are
+    assumed.
+
+    \b
     Examples:
       scones serve &
       curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8080/invocations
@@ -70,5 +80,7 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     with suppress(KeyboardInterrupt), listen(host, port) as listener:
         app = create_app(Classifier.load(model), Capture(*capture) if capture else None)
         echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C to stop)", err=True)
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
+        )
         uvicorn.Server(config).run(sockets=[listener])

@@ -46,14 +46,20 @@ def put_alarms(account: Account, endpoint: str, stage: str, config: str | None =
 
     share: Any = {
         "Id": "share",
-        "Expression": "100 * failed / requests",
+        "Expression": "100 * (failed - refused) / requests",
         "Label": "percent",
         "ReturnData": True,
     }
     account.cloudwatch.put_metric_alarm(
         AlarmName=errors,
         AlarmDescription="The model fails to answer. Runbook: docs/operations.md#endpoint-alarms",
-        Metrics=[metric("InvocationModelErrors", "failed"), metric("Invocations", "requests"), share],
+        Metrics=[
+            metric("InvocationModelErrors", "failed"),
+            # A busy instance refuses with 429, an unreadable photo gets 400: neither is the model's fault.
+            metric("Invocation4XXErrors", "refused"),
+            metric("Invocations", "requests"),
+            share,
+        ],
         Threshold=MAX_ERROR_PERCENT,
         **common,
     )

@@ -8,24 +8,36 @@ from typing import Literal
 from functions.classify.capture import VARIANT
 from model.sagemaker.account import Account, ignore_missing, tag_values, tags
 
-PHOTOS_PER_SECOND = 20.6
-"""Of one instance with two cores, measured by `make bench BENCH=usage`; a test compares the two."""
 UTILIZATION = 0.7
 """Share of an instance's throughput to aim at; the rest absorbs bursts while new instances start."""
-PHOTOS_PER_MINUTE = round(60 * UTILIZATION * PHOTOS_PER_SECOND)
-"""Default target for each instance."""
+WORKERS = 2
+"""Photos that an instance with two cores works on at a time."""
+
+
+def photos_at_once(utilization: float = UTILIZATION) -> float:
+    """Return the mean number of photos that an instance holds, queue included.
+
+    Photos arrive independently of each other and take the same time each (M/D/2). The queue is about half as
+    long as with random times (M/M/2), which for a utilization r of the workers is 2r^3 / (1 - r^2).
+    """
+    queue = 2 * utilization**3 / (1 - utilization**2) / 2
+    return round(WORKERS * utilization + queue, 1)
+
+
+PHOTOS_AT_ONCE = photos_at_once()
+"""Default target for each instance. An overloaded one holds dozens (model/serving/admission.py)."""
 
 DIMENSION: Literal["sagemaker:variant:DesiredInstanceCount"] = "sagemaker:variant:DesiredInstanceCount"
-POLICY = "invocations-per-instance"
+POLICY = "concurrent-requests-per-model"
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Bounds on the number of instances, and the photos a minute that each should answer."""
+    """Bounds on the number of instances, and the photos that each should hold on average, queue included."""
 
     min_instances: int
     max_instances: int
-    photos_per_minute: float = PHOTOS_PER_MINUTE
+    photos_at_once: float = PHOTOS_AT_ONCE
 
 
 def resource_id(endpoint: str) -> str:
@@ -44,7 +56,7 @@ def find_scaling(account: Account, endpoint: str) -> Scaling | None:
         ServiceNamespace="sagemaker", ResourceId=resource_id(endpoint), PolicyNames=[POLICY]
     )["ScalingPolicies"]
     configs = [policy.get("TargetTrackingScalingPolicyConfiguration", {}) for policy in policies]
-    target = next((config["TargetValue"] for config in configs if "TargetValue" in config), PHOTOS_PER_MINUTE)
+    target = next((config["TargetValue"] for config in configs if "TargetValue" in config), PHOTOS_AT_ONCE)
     return Scaling(targets[0]["MinCapacity"], targets[0]["MaxCapacity"], target)
 
 
@@ -65,13 +77,14 @@ def start_scaling(account: Account, endpoint: str, scaling: Scaling, stage: str)
         ScalableDimension=DIMENSION,
         PolicyType="TargetTrackingScaling",
         TargetTrackingScalingPolicyConfiguration={
-            "TargetValue": scaling.photos_per_minute,
+            "TargetValue": scaling.photos_at_once,
             "PredefinedMetricSpecification": {
-                "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+                # Published every 10 s instead of every minute (Developer Guide, "Define a scaling policy").
+                "PredefinedMetricType": "SageMakerVariantConcurrentRequestsPerModelHighResolution"
             },
             # Scale out quickly, because photos are waiting, and scale in slowly.
-            "ScaleOutCooldown": 60,
-            "ScaleInCooldown": 300,
+            "ScaleOutCooldown": 30,
+            "ScaleInCooldown": 600,
         },
     )
 

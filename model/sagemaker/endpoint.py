@@ -27,7 +27,7 @@ from model.sagemaker.account import (
     tag_values,
     tags,
 )
-from model.sagemaker.autoscaling import PHOTOS_PER_MINUTE, Scaling
+from model.sagemaker.autoscaling import PHOTOS_AT_ONCE, Scaling
 from model.sagemaker.registry import SEPARATOR
 from model.terminal.tables import Console
 
@@ -60,14 +60,14 @@ class Hosting:
     """What an endpoint runs on.
 
     Without an `instance_type` it is serverless: `serverless_memory` is in MB, and `concurrency` the number of
-    simultaneous requests. `photos_per_minute` is what autoscaling aims at for each instance. Without a
+    simultaneous requests. `photos_at_once` is what autoscaling aims at for each instance. Without a
     `kms_key`, AWS's own keys encrypt volumes and captures.
     """
 
     instance_type: str | None = "ml.m5.large"
     instances: int = 1
     max_instances: int = 4
-    photos_per_minute: int = PHOTOS_PER_MINUTE
+    photos_at_once: float = PHOTOS_AT_ONCE
     serverless_memory: int = 2048
     concurrency: int = 20
     capture_percent: int = 100
@@ -89,7 +89,7 @@ class Hosting:
         """The bounds for autoscaling, which a serverless endpoint does not need."""
         if self.serverless:
             return None
-        return Scaling(self.instances, self.max_instances, self.photos_per_minute)
+        return Scaling(self.instances, self.max_instances, self.photos_at_once)
 
 
 @dataclass(frozen=True)

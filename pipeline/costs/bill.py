@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.sagemaker.autoscaling import UTILIZATION
+from model.serving.admission import HORIZON, OVERBOOKING
 from pipeline.costs import usage
 
 PRICES = Path(__file__).with_name("prices.json")
@@ -38,6 +39,8 @@ OUTCOMES = {"Accepted": 0.85, "Needs review": 0.1, "Rejected": 0.05}
 """Assumed share of the photos by outcome, each named after the state that it passes through."""
 PEAK = 3
 """Assumed ratio of the busiest hour to the average hour."""
+TRANSITIONS_TO_WAIT = 3
+"""States of a photo that waits for the endpoint: Time left?, Wait for capacity, and Classify again."""
 MONITORED_A_DAY = 5000
 """Photos a day that are enough for monitoring; beyond that, only a share is captured."""
 RECORDS_A_FILE = 2.8
@@ -141,6 +144,37 @@ def recommended(photos: float, photo: str = "small") -> Bill:
     return bills[min(bills, key=lambda setting: bills[setting].month - discounts[setting.workflow])]
 
 
+@dataclass(frozen=True)
+class Burst:
+    """A burst of photos at once: the seconds until the last is answered, and the dollars of the waiting."""
+
+    photos: int
+    instances: int
+    seconds: float
+    dollars: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.photos:,} photos at once on {self.instances} x ml.m5.large: the last is answered after "
+            f"{self.seconds:,.0f} s; the waiting costs {self.dollars:.2f} dollars."
+        )
+
+
+def burst(photos: int, instances: int) -> Burst:
+    """Price what a burst costs beyond the photos themselves, with a Standard workflow.
+
+    A photo that has to wait is sent away with an appointment, and once more for about every `HORIZON`; a few
+    (`OVERBOOKING`) come too early. Each time, it enters `TRANSITIONS_TO_WAIT` more states and calls the
+    function again.
+    """
+    price, rate = prices(), instances * usage.photos_per_second()
+    seconds = photos / rate
+    beyond_horizon = max(0.0, seconds - HORIZON) ** 2 / (2 * seconds)  # mean over all photos
+    refusals = photos * (OVERBOOKING + beyond_horizon / (0.75 * HORIZON))
+    waiting = refusals * (TRANSITIONS_TO_WAIT * price["states_transition"] + price["lambda_request"])
+    return Burst(photos, instances, seconds, waiting)
+
+
 def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
     price, measured = prices(), usage.measured()
     of_photo, durations = measured["photos"][photo], _durations(setting, photo)
@@ -170,8 +204,8 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
     lines["SQS"] = 3 * photos * OUTCOMES["Needs review"] * price["sqs_request"]
     lines["CloudWatch"] = _logs(photos * (measured["function_log_bytes"] + measured["workflow_log_bytes"]))
     metrics = measured["monitor_metrics"] + DRIFT_METRICS + (measured["custom_metrics"] if photos else 0)
-    # `scones deploy` adds errors (two metrics) and latency; autoscaling adds one to scale out and one in
-    endpoint_alarms = 3 + (2 if setting.endpoint == "real-time" else 0)
+    # `scones deploy` adds errors (three metrics) and latency; autoscaling adds one to scale out and one in
+    endpoint_alarms = 4 + (2 if setting.endpoint == "real-time" else 0)
     lines["CloudWatch"] += (
         metrics * price["metric_month"]
         + (usage.alarm_metrics() + endpoint_alarms) * price["alarm_month"]

@@ -1,5 +1,6 @@
 """Whatever fails in AWS, no photo is lost or counted twice, and a replay empties the failed queue."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -106,10 +107,14 @@ def service(place: str, error: str, **more: Any) -> dict[str, Any]:
     return {"place": place, "error": error} | more
 
 
+REFUSAL = {"error": "busy", "retry_after": 2}
+BUSY = json.dumps({"Message": "busy", "OriginalStatusCode": 429, "OriginalMessage": json.dumps(REFUSAL)})
 SLOW_DOWN = "<Error><Code>SlowDown</Code></Error>"
 
 # Faults that end within the state machine's attempts: nothing fails.
 TRANSIENT = {
+    "the endpoint is throttled": [endpoint(400, error="ThrottlingException", times=20)],
+    "the endpoint is busy": [endpoint(424, BUSY, error="ModelError", times=20)],
     "a third of the endpoint's answers is a 503": [endpoint(503, error="ServiceUnavailable", every=3)],
     "the table is throttled": [service("dynamodb:putItem", "DynamoDB.ThrottlingException", times=8)],
     "the table's answer is lost": [service("dynamodb:putItem", "States.Timeout", times=2, answer_lost=True)],
@@ -124,7 +129,6 @@ UNUSABLE_ANSWERS = {
     "the endpoint answers too few numbers": [endpoint(200, "[0.5, 0.5]")],
     "the endpoint answers NaN": [endpoint(200, "[NaN, 0.5, 0.5]")],
     "the endpoint's numbers do not add up to 1": [endpoint(200, "[0.9, 0.9, 0.9]")],
-    "the endpoint is throttled for good": [endpoint(400, error="ThrottlingException")],
     "the endpoint is gone": [endpoint(400, error="ValidationError")],
 }
 REFUSED = {

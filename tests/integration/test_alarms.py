@@ -134,6 +134,22 @@ def stop_the_endpoint(stack: Stack, alarm: Alarm) -> None:
         processes.start([stack._endpoint()], stack._registry)
 
 
+def wait_for_the_endpoint(stack: Stack, alarm: Alarm) -> None:
+    """A photo comes back after a long time, and the endpoint is down."""
+    (entry,) = [one for one in processes.registered(stack._registry) if one["name"] == "the endpoint"]
+    psutil.Process(entry["pid"]).terminate()
+    psutil.Process(entry["pid"]).wait(10)
+    event = {"image_data": "", "content_type": "image/jpeg", "inference_id": "1"}
+    try:
+        answer = stack.client("lambda").invoke(
+            FunctionName=stack.outputs["ClassifyFunctionName"],
+            Payload=json.dumps(event | {"waited": alarm["Threshold"] + 1}),
+        )
+    finally:
+        processes.start([stack._endpoint()], stack._registry)
+    assert json.load(answer["Payload"])["errorType"] == "EndpointUnavailableError"
+
+
 def publish(stack: Stack, alarm: Alarm) -> None:
     """Publish a value beyond the threshold, under AWS's name, in place of a condition that takes minutes."""
     stack.client("cloudwatch").put_metric_data(
@@ -197,6 +213,7 @@ CONDITIONS: dict[str, Callable[[Stack, Alarm], None]] = {
     **{f"{name}DurationAlarm": publish for name in FUNCTIONS},  # up to four minutes
     "EndpointErrorsAlarm": stop_the_endpoint,
     "EndpointLatencyAlarm": publish,
+    "PhotosWaitingAlarm": wait_for_the_endpoint,
     "DriftAlarm": go_wrong,
     "AccuracyAlarm": go_wrong,
     "UnderThresholdAlarm": go_wrong,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
+import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -164,3 +165,22 @@ def test_a_port_in_use_fails_with_one_line_that_names_it(server):
         f"Error: Cannot listen on 127.0.0.1, port {port}: Address already in use. "
         "Choose another port with --port.\n"
     )
+
+
+def test_pictures_that_unpack_to_gigabytes_are_decoded_one_at_a_time(photo):
+    stream = io.BytesIO()
+    Image.new("RGB", (8000, 8000)).save(stream, "WEBP", lossless=True)
+    headers = {"Content-Type": "image/webp", "X-Amzn-SageMaker-Custom-Attributes": "patience=60"}
+
+    def peak(bombs: int) -> int:
+        """The server's peak memory in kilobytes."""
+        with serving() as server, ThreadPoolExecutor(bombs) as callers:
+            request = {"content": stream.getvalue(), "headers": headers, "timeout": 60}
+            answers = [
+                callers.submit(httpx.post, f"{server.url}/invocations", **request) for _ in range(bombs)
+            ]
+            assert {answer.result().status_code for answer in answers} == {200}
+            status = Path(f"/proc/{server.process.pid}/status").read_text()
+            return int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+
+    assert peak(8) < 1.3 * peak(1)

@@ -19,8 +19,15 @@ from hypothesis import strategies as st
 
 from functions.classify import app
 from functions.classify.answer import EndpointAnswerError, parse_probabilities
-from functions.classify.app import RUNTIME, EndpointUnavailableError, lambda_handler, logger
+from functions.classify.app import (
+    RUNTIME,
+    EndpointBusyError,
+    EndpointUnavailableError,
+    lambda_handler,
+    logger,
+)
 from functions.classify.capture import capture_path, format_record
+from model.serving.admission import Caller
 
 TIMEOUT = ConnectTimeoutError(endpoint_url="https://s3")
 IMAGE = b"\xff\xd8 a small photo"
@@ -34,6 +41,7 @@ REQUEST = {
     "EndpointName": "vehicle-classifier",
     "ContentType": "image/jpeg",
     "Accept": "application/json",
+    "CustomAttributes": "patience=4; waited=0; priority=normal",
     "InferenceId": "5f1c-7e",
     "Body": IMAGE,
 }
@@ -103,13 +111,10 @@ def test_a_probability_survives_the_fifteen_digits_that_the_state_machine_writes
 @pytest.mark.parametrize(
     ("code", "status", "original_status"),
     [
-        ("ThrottlingException", 400, None),
         ("ServiceUnavailable", 503, None),
         ("InternalFailure", 500, None),
         ("InternalDependencyException", 530, None),
-        ("ModelNotReadyException", 429, None),
         ("ModelError", 424, 500),
-        ("ModelError", 424, 503),
     ],
 )
 def test_a_transient_fault_is_raised_as_the_error_that_the_state_machine_retries(
@@ -122,6 +127,43 @@ def test_a_transient_fault_is_raised_as_the_error_that_the_state_machine_retries
 
     with pytest.raises(EndpointUnavailableError, match=code):
         lambda_handler(EVENT, context)
+
+
+@pytest.mark.parametrize(
+    ("code", "more"),
+    [
+        ("ThrottlingException", {}),
+        ("ModelNotReadyException", {}),
+        ("ModelError", {"OriginalStatusCode": 429, "OriginalMessage": "overloaded"}),
+        ("ModelError", {"OriginalStatusCode": 503, "OriginalMessage": '{"retry_after": "soon"}'}),
+        ("ModelError", {"OriginalStatusCode": 503, "OriginalMessage": "[]"}),
+    ],
+)
+def test_an_endpoint_without_capacity_is_busy_and_not_broken(code, more, endpoint, context, capsys):
+    endpoint.add_client_error("invoke_endpoint", code, modeled_fields=more, expected_params=REQUEST)
+
+    with pytest.raises(EndpointBusyError, match=f"The endpoint is busy: {code}."):
+        lambda_handler(EVENT, context)
+
+    assert '"EndpointBusy":[1.0]' in capsys.readouterr().out
+
+
+def test_the_time_at_which_there_will_be_room_is_passed_on(endpoint, context, capsys):
+    refusal = {"OriginalStatusCode": 429, "OriginalMessage": '{"error": "busy", "retry_after": 36.2}'}
+    asked = "patience=4; waited=62; priority=low"
+    endpoint.add_client_error(
+        "invoke_endpoint",
+        "ModelError",
+        http_status_code=424,
+        modeled_fields=refusal,
+        expected_params=REQUEST | {"CustomAttributes": asked},
+    )
+
+    with pytest.raises(EndpointBusyError, match=r"^The endpoint is busy. Retry after 37 s.$"):
+        lambda_handler(EVENT | {"waited": 62, "priority": "low"}, context)
+
+    assert '"SecondsWaiting":[62.0]' in capsys.readouterr().out
+    assert Caller.from_attributes(asked) == Caller(app.PATIENCE, 62, low=True)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import yaml
 from click.testing import CliRunner
 from samcli.yamlhelper import yaml_parse
 
-from model.sagemaker.autoscaling import PHOTOS_PER_SECOND, UTILIZATION
+from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import bill, usage
 from pipeline.costs.bill import SETTINGS, Setting, baseline_design, project, recommended
 from pipeline.costs.table import BEGIN, SCALES, bills, table
 from pipeline.markdown import END
 from scones import cli
+from tests.bench import capacity
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "costs.md"
@@ -141,5 +142,31 @@ def test_a_page_without_a_section_to_update_is_an_error(tmp_path):
     assert page.read_text() == "nothing\n"
 
 
-def test_autoscaling_uses_the_measured_throughput():
-    assert pytest.approx(usage.photos_per_second(), rel=0.05) == PHOTOS_PER_SECOND
+@pytest.mark.parametrize(("photos", "instances"), [(1_000, 1), (5_000, 4), (12_000, 1)])
+def test_a_burst_costs_what_its_simulation_does(photos, instances):
+    # 300 a second, which Lambda's default quota admits without retries
+    simulated = capacity.simulate(photos, photos / 300, instances=instances, rate=usage.photos_per_second())
+
+    priced = bill.burst(photos, instances)
+
+    assert simulated.failed == 0
+    assert priced.dollars == pytest.approx(simulated.cost, rel=0.25)
+    assert simulated.seconds < 1.1 * priced.seconds
+
+
+def test_the_price_of_a_burst_is_printed():
+    priced = CliRunner().invoke(cli, ["cost", "--burst", "10000", "--json"])
+    shown = CliRunner().invoke(cli, ["cost", "--burst", "10000"])
+
+    assert json.loads(priced.output)["photos"] == 10_000
+    assert shown.output.startswith("10,000 photos at once on 1 x ml.m5.large: the last is answered after")
+
+
+def test_a_photo_that_waits_enters_as_many_states_as_are_priced():
+    states = json.loads(usage.DEFINITION.read_text())["States"]
+
+    (caught,) = [one for one in states["Classify"]["Catch"] if "EndpointBusyError" in one["ErrorEquals"]]
+    around = [caught["Next"], states[caught["Next"]]["Choices"][0]["Next"]]
+    around.append(states[around[-1]]["Next"])
+    assert around[-1] == "Classify"
+    assert len(around) == bill.TRANSITIONS_TO_WAIT

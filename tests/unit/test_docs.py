@@ -45,14 +45,20 @@ def test_the_diagram_has_every_transition_of_the_state_machine():
 
     for name, state in definition["States"].items():
         if state["Type"] == "Choice":
-            (before,) = (one for one, other in definition["States"].items() if other.get("Next") == name)
-            ends = {choice["Next"] for choice in state["Choices"]} | {state["Default"]}
+            (before,) = (one for one, other in definition["States"].items() if name in following(other))
+            after_fault = definition["States"][before].get("Next") != name
+            ends = {choice["Next"] for choice in state["Choices"]}
+            ends |= set() if after_fault else {state["Default"]}
         else:
             before, ends = name, {state["Next"]} if "Next" in state else set()
             ends -= {one for one in ends if definition["States"][one]["Type"] == "Choice"}
         for end in ends:
             transition = rf"^ *{pages.node_id(before)} .*--> {pages.node_id(end)}$"
             assert re.search(transition, drawn, re.MULTILINE), (before, end)
+
+
+def following(state: dict) -> set[str]:
+    return {branch["Next"] for branch in (state, *state.get("Catch", [])) if "Next" in branch}
 
 
 def test_the_diagram_changes_with_the_definition():

@@ -1,10 +1,15 @@
+import asyncio
 import base64
 import io
 import json
 import logging
+import math
+import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,8 +17,10 @@ import boto3
 import pytest
 from moto import mock_aws
 from PIL import Image
+from starlette.applications import Starlette
 
 from model.network.classifier import Classifier
+from model.serving import hosting
 from model.serving.app import CONTENT_TYPES, create_app
 from model.serving.capture import Capture
 from model.serving.hosting import MAX_BODY
@@ -242,3 +249,96 @@ def test_a_failing_capture_bucket_is_logged_and_photos_are_still_answered(classi
 
     assert answer.status_code == 200
     assert "1 captured records could not be written to s3://nobodys/vehicles/AllTraffic/" in caplog.text
+
+
+class Occupied:
+    """A model that answers only when it is told to."""
+
+    def __init__(self) -> None:
+        self.photos = []
+        self.may_answer = threading.Event()
+
+    def classify(self, photo: bytes) -> list[float]:
+        self.photos.append(photo)
+        assert self.may_answer.wait(60)
+        return [1.0]
+
+
+@pytest.fixture
+def occupied(monkeypatch) -> Iterator[tuple[TestClient, Occupied]]:
+    """A server whose only worker is occupied until the test ends."""
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 1)
+    model = Occupied()
+    with TestClient(create_app(model)) as client, ThreadPoolExecutor(1) as caller:
+        first = caller.submit(client.post, "/invocations", content=b"first", headers=JPEG)
+        while not model.photos:
+            pass
+        yield client, model
+        model.may_answer.set()
+        assert first.result().json() == [1.0]
+
+
+def test_a_photo_that_cannot_be_answered_in_time_is_refused_with_the_time_to_come_back(occupied):
+    client, model = occupied
+    impatient = JPEG | {"X-Amzn-SageMaker-Custom-Attributes": "patience=0"}
+
+    answer = client.post("/invocations", content=b"second", headers=impatient)
+    through_endpoint = client.post("/endpoints/any/invocations", content=b"second", headers=impatient)
+
+    assert answer.status_code == 429
+    assert int(answer.headers["Retry-After"]) == math.ceil(answer.json()["retry_after"])
+    assert answer.json()["error"].startswith("busy; retry after ")
+    assert through_endpoint.status_code == 424
+    assert through_endpoint.json()["OriginalStatusCode"] == 429
+    assert json.loads(through_endpoint.json()["OriginalMessage"])["retry_after"] > 0
+    assert client.get("/ping").status_code == 200
+    assert model.photos == [b"first"]
+
+
+@pytest.mark.parametrize("path", ["/invocations", "/endpoints/any/invocations"])
+def test_a_body_that_stops_half_way_is_given_up(classifier, monkeypatch, path):
+    monkeypatch.setattr(hosting, "BODY_SECONDS", 0.05)
+    half = {"type": "http.request", "body": b"half", "more_body": True}
+
+    async def request() -> int:
+        return await status(create_app(classifier), path, half)
+
+    assert asyncio.run(request()) == 408
+
+
+async def status(app: Starlette, path: str, *messages: dict[str, object]) -> int:
+    """Call an application with these messages, and nothing after them; return its answer's status."""
+    coming, sent = iter(messages), []
+
+    async def receive():
+        for message in coming:
+            return message
+        return await asyncio.Future()
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"image/jpeg")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    await asyncio.wait_for(app(scope, receive, send), 60)
+    return sent[0]["status"]
+
+
+def test_a_caller_that_hangs_up_in_the_queue_costs_no_work(occupied):
+    client, model = occupied
+    photo = {"type": "http.request", "body": b"second", "more_body": False}
+
+    client.portal.call(status, client.app, "/invocations", photo, {"type": "http.disconnect"})
+
+    model.may_answer.set()
+    assert client.post("/invocations", content=b"third", headers=JPEG).status_code == 200
+    assert model.photos == [b"first", b"third"]
+
+
+def test_all_bodies_together_are_bounded(occupied, monkeypatch):
+    client, _ = occupied
+    monkeypatch.setattr(hosting, "MAX_BODIES", 10)  # the first photo's 5 bytes are held
+
+    impatient = JPEG | {"X-Amzn-SageMaker-Custom-Attributes": "patience=0"}
+    assert client.post("/invocations", content=b"123456", headers=impatient).status_code == 503
+    assert client.post("/invocations", content=b"12345", headers=impatient).status_code == 429

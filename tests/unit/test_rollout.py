@@ -25,11 +25,11 @@ from model.network.artifact import Description
 from model.network.classifier import Classifier
 from model.sagemaker import endpoint, image
 from model.sagemaker.account import connect
+from model.sagemaker.autoscaling import PHOTOS_AT_ONCE
 from model.sagemaker.deployment_file import FILE, Deployment
 from model.sagemaker.registry import pack_folder
 from model.sagemaker.rollout import blue_green
 from pipeline import teardown
-from pipeline.costs.usage import photos_per_second
 from scones import cli
 from tests import moto_gaps
 from tests.aws_shapes import AwsCalls, violations
@@ -164,8 +164,11 @@ def test_a_first_deployment_creates_an_endpoint_with_scaling_alarms_and_data_cap
     assert len(aws_calls.of("PutMetricAlarm")) == 2
     (policy,) = aws_calls.of("PutScalingPolicy")
     assert policy["ResourceId"] == f"endpoint/{deployed.endpoint_name}/variant/AllTraffic"
-    target = policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"]
-    assert target == round(60 * 0.7 * photos_per_second())
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    metric = tracking["PredefinedMetricSpecification"]["PredefinedMetricType"]
+    assert metric == "SageMakerVariantConcurrentRequestsPerModelHighResolution"
+    assert tracking["TargetValue"] == PHOTOS_AT_ONCE
+    assert tracking["ScaleOutCooldown"] < tracking["ScaleInCooldown"]
     assert deployed.parameters() == {
         "EndpointName": deployed.endpoint_name,
         "ClassLabels": "bicycle,motorcycle,other",
@@ -303,7 +306,7 @@ def test_an_update_watches_the_new_fleet_and_only_until_it_is_done(aws_calls, aw
         {"Name": "EndpointConfigName", "Value": config},
     ]
     metrics = [metric["MetricStat"]["Metric"] for metric in errors["Metrics"] if "MetricStat" in metric]
-    assert [metric["Dimensions"] for metric in metrics] == [new_fleet, new_fleet]
+    assert [metric["Dimensions"] for metric in metrics] == [new_fleet] * 3
     assert latency["Dimensions"] == new_fleet
     assert set(alarm_states()) == {f"{endpoint_name}-errors", f"{endpoint_name}-latency"}
 
@@ -339,14 +342,14 @@ def scaling_of(endpoint_name: str) -> tuple[int, int, float]:
 def test_a_failing_fleet_is_rolled_back_to_a_fleet_of_the_same_size_and_scaling(aws_calls, aws, model, newer):
     succeed("deploy", "--model", model)
     serve(aws, newer)
-    succeed("deploy", "--model", newer, "--most-instances", "7", "--photos-a-minute", "333")
+    succeed("deploy", "--model", newer, "--most-instances", "7", "--photos-at-once", "3.5")
     name = Deployment.read().endpoint_name
     start_emergency(name, instances=5)
 
     assert "serves by-colour 1 (1) again" in succeed("rollback")
 
     assert endpoint.describe(connect(), name).instances == 5
-    assert scaling_of(name) == (1, 7, 333)
+    assert scaling_of(name) == (1, 7, 3.5)
     serve(aws, model)
     assert json.loads(succeed("status", "--json"))["model"] == "by-colour 1"
 

@@ -104,6 +104,18 @@ def test_every_task_of_the_pipeline_catches_all_errors_and_queues_the_input():
     assert states["Notify"]["Catch"][-1]["Next"] == states["Notify"]["Next"] == "Keep input"
 
 
+def test_an_execution_has_time_for_the_last_attempt_after_the_longest_wait():
+    machine = definition("ClassifyStateMachine")
+    _, express, standard = MACHINES["ClassifyStateMachine"]["DefinitionSubstitutions"]["PatienceSeconds"][
+        "Fn::If"
+    ]
+    attempt = machine["States"]["Classify"]["TimeoutSeconds"]
+
+    assert standard + attempt < machine["TimeoutSeconds"]
+    # Developer Guide, "Quotas for Express workflows": five minutes
+    assert express + attempt < 300
+
+
 def test_a_backfill_waits_longer_than_the_timeout_of_a_photos_execution():
     (waits,) = [state.values[0] for state in states_of("Task", ":states:startExecution.sync:2")]
 
@@ -194,7 +206,7 @@ def test_a_step_has_a_longer_timeout_than_the_function_it_calls(machine):
 
 
 @pytest.mark.parametrize("state", states_of("Task", ":lambda:invoke"))
-def test_every_error_class_that_is_retried_exists_in_the_function(state):
+def test_every_error_class_that_is_handled_exists_in_the_function(state):
     (function,) = substitutions(state)
     folder = TEMPLATE["Resources"][function]["Properties"]["CodeUri"].strip("/")
     modules = [
@@ -202,7 +214,7 @@ def test_every_error_class_that_is_retried_exists_in_the_function(state):
         for path in (ROOT / folder).glob("*.py")
     ]
 
-    for error in re.findall(r'"(\w+Error)"', json.dumps(state["Retry"])):
+    for error in re.findall(r'"(\w+Error)"', json.dumps([state["Retry"], state.get("Catch")])):
         (defined,) = {getattr(module, error) for module in modules if hasattr(module, error)}
         assert issubclass(defined, Exception)
 

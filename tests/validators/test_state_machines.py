@@ -58,6 +58,7 @@ UPLOAD = json.loads((ROOT / "events" / "photo-uploaded.json").read_text())
 OPTIONAL = [("detail", "object", name) for name in ("version-id", "etag", "size", "sequencer")] + [
     ("id",),
     ("claim",),
+    ("priority",),
 ]
 """What an upload's event, a backfill's or a replay's may lack."""
 CAUSE = (
@@ -75,7 +76,10 @@ def without(event: dict[str, Any], *fields: tuple[str, ...]) -> dict[str, Any]:
     return poorer
 
 
-REPLAYED = UPLOAD | {"claim": "arn:aws:states:eu-west-1:123456789012:execution:classify:before"}
+REPLAYED = UPLOAD | {
+    "claim": "arn:aws:states:eu-west-1:123456789012:execution:classify:before",
+    "priority": "low",
+}
 NULLS = copy.deepcopy(REPLAYED)
 NULLS["detail"]["object"] |= {"version-id": None, "etag": None, "size": None}
 INPUTS = [
@@ -322,6 +326,50 @@ def test_text_that_others_wrote_stays_on_its_line_of_the_notification(
     assert lines[0].endswith("example.com/.jpg")
 
 
+BUSY = "The endpoint is busy. Retry after 37 s."
+WAITS = [
+    (TaskFailedError("EndpointBusyError", json.dumps({"errorMessage": BUSY})), {37}),
+    (
+        TaskFailedError("EndpointBusyError", json.dumps({"errorMessage": "The endpoint is busy."})),
+        {1, 2, 3, 4},
+    ),
+    (TaskFailedError("EndpointUnavailableError"), {1, 2, 3, 4}),
+]
+
+
+@pytest.mark.parametrize(("fault", "waits"), WAITS)
+def test_a_photo_without_capacity_waits_and_then_gets_its_outcome(
+    node: Node, evaluated: set[str], fault: TaskFailedError, waits: set[int]
+):
+    services = Services(*OUTCOMES["accepted"], {})
+    attempts = iter([fault, fault, None])
+
+    def task(name: str, arguments: Any) -> Any:
+        if name == "Classify" and (failed := next(attempts)):
+            raise failed
+        return services(name, arguments)
+
+    walk = Walk(CLASSIFY, UPLOAD, task, node, evaluated).run()
+
+    assert walk.entered.count("Wait for capacity") == 2
+    assert walk.entered[-1] == "Done"
+    assert set(walk.waited) <= waits
+    assert walk.arguments["Classify"]["Payload"]["image_data"] == SERIALIZED["image_data"]
+
+
+def test_a_photo_that_has_waited_too_long_is_notified_and_its_input_kept(node: Node, evaluated: set[str]):
+    patience = 5
+    machine = json.loads(json.dumps(CLASSIFY).replace("$number('21600')", f"$number('{patience}')"))
+    fault = TaskFailedError("EndpointBusyError", json.dumps({"errorMessage": BUSY}))
+    services = Services(*OUTCOMES["accepted"], {"Classify": fault})
+
+    walk = Walk(machine, UPLOAD, services, node, evaluated).run()
+
+    assert walk.waited == [patience]  # and not 37 s
+    assert walk.entered[-3:] == ["Notify", "Keep input", "Failed"]
+    assert walk.error["Error"] == "EndpointBusyError"
+
+
 # ── JSONata: the backfill ────────────────────────────────────────────────────────────────────────────────
 
 SETTINGS = [
@@ -419,6 +467,7 @@ def test_a_backfill_classifies_what_has_no_result_of_this_version(
         new = end == "classified"
         assert walk.output == {"photo": photo_of(LISTED["Key"]), "outcome": outcome, "new": new}
         started = json.loads(as_started(walk)["input"])
+        assert started["priority"] == "low"
         classified = Walk(CLASSIFY, started, Services(*OUTCOMES["accepted"], {}), node, evaluated).run()
         assert classified.entered[-1] == "Done"
 
