@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from model.terminal.options import json_option
-from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, table, to_json
+from pipeline.costs.table import BEGIN, BEGIN_DECISIONS, PLOT, SCALES, bills, decisions, table, to_json
 from pipeline.markdown import update_section
 
 
@@ -30,7 +30,7 @@ from pipeline.markdown import update_section
 @click.option(
     "--update",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Update the table in this page, and {PLOT} beside it.",
+    help=f"Update the tables in this page, and {PLOT} beside it.",
 )
 def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path | None) -> None:
     """Estimate the AWS bill by list price, and compare it with the baseline design.
@@ -57,6 +57,7 @@ def command(scales: tuple[int, ...], photo: str, *, as_json: bool, update: Path 
         from pipeline.costs import plot  # noqa: PLC0415  Matplotlib takes a second to import
 
         update_section(update, BEGIN, table(found, photo))
+        update_section(update, BEGIN_DECISIONS, decisions(scales, photo))
         update.with_name(PLOT).write_bytes(plot.draw(photo, scales))
     if as_json:
         click.echo(json.dumps([to_json(bill, photo) for bill in found], indent=2))
