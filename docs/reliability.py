@@ -20,7 +20,7 @@ ROWS = {
     "photos_sent": "photos sent in all of these tests",
     "lost": "**photos lost**: without a result, and not in the failed queue",
     "double": "photos in the failed queue or the review queue twice, or with two events",
-    "repeated_events": "of these, photos with two events after a fault in which an event's acknowledgement is lost",
+    "repeated_events": "of these, photos whose first event's acknowledgement was lost, as one fault does",
     "removed": "permissions removed, one at a time, from functions and from users who erase or review photos",
     "noticed": "of these, removals that made a test fail",
 }
