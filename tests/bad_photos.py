@@ -25,11 +25,15 @@ SEED = 20261125
 
 
 def corpus() -> Files:
-    """Every bad file."""
+    """Every bad file, each content once."""
+    seen: set[bytes] = set()
     for family in FAMILIES:
         files = family()
         while made := quietly(files):
-            yield f"{family.__name__}/{made[0]}", made[1]
+            name, content = made
+            if content not in seen:
+                yield f"{family.__name__}/{name}", content
+            seen.add(content)
 
 
 def quietly(files: Files) -> tuple[str, bytes] | None:

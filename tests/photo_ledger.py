@@ -119,6 +119,13 @@ def open_ledger(stack: Stack, prefix: str) -> Iterator[PhotoLedger]:
         yield PhotoLedger(stack, prefix, subscription)
 
 
+def record_balance(balance: Balance, **figures: int) -> None:
+    """Add what became of the photos of a test to the figures of this run, before the test judges it."""
+    record_figures(
+        photos_sent=len(balance.sent), lost=len(balance.lost), double=len(balance.double), **figures
+    )
+
+
 def record_figures(**figures: int) -> None:
     """Add a line to the figures of `make verify`; tests may run in parallel."""
     if not FIGURES:

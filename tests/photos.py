@@ -289,3 +289,18 @@ REJECTED: dict[str, tuple[str, Callable[[], bytes]]] = {
     "a JPEG bomb": ("too_many_pixels", jpeg_bomb),
     "a HEIC bomb": ("too_many_pixels", heic_bomb),
 }
+
+
+LARGE: dict[str, Callable[[], bytes]] = {
+    "HEIC of 48 megapixels": big_heic,
+    "JPEG of 50 megapixels": fifty_megapixel_jpeg,
+    "JPEG of 50 megapixels, progressive": lambda: fifty_megapixel_jpeg(progressive=True),
+    "JPEG of 25 MB": twenty_five_megabyte_jpeg,
+    "PNG of 24 megapixels": big_png,
+    "PNG of 24 megapixels with alpha": lambda: big_png(4),
+    "PNG of 24 megapixels in 16 bits": big_sixteen_bit_png,
+    "GIF of 24 megapixels": lambda: photo("GIF", texture(6000, 4000).convert("L")),
+    "WebP of 21 megapixels": lambda: photo("WEBP", texture(5300, 4000), method=0, quality=50),
+    "AVIF of 24 megapixels": lambda: photo("AVIF", texture(6000, 4000), speed=10, quality=50),
+}
+"""The largest photos that are accepted, in each format."""

@@ -100,10 +100,9 @@ def publish(bounds: TimeWindow, counts: ReadCounts, window: Window, baseline: Ba
     The alarms watch bounds of 95% intervals, so that a few photos do not trigger one.
     """
     answers = len(window.confidence)
-    estimate = baseline.estimated_accuracy if baseline else intervals.estimated_accuracy
-    accuracy = estimate(window.confidence)
-    under = intervals.wilson(window.under_threshold(), answers) if answers else None
     drift_by_feature = compare(window, baseline) if baseline else {}
+    accuracy = drift.estimated_accuracy(window.confidence, baseline, drift_by_feature.values())
+    under = intervals.wilson(window.under_threshold(), answers) if answers else None
     drifted = [name for name, feature in drift_by_feature.items() if feature.drifted]
     assert bounds.end  # noqa: S101  time_window sets it
     metrics.set_timestamp(bounds.end)
@@ -111,9 +110,10 @@ def publish(bounds: TimeWindow, counts: ReadCounts, window: Window, baseline: Ba
     metrics.add_metric("CapturedDuplicates", MetricUnit.Count, counts.duplicates)
     metrics.add_metric("CapturedBrokenLines", MetricUnit.Count, counts.broken)
     metrics.add_metric("UnusableRecords", MetricUnit.Count, window.unusable.total())
-    if accuracy and under:
+    if accuracy:
         metrics.add_metric("EstimatedAccuracy", MetricUnit.NoUnit, accuracy.value)
         metrics.add_metric("EstimatedAccuracyUpperBound", MetricUnit.NoUnit, accuracy.high)
+    if under:
         metrics.add_metric("ShareUnderThreshold", MetricUnit.NoUnit, under.value)
         metrics.add_metric("ShareUnderThresholdLowerBound", MetricUnit.NoUnit, under.low)
         metrics.add_metric("ShareOther", MetricUnit.NoUnit, window.by_label().get(OTHER, 0) / answers)

@@ -8,7 +8,7 @@ import click
 from model.terminal.options import json_option
 from model.terminal.output import echo, echo_json
 from pipeline.costs import bill
-from pipeline.costs.table import BEGIN, PLOT, SCALES, bills, table, to_json
+from pipeline.costs.table import BEGIN, BEGIN_DECISIONS, PLOT, SCALES, bills, decisions, table, to_json
 from pipeline.markdown import update_section
 
 
@@ -38,7 +38,7 @@ from pipeline.markdown import update_section
 @click.option(
     "--update",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Update the table in this page, and {PLOT} beside it.",
+    help=f"Update the tables in this page, and {PLOT} beside it.",
 )
 def command(
     scales: tuple[int, ...],
@@ -81,6 +81,7 @@ def command(
         from pipeline.costs import plot  # noqa: PLC0415  Matplotlib takes a second to import
 
         update_section(update, BEGIN, table(found, photo))
+        update_section(update, BEGIN_DECISIONS, decisions(scales, photo))
         update.with_name(PLOT).write_bytes(plot.draw(photo, scales))
     if as_json:
         echo_json([to_json(one, photo) for one in found], indent=2)

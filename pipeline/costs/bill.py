@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -57,20 +57,24 @@ lost (docs/costs.md)."""
 
 @dataclass(frozen=True)
 class Setting:
-    """How the pipeline is deployed; `serverless_memory` is in MB, `architecture` is that of the functions."""
+    """How the pipeline is deployed; `serverless_memory` is in MB, `architecture` is that of the functions.
+
+    `instances` is the number that a real-time endpoint has; without it, as many as the busiest hour needs.
+    """
 
     workflow: Literal["STANDARD", "EXPRESS"] = "STANDARD"
     endpoint: Literal["real-time", "serverless"] = "real-time"
     instance_type: str = "ml.m5.large"
     serverless_memory: int = 2048
     architecture: Literal["x86_64", "arm64"] = "arm64"
+    instances: int | None = None
 
     def __str__(self) -> str:
         return f"{self.workflow.capitalize()}, {self.endpoint}"
 
 
 BASELINE_DESIGN = "baseline design"
-BASELINE_SETTING = Setting("STANDARD", "real-time", "ml.m5.xlarge", architecture="x86_64")
+BASELINE_SETTING = Setting("STANDARD", "real-time", "ml.m5.xlarge", architecture="x86_64", instances=1)
 SETTINGS = tuple(
     Setting(workflow, endpoint)
     for workflow in ("STANDARD", "EXPRESS")
@@ -120,9 +124,39 @@ def baseline_design(photos: float, photo: str = "small") -> Bill:
 
     It has three functions of 128 MB, keeps the raw photo in the state, and runs one instance. It is assumed
     that the instance is enough for any number of photos and as fast as this project's model, and that photos
-    are stored as long as here. There are no events, results, alarms or traces to pay for.
+    are stored as long and captured as rarely as here. There are no events, results, alarms or traces to pay
+    for.
     """
-    return Bill(BASELINE_DESIGN, photos, _baseline_design(0, photo), _baseline_design(photos, photo))
+
+    def lines(photos: float) -> dict[str, float]:
+        return _baseline_design(BASELINE_SETTING, photos, photo, capture_share(photos))
+
+    return Bill(BASELINE_DESIGN, photos, lines(0), lines(photos))
+
+
+def decisions(photos: float, photo: str = "small") -> dict[str, float]:
+    """Return the monthly dollars after each decision on the way from the student project.
+
+    The last design is the recommended one. Each differs from the one before it only in the decision that it
+    is named after. What a decision is worth depends on those before it: this is one order of several.
+    """
+    chosen = _recommended_setting(photos, photo)
+    share = capture_share(photos)
+    endpoint = replace(BASELINE_SETTING, endpoint=chosen.endpoint, instance_type=chosen.instance_type)
+    pipeline = replace(endpoint, serverless_memory=chosen.serverless_memory)
+    lines = {
+        "the student project, which captures every photo": _baseline_design(
+            BASELINE_SETTING, photos, photo, 1.0
+        ),
+        "captures only what monitoring needs: the baseline design": _baseline_design(
+            BASELINE_SETTING, photos, photo, share
+        ),
+        "the recommended endpoint": _baseline_design(endpoint, photos, photo, share),
+        "reduced photos; events, results, review and alarms": _project(pipeline, photos, photo),
+        "functions on arm64": _project(replace(pipeline, architecture=chosen.architecture), photos, photo),
+        "the recommended workflow: the whole recommendation": _project(chosen, photos, photo),
+    }
+    return {decision: math.fsum(one.values()) for decision, one in lines.items()}
 
 
 def capture_share(photos: float) -> float:
@@ -131,17 +165,23 @@ def capture_share(photos: float) -> float:
 
 
 def instances(setting: Setting, photos: float) -> int:
-    """Return the number of instances that the busiest hour needs; 0 for a serverless endpoint."""
+    """Return the endpoint's number of instances: by default, what the busiest hour needs; 0 if serverless."""
     if setting.endpoint == "serverless":
         return 0
-    return max(1, math.ceil(PEAK * photos / SECONDS / (UTILIZATION * usage.photos_per_second())))
+    return setting.instances or max(
+        1, math.ceil(PEAK * photos / SECONDS / (UTILIZATION * usage.photos_per_second()))
+    )
 
 
 def recommended(photos: float, photo: str = "small") -> Bill:
     """Return the cheapest bill, where Standard may cost `STANDARD_IS_WORTH` more than Express."""
-    bills = {setting: project(setting, photos, photo) for setting in SETTINGS}
+    return project(_recommended_setting(photos, photo), photos, photo)
+
+
+def _recommended_setting(photos: float, photo: str) -> Setting:
     discounts = {"STANDARD": STANDARD_IS_WORTH, "EXPRESS": 0}
-    return bills[min(bills, key=lambda setting: bills[setting].month - discounts[setting.workflow])]
+    months = {one: project(one, photos, photo).month - discounts[one.workflow] for one in SETTINGS}
+    return min(months, key=months.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -192,7 +232,7 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
     monitor = MONITOR_BASE_MS + MONITOR_RECORD_MS * records_read
     lines["Lambda"] += _calls(setting, HOURS, usage.memory("monitor"), monitor)
 
-    lines["SageMaker"] = _endpoint(setting, photos, classified, cold)
+    lines["SageMaker"] = _endpoint(setting, photos, classified, measured["endpoint"]["request_bytes"])
     files = captured / RECORDS_A_FILE if setting.endpoint == "real-time" else captured
     stored = photos * of_photo["bytes"] + captured * 2 * of_photo["serialized_bytes"]
     lines["S3"] = _s3(puts=photos + files, gets=photos + HOURS * files / 30, stored=stored)
@@ -216,20 +256,20 @@ def _project(setting: Setting, photos: float, photo: str) -> dict[str, float]:
     return dict(lines)
 
 
-def _baseline_design(photos: float, photo: str) -> dict[str, float]:
+def _baseline_design(setting: Setting, photos: float, photo: str, share: float) -> dict[str, float]:
+    """Return the baseline design's lines with a setting's endpoint, which captures a share of the photos."""
     price, measured = prices(), usage.measured()
-    of_photo, setting = measured["photos"][photo], BASELINE_SETTING
+    of_photo = measured["photos"][photo]
     init = _cold_share(photos) * measured["init_cpu_ms"]["baseline_design"]
     lines: defaultdict[str, float] = defaultdict(float)
     lines["Step Functions"] = 3 * photos * price["states_transition"]
     for function, wait in _waits(setting).items():
         milliseconds = wait + (of_photo["baseline_design_cpu_ms"][function] + init) * FULL_CORE / 128
         lines["Lambda"] += _calls(setting, photos, 128, milliseconds)
-    lines["SageMaker"] = HOURS * price[setting.instance_type]
-    lines["SageMaker"] += photos * (of_photo["bytes"] + 64) / GB * price["sagemaker_gb"]
-    # every request is captured, in base64
-    stored = photos * of_photo["bytes"] * (1 + 4 / 3)
-    lines["S3"] = _s3(puts=photos * (1 + 1 / RECORDS_A_FILE), gets=photos, stored=stored)
+    lines["SageMaker"] = _endpoint(setting, photos, photos, of_photo["bytes"])
+    files = share * photos / (RECORDS_A_FILE if setting.endpoint == "real-time" else 1)
+    stored = photos * of_photo["bytes"] * (1 + share * 4 / 3)  # a capture is in base64
+    lines["S3"] = _s3(puts=photos + files, gets=photos, stored=stored)
     # only the three lines that Lambda itself logs for each call
     lines["CloudWatch"] = _logs(photos * 3 * 350)
     return dict(lines)
@@ -288,13 +328,12 @@ def _cold_share(photos: float) -> float:
     return math.exp(-photos / SECONDS * IDLE_TIMEOUT)
 
 
-def _endpoint(setting: Setting, photos: float, requests: float, cold: float) -> float:
+def _endpoint(setting: Setting, photos: float, requests: float, request_bytes: int) -> float:
     price, endpoint = prices(), usage.measured()["endpoint"]
-    bytes_each = endpoint["request_bytes"] + endpoint["answer_bytes"]
-    transfer: float = requests * bytes_each / GB * price["sagemaker_gb"]
+    transfer: float = requests * (request_bytes + endpoint["answer_bytes"]) / GB * price["sagemaker_gb"]
     if setting.endpoint == "real-time":
         return transfer + instances(setting, photos) * HOURS * price[setting.instance_type]
-    seconds: float = (_answer_ms(setting) + cold * endpoint["start_cpu_ms"]) / 1000
+    seconds: float = (_answer_ms(setting) + _cold_share(photos) * endpoint["start_cpu_ms"]) / 1000
     return transfer + requests * seconds * setting.serverless_memory / 1024 * price["serverless_gb_second"]
 
 

@@ -9,6 +9,7 @@ from pipeline.costs.bill import Bill
 
 SCALES = (1_000, 100_000, 10_000_000)
 BEGIN = "<!-- scones cost -->"
+BEGIN_DECISIONS = "<!-- scones cost: decisions -->"
 PLOT = "costs.svg"
 HEADER = ("photos a month", "design", "dollars a month", "a million photos", "idle month", "largest items")
 
@@ -38,6 +39,14 @@ def table(found: Sequence[Bill], photo: str) -> str:
             )
         )
     return markdown.table(rows)
+
+
+def decisions(scales: Sequence[int], photo: str) -> str:
+    """Return a row for each decision on the way from the student project, and a column for each scale."""
+    after = [bill.decisions(photos, photo) for photos in scales]
+    header = ("dollars a month after each decision", *(f"{photos:,.0f} photos" for photos in scales))
+    rows = [(name, *(f"{months[name]:,.2f}" for months in after)) for name in after[0]]
+    return markdown.table([header, ("---", *("--:" for _ in scales)), *rows])
 
 
 def to_json(one: Bill, photo: str) -> dict[str, Any]:

@@ -32,8 +32,8 @@ TemplateLoader.add_multi_constructor("!", _untagged)
 
 @cache
 def measured() -> Mapping[str, Any]:
-    """Return the measurements, with the date, machine and command that they were made with."""
-    return dict(json.loads(MEASURED.read_bytes()))
+    """Return the measurements; the file also names their date, commit, machine and command."""
+    return dict(json.loads(MEASURED.read_bytes())["found"])
 
 
 def photos_per_second() -> float:

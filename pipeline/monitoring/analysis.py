@@ -12,7 +12,7 @@ import numpy as np
 from functions.monitor.capture_analysis import captures, drift
 from functions.monitor.capture_analysis.captures import ReadCounts, TimeWindow
 from functions.monitor.capture_analysis.drift import SIGNIFICANCE, Baseline, BaselineError, Drift, Features
-from functions.monitor.capture_analysis.intervals import Interval, estimated_accuracy
+from functions.monitor.capture_analysis.intervals import Interval
 from functions.monitor.capture_analysis.window import (
     IMAGE_PROPERTIES,
     OTHER,
@@ -172,7 +172,7 @@ def analyse(
     times = np.array(window.at)
     times = times[np.isfinite(times)]
     slices = list(_slices(window, sample, accepted, times, baseline)) if len(times) else []
-    estimate = baseline.estimated_accuracy if baseline else estimated_accuracy
+    drift_by_feature = drift.compare(features, baseline) if baseline else {}
     return MonitoringReport(
         source=source,
         counts=counts,
@@ -182,14 +182,14 @@ def analyse(
         window=window,
         features=features,
         sample=sample,
-        drift=drift.compare(features, baseline) if baseline else {},
+        drift=drift_by_feature,
         since={
             name: one.start for one in reversed(slices) for name, found in one.drift.items() if found.drifted
         },
         under_threshold=statistics.share(window.under_threshold(), n),
         others=statistics.share(window.by_label().get(OTHER, 0), n),
         accepted=statistics.share(int(accepted.sum()), n),
-        estimated_accuracy=estimate(window.confidence),
+        estimated_accuracy=drift.estimated_accuracy(window.confidence, baseline, drift_by_feature.values()),
         labelled=_labelled(window, accepted, truth) if truth else None,
         slices=slices,
         farthest=list(_farthest(sample, baseline)) if baseline else [],

@@ -50,6 +50,8 @@ def summary(report: MonitoringReport) -> list[str]:
         )
     if report.estimated_accuracy:
         lines.append(f"estimated accuracy: {_estimate(report.estimated_accuracy)}, from the confidence")
+    elif report.drifted:
+        lines.append("estimated accuracy: none, because drift makes the confidence unreliable; use --truth")
     if report.labelled:
         accuracy = report.labelled.accuracy
         lines.append(f"accuracy: {_estimate(accuracy)} on {accuracy.of:,} labels")

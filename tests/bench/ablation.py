@@ -4,7 +4,6 @@ The whole training is repeated without one component at a time, and its predicti
 photo, with those of the full model.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from model.network.embedding import Embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting, trainer
 from pipeline.markdown import update_section
+from tests import measurements
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "model.md"
@@ -159,7 +159,7 @@ def bench(data: Path, photos: Path | None, out: Path) -> None:
             {"component": name, "data": where, "photos": len(one.truth), **compare(full[where], one)}
             for where, one in evaluations.items()
         ]
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "ablation")
     if out == RESULTS:
         update_section(PAGE, BEGIN, table(found))
     click.echo(table(found))

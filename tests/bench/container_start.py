@@ -1,7 +1,6 @@
 """Measure how fast the model's container starts: ``python -m tests.bench container_start``."""
 
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from model.sagemaker import image
 from pipeline import sample_images
+from tests import measurements
 from tests.containers import docker, missing, serving
 
 PHOTO = sample_images.encoded(sample_images.picture(sample_images.bicycle, seed=1), "JPEG")
@@ -33,7 +33,6 @@ def bench(rounds: int, out: Path) -> None:
     # the first round reads the image from disk
     empty, served, processor, memory = map(statistics.median, zip(*starts[1:], strict=True))
     found: dict[str, Any] = {
-        "cores": os.process_cpu_count(),
         "rounds": rounds,
         "seconds_to_first_answer": round(served, 2),
         "seconds_of_an_empty_container": round(empty, 2),
@@ -42,7 +41,7 @@ def bench(rounds: int, out: Path) -> None:
         "peak_megabytes": round(memory / 1e6),
     }
     click.echo(json.dumps(found))
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "container_start")
 
 
 def time_empty(built: str) -> float:

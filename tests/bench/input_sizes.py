@@ -1,6 +1,5 @@
 """Accuracy and latency by input size and numeric precision: ``python -m tests.bench input_sizes``."""
 
-import json
 import os
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from model.data import dataset
 from model.network import embedding
 from model.network.onnx_graph import Graph
 from model.training import fitting
+from tests import measurements
 from tests.bench.targets import in_turn, ms
 from tests.conftest import ROOT
 
@@ -83,7 +83,7 @@ def bench(cifar: Path, out: Path) -> None:
                 kinds.items(), milliseconds(kinds.values()), strict=True
             )
         ]
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "input_sizes")
     PLOT.write_bytes(draw(found))
 
 

@@ -4,7 +4,6 @@ The whole training, with cross-validation, calibration and threshold, is repeate
 evaluated on the rest.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from model.evaluation import statistics
 from model.labels import OTHER
 from model.network.embedding import Embedding
 from model.training import fitting, trainer
+from tests import measurements
 from tests.conftest import ROOT
 
 EACH = (10, 20, 40, 80, 160, 320)
@@ -74,7 +74,7 @@ def bench(data: Path, repeats: int, out: Path) -> None:
     for splits in splittings(photos.targets, repeats):
         rounds = track(splits, f"{len(splits[0][0][0])} photos")
         found.append([asdict(evaluate(photos, embeddings, together)) for together in rounds])
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "learning_curve")
     PLOT.write_bytes(draw(found))
     for size in found:
         means = {name: np.mean([row[name] for row in size]) for name in size[0]}

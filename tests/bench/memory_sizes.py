@@ -14,14 +14,15 @@ from rich.progress import track
 
 from model.charts import AMBER, BLUE, SOFT, STYLE, TEAL, svg_file
 from pipeline.costs.bill import FULL_CORE, prices
+from tests import measurements
 from tests.bench.usage import photo
 from tests.conftest import ROOT
 
 IMAGE = "public.ecr.aws/lambda/python:3.13"
 MEMORIES = (256, 384, 512, 768, 1024, 1769, 3008)
 """Memory sizes in MB. A function's CPU share is its memory size divided by `FULL_CORE`."""
-COLD_START_MEMORY = 512
-"""Memory size in MB at which cold starts are compared."""
+START_MEMORIES = (128, 256, 512, 1024)
+"""Memory sizes in MB at which cold starts are measured."""
 BUILT = ROOT / ".aws-sam" / "build"
 PLOT = ROOT / "docs" / "memory-sizes.svg"
 
@@ -41,7 +42,7 @@ print(json.dumps({"ready": ready - began, "took": took[1:]}))
 READY = "import time; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
 STARTS = {
     "serialize": ("import app", "import boto3; boto3.client('s3')"),
-    "classify": ("import app", "import boto3; boto3.client('sagemaker-runtime'); boto3.client('s3')"),
+    "classify": ("import app", "import boto3; boto3.client('sagemaker-runtime')"),
     "filter": ("import app", "from aws_lambda_powertools import Logger; Logger()"),
 }
 """The code that a function runs before its first call, and the floor: the least that it must do."""
@@ -57,9 +58,10 @@ def bench(rounds: int, out: Path) -> None:
     build("x86_64")
     phone = photo("phone")
     sizes = [of_memory(memory, rounds, phone) for memory in track(MEMORIES, "Memory")]
-    starts = [of_start(name, rounds) for name in track(STARTS, "Starts")]
+    kinds = [(name, memory) for name in STARTS for memory in START_MEMORIES]
+    starts = [of_start(name, memory, rounds) for name, memory in track(kinds, "Starts")]
     found = {"serialize": sizes, "starts": starts}
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "memory_sizes")
     PLOT.write_bytes(draw(sizes))
     click.echo(json.dumps(found, indent=2))
 
@@ -108,14 +110,14 @@ def of_memory(memory: int, rounds: int, phone: bytes) -> dict[str, Any]:
     }
 
 
-def of_start(name: str, rounds: int) -> dict[str, Any]:
+def of_start(name: str, memory: int, rounds: int) -> dict[str, Any]:
     """Return median milliseconds until a function is ready, and until its floor is, measured in turn."""
     ours, floor = [], []
     for _ in range(rounds):
         for took, code in zip((ours, floor), STARTS[name], strict=True):
-            took.append(float(run(name, COLD_START_MEMORY, READY.format(code))))
+            took.append(float(run(name, memory, READY.format(code))))
     project, least = (round(1000 * statistics.median(took), 1) for took in (ours, floor))
-    return {"function": name, "project_ms": project, "floor_ms": least, "runs": rounds}
+    return {"function": name, "memory": memory, "project_ms": project, "floor_ms": least, "runs": rounds}
 
 
 def draw(sizes: Sequence[dict[str, Any]]) -> bytes:

@@ -23,6 +23,7 @@ from functions.monitor.capture_analysis.window import IMAGE_PROPERTIES, image_pr
 from model.network.classifier import Classifier
 from model.photo import read_pixels
 from model.training import baseline
+from tests import measurements
 
 WINDOW, BASELINE = 200, 450
 """Photos in a window, and in a baseline."""
@@ -178,7 +179,7 @@ def bench(
     for who, with_model in (("command", True), ("function", False)):
         found[who] = count_alarms(day, changed, classifier, windows, rng, with_model=with_model)
         click.echo(json.dumps({who: found[who]}, indent=2))
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "monitor_drift")
 
 
 def count_alarms(

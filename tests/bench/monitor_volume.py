@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from tests import captures
+from tests import captures, measurements
 from tests.conftest import ROOT
 
 
@@ -46,7 +46,7 @@ def bench(records: tuple[int, ...], captures_in: Path | None, model: Path | None
             }
         )
         click.echo(json.dumps(found[-1]))
-    out.write_text(json.dumps({"cores": os.process_cpu_count(), "runs": found}, indent=2) + "\n")
+    measurements.write(out, found, "monitor_volume")
 
 
 def report(folder: Path, model: Path | None) -> tuple[float, float, dict]:

@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from botocore.config import Config
 from functions.serialize.photo import serialize
 from model.network.classifier import Classifier
 from pipeline import sample_images
+from tests import measurements
 from tests.conftest import ROOT, free_port
 
 
@@ -59,7 +59,6 @@ def bench(photos: Path | None, model: Path | None, rounds: int, out: Path) -> No
                 bare.append(ended - between)
         peak = peak_of(process)
     found = {
-        "cores": os.process_cpu_count(),
         "rounds": rounds,
         "served_milliseconds": round(1000 * statistics.median(served), 2),
         "bare_milliseconds": round(1000 * statistics.median(bare), 2),
@@ -67,7 +66,7 @@ def bench(photos: Path | None, model: Path | None, rounds: int, out: Path) -> No
         "peak_megabytes": round(peak),
     }
     click.echo(json.dumps(found))
-    out.write_text(json.dumps(found, indent=2) + "\n")
+    measurements.write(out, found, "serve_overhead")
 
 
 def contents(folder: Path | None) -> list[bytes]:

@@ -30,6 +30,7 @@ from local.stack import ENDPOINT_NAME, Stack
 from pipeline import sample_images
 from pipeline.costs import usage
 from pipeline.stack import CREDENTIALS
+from tests import measurements
 from tests.bench.serve_overhead import runtime_of, serving, trained
 from tests.conftest import ROOT, free_port
 
@@ -58,21 +59,13 @@ def bench(rounds: int, requests: int, out: Path) -> None:
         stack = Stack(home=Path(folder), ports=Ports(free_port(), free_port()))
         with stack.running(progress=lambda step: click.echo(f"{step} …", err=True)):
             found = {
-                "measured_at": f"{datetime.now(UTC):%Y-%m-%d}",
-                "by": "python -m tests.bench usage",
-                "on": f"{os.process_cpu_count()} cores of {cpu_model()}",
                 "photos": {name: of_photo(stack, name, rounds) for name in PHOTOS},
                 "endpoint": of_endpoint(trained(Path(folder)), requests),
                 "init_cpu_ms": {name: init_cpu_ms(code) for name, code in INITS.items()},
                 **of_stack(stack),
             }
     click.echo(json.dumps(found, indent=2))
-    out.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
+    measurements.write(out, found, "usage")
 
 
 def photo(name: str) -> bytes:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,27 +57,13 @@ for path in map(Path, sys.argv[1:]):
     print(json.dumps(line | {"seconds": time.perf_counter() - started}))
 """
 
-LARGE: dict[str, Callable[[], bytes]] = {
-    "HEIC of 48 megapixels": photos.big_heic,
-    "JPEG of 50 megapixels": photos.fifty_megapixel_jpeg,
-    "JPEG of 50 megapixels, progressive": lambda: photos.fifty_megapixel_jpeg(progressive=True),
-    "JPEG of 25 MB": photos.twenty_five_megabyte_jpeg,
-    "PNG of 24 megapixels": photos.big_png,
-    "PNG of 24 megapixels with alpha": lambda: photos.big_png(4),
-    "PNG of 24 megapixels in 16 bits": photos.big_sixteen_bit_png,
-    "GIF of 24 megapixels": lambda: photos.photo("GIF", photos.texture(6000, 4000).convert("L")),
-    "WebP of 21 megapixels": lambda: photos.photo("WEBP", photos.texture(5300, 4000), method=0, quality=50),
-    "AVIF of 24 megapixels": lambda: photos.photo("AVIF", photos.texture(6000, 4000), speed=10, quality=50),
-}
-
-
 UNDERSTATED = "AVIF with an understated size"
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> dict[str, dict]:
     folder = tmp_path_factory.mktemp("large")
-    files = LARGE | {UNDERSTATED: photos.avif_with_understated_size}
+    files = photos.LARGE | {UNDERSTATED: photos.avif_with_understated_size}
     for name, file in files.items():
         (folder / name).write_bytes(file())
     done = subprocess.run(
@@ -94,7 +79,7 @@ def measured(tmp_path_factory) -> dict[str, dict]:
     return {line["measured"]: line for line in lines if "measured" in line}
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", photos.LARGE)
 def test_a_large_photo_fits_in_the_functions_memory(name, measured):
     photo = measured[name]
 

@@ -1,7 +1,5 @@
 """The ablation benchmark: its table shows what was measured, and its metrics are the usual ones."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -9,10 +7,11 @@ from model.network import embedding
 from model.network.backbone import LITE0, LITE2
 from model.network.embedding import Embedding
 from pipeline.markdown import END
+from tests import measurements
 from tests.bench import ablation
 from tests.bench.ablation import Ablation, Evaluation
 
-FOUND = json.loads(ablation.RESULTS.read_text())
+FOUND = measurements.read(ablation.RESULTS)
 LABELS = ("bicycle", "motorcycle", "other")
 
 

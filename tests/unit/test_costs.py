@@ -11,7 +11,7 @@ from samcli.yamlhelper import yaml_parse
 from model.sagemaker.autoscaling import UTILIZATION
 from pipeline.costs import bill, usage
 from pipeline.costs.bill import SETTINGS, Setting, baseline_design, project, recommended
-from pipeline.costs.table import BEGIN, SCALES, bills, table
+from pipeline.costs.table import BEGIN, BEGIN_DECISIONS, SCALES, bills, decisions, table
 from pipeline.markdown import END
 from scones import cli
 from tests.bench import capacity
@@ -107,19 +107,48 @@ def test_no_more_is_captured_than_monitoring_needs():
 
 @pytest.mark.parametrize("photos", SCALES)
 def test_the_recommendation_costs_less_than_the_baseline_design(photos):
-    assert recommended(photos).month < baseline_design(photos).month / 3
+    assert recommended(photos).month < baseline_design(photos).month / 2
     assert recommended(photos).idle_month < baseline_design(photos).idle_month / 3
 
 
-def test_the_page_shows_what_the_command_computes():
-    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip()
+def test_both_designs_capture_the_same_share_of_the_photos():
+    photos = 10_000_000
+    measured = usage.measured()["photos"]["small"]["bytes"]
+    months = int(usage.template()["Parameters"]["PhotoRetentionDays"]["Default"]) / 30
 
-    assert shown == table(bills(SCALES, "small"), "small"), "scones cost --update docs/costs.md"
+    storage = photos * measured * (1 + bill.capture_share(photos) * 4 / 3) / bill.GB * months
+    requests = photos * (
+        bill.prices()["s3_put"] * (1 + bill.capture_share(photos) / bill.RECORDS_A_FILE)
+        + bill.prices()["s3_get"]
+    )
+
+    assert baseline_design(photos).lines["S3"] == pytest.approx(
+        requests + storage * bill.prices()["s3_gb_month"]
+    )
+
+
+@pytest.mark.parametrize("photos", SCALES)
+def test_the_decisions_lead_from_the_baseline_design_to_the_recommendation(photos):
+    _, baseline, *_, last = bill.decisions(photos).values()
+
+    assert baseline == pytest.approx(baseline_design(photos).month)
+    assert last == pytest.approx(recommended(photos).month)
+
+
+@pytest.mark.parametrize(
+    ("begin", "computed"),
+    [(BEGIN, table(bills(SCALES, "small"), "small")), (BEGIN_DECISIONS, decisions(SCALES, "small"))],
+    ids=["bills", "decisions"],
+)
+def test_the_page_shows_what_the_command_computes(begin, computed):
+    shown = PAGE.read_text().partition(begin)[2].partition(END)[0].strip()
+
+    assert shown == computed, "scones cost --update docs/costs.md"
 
 
 def test_the_bills_are_printed_as_json_and_put_into_a_page(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\n{BEGIN_DECISIONS}\n{END}\nafter\n")
 
     done = CliRunner().invoke(cli, ["cost", "--photos", "5000", "--json", "--update", str(page)])
 

@@ -202,6 +202,9 @@ def test_a_dark_day_has_drifted_brightness(captured, known_baseline, context, ca
 
     assert "brightness" in answer["drifted"]
     assert published(lines)["DriftedFeatures"] == len(answer["drifted"])
+    assert answer["estimated_accuracy"] is None
+    assert not {"EstimatedAccuracy", "EstimatedAccuracyUpperBound"} & published(lines).keys()
+    assert published(lines)["ShareUnderThreshold"] >= 0
     assert published(lines)["Drift brightness"] > 0.2
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
-from .intervals import Interval, estimated_accuracy
+from . import intervals
+from .intervals import Interval
 from .window import OTHER, Window
 
 FORMAT = 1
@@ -80,10 +81,6 @@ class Baseline:
     def text(self) -> str:
         """Return the baseline as JSON."""
         return json.dumps(asdict(self), separators=(",", ":")) + "\n"
-
-    def estimated_accuracy(self, confidence: Sequence[float]) -> Interval | None:
-        """Estimate the accuracy of answers with these confidences: see `intervals.estimated_accuracy`."""
-        return estimated_accuracy(confidence, self.accuracy, self.mean_confidence, self.n)
 
 
 @dataclass(frozen=True)
@@ -224,6 +221,23 @@ def deciles(sample: Sequence[float]) -> list[float]:
         if bisect_right(sample, value) - bisect_left(sample, value) > len(sample) / BINS:
             bounds.add(math.nextafter(value, -math.inf))
     return sorted(bounds)
+
+
+def estimated_accuracy(
+    confidence: Sequence[float], baseline: Baseline | None, drift: Iterable[Drift]
+) -> Interval | None:
+    """Estimate accuracy without labels: see `intervals.estimated_accuracy`.
+
+    Return ``None`` if there are no answers, or if anything has drifted. The estimate takes the confidence to
+    be as well calibrated as on the baseline, and drift breaks exactly that: at night or with a dirty lens, a
+    model is wrong more often than its confidence says. Only labels then tell the accuracy.
+    """
+    if any(one.drifted for one in drift):
+        return None
+    if not baseline:
+        return intervals.estimated_accuracy(confidence)
+    known = baseline.accuracy, baseline.mean_confidence, baseline.n
+    return intervals.estimated_accuracy(confidence, *known)
 
 
 def compare(window: Features, baseline: Baseline, significance: float = SIGNIFICANCE) -> dict[str, Drift]:
