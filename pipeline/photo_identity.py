@@ -19,7 +19,7 @@ from model.sagemaker.account import describe_stack
 from model.storage import Storage, list_versions
 from pipeline.stack import Stack
 
-LONGEST_EXECUTION = timedelta(hours=1)
+LONGEST_EXECUTION = timedelta(hours=7)
 """The longest an execution runs, and so the longest time from the upload to the capture and the result."""
 LONGEST_EXPRESS_EXECUTION = timedelta(minutes=5)
 """The limit of Express workflows (Step Functions Developer Guide, "Quotas")."""

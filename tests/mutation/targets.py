@@ -40,7 +40,10 @@ GROUPS: dict[str, list[Target]] = {
         Target(["functions/monitor/**/*.py"], MONITOR),
     ],
     "erasure": [
-        Target(["pipeline/erasure.py"], ["tests/unit/test_erasure.py", "tests/unit/test_erasure_places.py"])
+        Target(
+            ["pipeline/erasure.py", "pipeline/photo_copies.py", "pipeline/photo_identity.py"],
+            ["tests/unit/test_erasure.py", "tests/unit/test_erasure_places.py"],
+        )
     ],
     "review": [
         Target(

@@ -27,9 +27,10 @@ from pipeline.photo_copies import (
     remove_from_data_set,
     remove_items,
 )
-from pipeline.photo_identity import Delays, ErasureError, PhotoIdentity, PhotoTracer
+from pipeline.photo_identity import LONGEST_EXECUTION, Delays, ErasureError, PhotoIdentity, PhotoTracer
 from pipeline.stack import Stack
 from tests import permissions
+from tests.conftest import ROOT
 
 UPLOADED = datetime(2026, 11, 25, 6, tzinfo=UTC)
 RESULT = {"inference_id": "ours", "classified_at": "2026-11-25T06:00:05.123Z"}
@@ -134,6 +135,12 @@ def test_without_a_result_a_capture_without_an_id_is_not_recognised():
     line = format_record(b"x", "image/png", "[0, 1]", None, UPLOADED)
 
     assert not identity(result={}, inference_ids=set()).matches_capture(line.encode())
+
+
+def test_the_longest_executions_are_those_of_the_state_machines():
+    definition = json.loads((ROOT / "statemachine" / "classify.asl.json").read_text())
+
+    assert timedelta(seconds=definition["TimeoutSeconds"]) == LONGEST_EXECUTION
 
 
 def test_captures_are_searched_after_each_upload_and_around_the_result():

@@ -18,8 +18,10 @@ from functions.classify.capture import format_record
 from functions.serialize.photo import serialize
 from model.data import dataset
 from model.sagemaker.account import ROLES_STACK
-from pipeline import erasure, sample_images
-from pipeline.erasure import AddressError, Search, StoredCopy, find_copies, find_retained, identify
+from pipeline import erasure, photo_copies, sample_images
+from pipeline.erasure import AddressError
+from pipeline.photo_copies import Context, Search, StoredCopy, find_copies
+from pipeline.photo_identity import ErasureError, PhotoIdentity, PhotoTracer
 from pipeline.stack import Stack
 from tests.aws_shapes import recording
 
@@ -27,7 +29,12 @@ OURS, THEIRS = "uploads/a.jpg", "uploads/a.jpg.old"
 """The other photo's key begins with the photo's."""
 ENDPOINT, EARLIER_ENDPOINT = "vehicles", "vehicles-before"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:classify:1"
-PARAMETERS = {"ImageSize": "224", "CaptureUri": "s3://workspace/captures", "EndpointName": ENDPOINT}
+PARAMETERS = {
+    "ImageSize": "224",
+    "CaptureUri": "s3://workspace/captures",
+    "EndpointName": ENDPOINT,
+    "LogRetentionDays": "30",
+}
 
 
 def picture(seed: int) -> bytes:
@@ -40,6 +47,15 @@ def sent(photo: bytes) -> bytes:
 
 
 CONTENT = {OURS: picture(1), THEIRS: picture(2)}
+
+
+def state_machine(session: boto3.Session, name: str) -> str:
+    definition = json.dumps({"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}})
+    role = "arn:aws:iam::123456789012:role/none"
+    created = session.client("stepfunctions").create_state_machine(
+        name=name, definition=definition, roleArn=role
+    )
+    return str(created["stateMachineArn"])
 
 
 class Places:
@@ -70,10 +86,14 @@ class Places:
         )
         output = {"Outputs": {"WorkspaceBucketName": {"Value": "workspace"}}}
         cloudformation.create_stack(StackName=ROLES_STACK, TemplateBody=json.dumps(topic | output))
+        for function in ("serialize", "classify"):
+            session.client("logs").create_log_group(logGroupName=f"/aws/lambda/test-{function}")
+        machines = {name: state_machine(session, name) for name in ("StateMachine", "BackfillStateMachine")}
         self.stack = Stack(
             "test",
             session,
-            {
+            {f"{name}Arn": arn for name, arn in machines.items()}
+            | {
                 "UploadBucketName": "photos",
                 "ResultsTableName": "results",
                 "GroundTruthUri": "s3://photos/ground-truth",
@@ -139,8 +159,15 @@ class Places:
         for name, content in (files | {dataset.MANIFEST: dataset.format_manifest(manifest).encode()}).items():
             write(name, content)
 
+    def tracer(self, key: str = OURS) -> PhotoTracer:
+        return PhotoTracer(self.stack, "photos", key)
+
+    def identify(self) -> PhotoIdentity:
+        return self.tracer().identify()
+
     def search(self, key: str = OURS, **options: Any) -> Search:
-        return find_copies(self.stack, identify(self.stack, "photos", key), **options)
+        tracer = self.tracer(key)
+        return find_copies(Context(self.stack, tracer, tracer.identify(), **options))
 
     def forget(self, **options: Any) -> list[str]:
         """Erase the photo, and return the kinds of what was deleted, in that order."""
@@ -209,7 +236,7 @@ def test_what_leads_to_other_copies_is_deleted_last(places):
 
     assert kinds[:4] == ["capture", "capture", "training copy", "ground truth"]
     assert kinds[4:6] == ["review message", "failed message"]
-    assert sorted(kinds[6:9]) == ["delete marker", "photo", "photo"]
+    assert kinds[6:9] == ["photo", "photo", "photo"]
     assert kinds[9:] == ["result"]
 
 
@@ -230,7 +257,11 @@ def test_a_dry_run_says_what_would_be_deleted_and_changes_nothing(places):
     assert ("result", "results, s3://photos/uploads/a.jpg") in named
     places_of_captures = sorted(where.partition(".jsonl, ")[2] for kind, where in named if kind == "capture")
     assert places_of_captures == ["1 of 1 records", "1 of 2 records"]
-    assert any("version" in where for kind, where in named if kind == "delete marker")
+    assert sorted(where.split()[1] for kind, where in named if kind == "photo") == [
+        "delete",
+        "version",
+        "version",
+    ]
     assert all("message" in where for kind, where in named if "message" in kind)
     assert ("training copy", "s3://workspace/data/1/train/bicycle/0.jpg") in named
 
@@ -250,7 +281,7 @@ def test_copies_on_this_machine_are_found_by_their_content(places, tmp_path):
     reduced = write(tmp_path / "loose" / "reduced.jpg", sent(CONTENT[OURS]))
     other = write(tmp_path / "loose" / "other.jpg", CONTENT[THEIRS])
 
-    kinds = places.forget(data_places=[str(tmp_path)])
+    kinds = places.forget(data=[str(tmp_path)])
 
     assert kinds.count("training copy") == 4
     assert not loose.exists()
@@ -271,9 +302,9 @@ def test_captures_elsewhere_and_at_any_time_are_found_on_request(places, tmp_pat
     folder = tmp_path / "AllTraffic" / f"{places.at - timedelta(days=50):%Y/%m/%d/%H}"
     file = write(folder / "00-00-000-a.jsonl", line.encode())
 
-    around_the_upload = places.search(capture_places=[str(tmp_path)]).copies
+    around_the_upload = places.search(captures=[str(tmp_path)]).copies
     assert not [copy.where for copy in around_the_upload if str(tmp_path) in copy.where]
-    places.forget(capture_places=[str(tmp_path)], all_captures=True)
+    places.forget(captures=[str(tmp_path)], all_captures=True)
 
     assert not file.exists()
 
@@ -309,7 +340,9 @@ def test_an_erasure_stops_at_what_it_cannot_delete_and_can_be_completed(places, 
 
     assert "result" not in deleted
     assert "photo" not in deleted
-    (remaining,) = search.remaining
+    remaining, *rest = search.remaining
+    assert len(rest) == len(search.copies) - len(deleted) - 1
+    assert all(one.endswith("(not tried)") for one in rest)
     assert remaining.startswith(f"review message {places.queues[0]}, message ")
     assert "not yours" in remaining
     for copy in search.copies:
@@ -318,12 +351,12 @@ def test_an_erasure_stops_at_what_it_cannot_delete_and_can_be_completed(places, 
     assert about(places.stored(), OURS) == set()
 
 
-@pytest.mark.parametrize("error", [OSError("disk"), erasure.ErasureError("no manifest")])
+@pytest.mark.parametrize("error", [OSError("disk"), ErasureError("no manifest")])
 def test_any_copy_that_cannot_be_deleted_is_reported_first(error):
     def fail() -> None:
         raise error
 
-    search = Search([StoredCopy("training copy", "a.jpg", fail)], ["another"])
+    search = Search([StoredCopy("training copy", "a.jpg", fail)], remaining=["another"])
 
     assert list(erasure.erase(search, dry_run=False)) == []
     assert search.remaining[0].startswith("training copy a.jpg (")
@@ -331,7 +364,7 @@ def test_any_copy_that_cannot_be_deleted_is_reported_first(error):
 
 
 def test_the_identity_has_the_hashes_of_every_version_and_of_the_result(places):
-    identity = identify(places.stack, "photos", OURS)
+    identity = places.identify()
 
     contents = {CONTENT[OURS], CONTENT[OURS] + b"again"}
     assert identity.uri == "s3://photos/uploads/a.jpg"
@@ -343,10 +376,10 @@ def test_the_identity_has_the_hashes_of_every_version_and_of_the_result(places):
 
 
 def test_a_photo_of_which_only_the_result_is_left_is_identified_by_it(places):
-    for version in identify(places.stack, "photos", OURS).versions:
+    for version in places.identify().versions:
         places.s3.delete_object(Bucket="photos", Key=OURS, VersionId=version["VersionId"])
 
-    identity = identify(places.stack, "photos", OURS)
+    identity = places.identify()
 
     assert (identity.versions, identity.input_hashes) == ([], set())
     assert identity.file_hashes == {hashlib.sha256(CONTENT[OURS]).hexdigest()}
@@ -374,47 +407,62 @@ def test_an_address_elsewhere_is_refused_with_the_bucket(places, photo):
 
 
 def test_what_nobody_can_delete_is_named_with_the_day_on_which_aws_does(places):
-    identity = identify(places.stack, "photos", OURS)
+    found = {one.kind: one for one in places.search().retained}
 
-    backup, history = find_retained(places.stack, identity)
-
-    assert (backup.kind, backup.where) == ("backup of the result", "results")
-    assert (history.kind, history.where) == ("execution history", EXECUTION)
+    backup, history = found["backup of the result"], found["execution history"]
+    assert (backup.where, history.where) == ("results", EXECUTION)
     days = [(datetime.fromisoformat(one.until).date() - places.at.date()).days for one in (backup, history)]
     assert days in ([35, 90], [36, 90])  # if the day ends during the test
+    assert places.identify().record_path == found["erasure record"].where
+    assert found.keys() == {"backup of the result", "execution history", "log lines", "erasure record"}
 
 
-def test_an_express_execution_has_no_history_and_without_a_result_nothing_is_known(places):
-    identity = identify(places.stack, "photos", OURS)
-    express = EXECUTION.replace(":execution:", ":express:")
+def test_an_express_execution_has_no_history(places):
+    tracer = places.tracer()
+    tracer.parameters["WorkflowType"] = "EXPRESS"
 
-    identity.result = identity.result | {"execution": express}
-    assert [one.kind for one in find_retained(places.stack, identity)] == ["backup of the result"]
-    identity.result = {}
-    assert find_retained(places.stack, identity) == []
+    search = find_copies(Context(places.stack, tracer, tracer.identify()))
+
+    assert "execution history" not in {one.kind for one in search.retained}
+    assert "backup of the result" in {one.kind for one in search.retained}
+
+
+def test_of_a_photo_that_was_never_here_nothing_is_kept(places):
+    search = places.search("uploads/never.jpg")
+
+    assert (search.copies, search.retained, search.remaining) == ([], [], [])
 
 
 @pytest.mark.parametrize("missing", ["CaptureUri", "WorkspaceBucketName"])
 def test_a_stack_without_captures_or_training_data_is_searched_as_far_as_it_goes(
     places, monkeypatch, missing
 ):
+    tracer = places.tracer()
     if missing == "CaptureUri":
-        monkeypatch.setattr(erasure, "_parameters", lambda _: {"ImageSize": "224", "EndpointName": ENDPOINT})
+        tracer.parameters["CaptureUri"] = ""
     else:
-        monkeypatch.setattr(erasure, "stack_outputs", lambda _: {})
+        monkeypatch.setattr(photo_copies, "stack_outputs", lambda _: {})
 
-    kinds = {copy.kind for copy in places.search().copies}
+    search = find_copies(Context(places.stack, tracer, tracer.identify()))
 
     gone = {"CaptureUri": "capture", "WorkspaceBucketName": "training copy"}[missing]
-    assert gone not in kinds
-    assert len(kinds) == 7
+    every = {
+        "capture",
+        "training copy",
+        "ground truth",
+        "review message",
+        "failed message",
+        "photo",
+        "result",
+    }
+    assert {copy.kind for copy in search.copies} == every - {gone}
 
 
 def test_the_result_is_read_as_it_is_now(places):
     """An eventually consistent read could miss a result that was just written."""
     with recording() as calls:
         fresh = Stack("test", boto3.Session(region_name="us-east-1"), places.stack.outputs)
-        identify(fresh, "photos", OURS)
+        PhotoTracer(fresh, "photos", OURS).identify()
 
     assert [read["ConsistentRead"] for read in calls.of("GetItem")] == [True]
 
@@ -422,7 +470,5 @@ def test_the_result_is_read_as_it_is_now(places):
 def test_a_file_that_is_called_a_manifest_but_is_no_json_is_reported(places):
     places.s3.put_object(Bucket="workspace", Key="data/2/manifest.json", Body=b"no JSON")
 
-    with pytest.raises(
-        erasure.ErasureError, match=r"s3://workspace/data/2/manifest\.json is not the manifest"
-    ):
+    with pytest.raises(ErasureError, match=r"s3://workspace/data/2/manifest\.json is not the manifest"):
         places.search()

@@ -1,6 +1,7 @@
 """What the resources of the templates are for, each requirement for all resources that it concerns."""
 
 import ast
+import itertools
 import json
 import re
 from typing import Any
@@ -508,8 +509,10 @@ def test_a_function_is_done_with_its_retries_before_its_timeout():
 
     assert longest_call(serialize.S3) + sandbox.DECODING_SECONDS < timeouts["SerializeFunction"]
     assert longest_call(classify.RUNTIME) + longest_call(classify.storage()) < timeouts["ClassifyFunction"]
-    for client in (serialize.S3, classify.RUNTIME, classify.storage()):
+    for client in (serialize.S3, classify.storage()):
         assert client.meta.config.retries["total_max_attempts"] > 1
+    # The state machine repeats it: a function that waits costs money.
+    assert classify.RUNTIME.meta.config.retries["total_max_attempts"] == 1
 
 
 def test_every_execution_and_call_is_traced():
@@ -613,21 +616,37 @@ METRICS = {
 """Metrics and their dimensions, as each service's developer guide lists them."""
 
 
-@pytest.mark.parametrize(("name", "alarm"), ALARMS.items())
-def test_an_alarm_watches_a_metric_that_exists(name, alarm):
-    metrics, dimensions = METRICS[alarm["Namespace"]]
+def watched(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of an alarm, also of one that computes, as an alarm on one metric has them."""
+    statistics = [one["MetricStat"] for one in alarm.get("Metrics", []) if "MetricStat" in one]
+    return [one["Metric"] | {"Statistic": one["Stat"], "Period": one["Period"]} for one in statistics] or [
+        alarm
+    ]
 
-    assert alarm["MetricName"] in metrics
-    assert {one["Name"] for one in alarm["Dimensions"]} == dimensions
-    assert len([key for key in ("Statistic", "ExtendedStatistic") if key in alarm]) == 1
+
+@pytest.mark.parametrize(("name", "alarm"), ALARMS.items())
+def test_an_alarm_watches_metrics_that_exist(name, alarm):
+    for metric in watched(alarm):
+        metrics, dimensions = METRICS[metric["Namespace"]]
+        assert metric["MetricName"] in metrics
+        assert {one["Name"] for one in metric["Dimensions"]} == dimensions
+        assert len([key for key in ("Statistic", "ExtendedStatistic") if key in metric]) == 1
+        assert metric["Period"] in {60, 300, 3600}
     # The first period beyond the threshold is enough; only a percentile of few answers is noisy.
     assert alarm["EvaluationPeriods"] == (3 if "ExtendedStatistic" in alarm else 1)
-    assert alarm["Period"] in {60, 300, 3600}
+
+
+def test_photos_that_wait_for_capacity_are_not_errors_of_classify():
+    """In a period in which none waits, the metric does not exist."""
+    expressions = [one for one in ALARMS["ClassifyErrorsAlarm"]["Metrics"] if "Expression" in one]
+
+    assert [one["Expression"] for one in expressions] == ["errors - FILL(busy, 0)"]
+    assert {one["MetricName"] for one in watched(ALARMS["ClassifyErrorsAlarm"])} == {"Errors", "EndpointBusy"}
 
 
 @pytest.mark.parametrize(("name", "alarm"), ALARMS.items())
 def test_an_alarm_watches_what_it_is_named_after(name, alarm):
-    for dimension in alarm["Dimensions"]:
+    for dimension in itertools.chain.from_iterable(metric["Dimensions"] for metric in watched(alarm)):
         match dimension["Name"]:
             case "FunctionName":
                 assert name.startswith(dimension["Value"].removeprefix(f"{STACK}-").removesuffix("Function"))
@@ -654,7 +673,8 @@ def test_a_functions_errors_throttles_and_long_runs_go_off(function):
     )
 
     for counted in (errors, throttles):
-        assert (counted["Statistic"], counted["Threshold"]) == ("Sum", 0)
+        assert {metric["Statistic"] for metric in watched(counted)} == {"Sum"}
+        assert counted["Threshold"] == 0
     assert duration["Statistic"] == "Maximum"
     assert duration["Threshold"] == 0.8 * 1000 * FUNCTIONS[function]["Timeout"]
 
