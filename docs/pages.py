@@ -1,6 +1,7 @@
 """Generate the parts of the pages that come from the code: `make docs`.
 
-These are the diagram of the state machine, the help of every command, and the inventory of stored data.
+These are the diagram of the state machine, the help of every command, the inventory of stored data, and the
+list of measured claims.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
+from docs import evidence
 from pipeline.markdown import table, update_section
 from pipeline.photo_copies import PLACES
 from scones import cli
@@ -48,6 +50,7 @@ def contents() -> dict[Path, tuple[str, str]]:
         ROOT / "README.md": ("state machine", flowchart(json.loads((ROOT / MACHINE).read_text()))),
         ROOT / "docs" / "commands.md": ("help", "\n".join(help_of_all_commands()).rstrip()),
         ROOT / "docs" / "security.md": ("inventory", inventory()),
+        ROOT / "docs" / "evidence.md": ("evidence", evidence.as_table()),
     }
 
 

@@ -1,15 +1,19 @@
-"""Measure false alarms and detections of `scones monitor`: ``python -m tests.bench monitor_drift``.
+"""Measure false alarms and detections of drift on simulated days: ``python -m tests.bench monitor_drift``.
 
-Needs a folder of photos with sub-folders ``bicycle``, ``motorcycle`` and ``other``. Photos are augmented
-(cropped, mirrored, brightened), resized as the pipeline does, and classified by the model.
+Needs a folder of photos with sub-folders ``bicycle``, ``motorcycle`` and ``other``; a file's name begins with
+its source, as in ``bicycle/park-001.jpg``.
+
+A day differs from the next: its photos come from the sources in other shares, each label has another share,
+and the light is another. A photo belongs to the baseline or to windows, never to both. Photos are resized as
+the pipeline does and classified by the model; a day has none twice, but may have some of the day before.
 """
 
 import io
 import json
-import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,18 +29,22 @@ from model.photo import read_pixels
 from model.training import baseline
 from tests import measurements
 
-WINDOW, BASELINE = 200, 450
-"""Photos in a window, and in a baseline."""
-EVERY_DAY = {"bicycle": 0.7, "motorcycle": 0.24, "other": 0.06}
-FLIPPED = {"bicycle": 0.24, "motorcycle": 0.7, "other": 0.06}
-SHIFTED = {"bicycle": 0.5, "motorcycle": 0.44, "other": 0.06}
-WITH_ANOTHER = {"bicycle": 0.49, "motorcycle": 0.17, "other": 0.04, "another": 0.3}
+BASELINE, PHOTOS_A_DAY = 230, 120
+"""Photos in a baseline, and on a day: as many as there are without repeating any."""
+HOURS = 24
+"""Overlapping windows of a day: the monitor looks at the last 24 hours every hour."""
+EVERY_DAY = {"bicycle": 0.5, "motorcycle": 0.35, "other": 0.15}
+FLIPPED = {"bicycle": 0.2, "motorcycle": 0.65, "other": 0.15}
+SHIFTED = {"bicycle": 0.3, "motorcycle": 0.55, "other": 0.15}
+LIGHTS = (0.8, 0.9, 1.0, 1.1, 1.25)
+"""Factors of brightness; a day has one of them, most often the middle one."""
+LIGHT_SHARES = (0.1, 0.2, 0.4, 0.2, 0.1)
 
 type Change = Callable[[Image.Image], Image.Image]
 
 
-def unchanged(photo: Image.Image) -> Image.Image:
-    return photo
+def brightened(photo: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Brightness(photo).enhance(factor)
 
 
 def blurred(photo: Image.Image) -> Image.Image:
@@ -44,209 +52,220 @@ def blurred(photo: Image.Image) -> Image.Image:
     return photo.filter(ImageFilter.GaussianBlur(2.5 * max(photo.size) / 224))
 
 
-def at_night(photo: Image.Image) -> Image.Image:
-    return ImageEnhance.Brightness(photo).enhance(0.3)
+CHANGES: dict[str, Change] = {
+    **{f"light {factor}": partial(brightened, factor=factor) for factor in LIGHTS},
+    "blurred": blurred,
+    "at night": partial(brightened, factor=0.3),
+}
 
 
 @dataclass(frozen=True)
-class Pool:
-    """N classified photos of one kind."""
+class Photos:
+    """N classified photos."""
 
     probabilities: np.ndarray
     features: np.ndarray
     properties: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.properties)
-
-    def __getitem__(self, which: np.ndarray) -> "Pool":
-        return Pool(self.probabilities[which], self.features[which], self.properties[which])
+    def __getitem__(self, which: np.ndarray) -> "Photos":
+        return Photos(self.probabilities[which], self.features[which], self.properties[which])
 
 
-def concatenate(pools: list[Pool]) -> Pool:
-    return Pool(
-        *(
-            np.concatenate([getattr(pool, name) for pool in pools])
-            for name in ("probabilities", "features", "properties")
-        )
-    )
+@dataclass(frozen=True)
+class Variation:
+    """How much days differ: the larger a concentration of a Dirichlet distribution, the less shares vary.
+
+    At 50, a label or a source that has 30% of all photos has 18% to 43% on 19 of 20 days; at 15, 10% to 54%.
+    """
+
+    concentration: float
+    light: bool
 
 
-def augment(photo: Image.Image, chance: random.Random) -> Image.Image:
-    width, height = photo.size
-    share = chance.uniform(0.75, 1)
-    left, top = (chance.uniform(0, side * (1 - share)) for side in photo.size)
-    photo = photo.crop((int(left), int(top), int(left + width * share), int(top + height * share)))
-    if chance.random() < 0.5:
-        photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return ImageEnhance.Brightness(photo).enhance(chance.uniform(0.8, 1.2))
-
-
-def classify(
-    files: list[Path], count: int, change: Change, classifier: Classifier, *, what: str, chance: random.Random
-) -> Pool:
+def classify(files: list[Path], what: str, classifier: Classifier) -> Photos:
     answers, features, measured = [], [], []
-    for _ in track(range(count), what):
-        picture = change(augment(Image.open(chance.choice(files)).convert("RGB"), chance))
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=90)
-        sent = baseline.serialize_photo(file.getvalue(), classifier.description.input_size)
-        pixels = read_pixels(sent, classifier.description.input_size)[np.newaxis]
+    side = classifier.description.input_size
+    for file in track(files, what):
+        content = io.BytesIO()
+        CHANGES[what](Image.open(file).convert("RGB")).save(content, "JPEG", quality=90)
+        sent = baseline.serialize_photo(content.getvalue(), side)
+        pixels = read_pixels(sent, side)[np.newaxis]
         answers.append(classifier.probabilities(pixels)[0])
         features.append(classifier.features(pixels)[0])
         measured.append(list(image_properties(sent).values()))
-    return Pool(np.array(answers), np.array(features), np.array(measured))
+    return Photos(np.array(answers), np.array(features), np.array(measured))
 
 
-def draw_window(
-    pools: Mapping[str, Pool], mix: Mapping[str, float], count: int, rng: np.random.Generator
-) -> Pool:
-    """Draw a window at random; the number of photos of each kind is multinomial.
+class Fleet:
+    """Photos by label and source, from which days are drawn."""
 
-    No photo is repeated unless there are too few, because repeats make a window less informative.
-    """
-    counts = dict(zip(mix, rng.multinomial(count, list(mix.values())), strict=True))
-    return concatenate(
-        [
-            pools[kind][rng.choice(len(pools[kind]), n, replace=n > len(pools[kind]))]
-            for kind, n in counts.items()
-            if n
-        ]
-    )
+    def __init__(self, labels: list[str], sources: list[str], rng: np.random.Generator) -> None:
+        self.labels, self.sources, self.rng = np.array(labels), np.array(sources), rng
+
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Split the photos of each label and source into two halves: for the baseline, and for windows."""
+        order = self.rng.permutation(len(self.labels))
+        taken, first = Counter[tuple[str, str]](), np.zeros(len(order), bool)
+        for photo in order:
+            cell = self.labels[photo], self.sources[photo]
+            first[photo] = taken[cell] % 2
+            taken[cell] += 1
+        return np.flatnonzero(first), np.flatnonzero(~first)
+
+    def draw(
+        self, photos: np.ndarray, mix: Mapping[str, float], count: int, variation: Variation | None = None
+    ) -> np.ndarray:
+        """Draw a day's photos without repeating any, or fewer if there are too few of a kind."""
+        drawn = []
+        for label, share in zip(mix, self._vary(list(mix.values()), variation), strict=True):
+            of_label = photos[self.labels[photos] == label]
+            names, numbers = np.unique(self.sources[of_label], return_counts=True)
+            shares = self._vary(numbers / numbers.sum(), variation)
+            for source, part in zip(names, shares, strict=True):
+                cell = of_label[self.sources[of_label] == source]
+                wanted = min(len(cell), self.rng.poisson(count * share * part))
+                drawn.append(self.rng.choice(cell, wanted, replace=False))
+        return self.rng.permutation(np.concatenate(drawn))
+
+    def _vary(self, shares: list[float] | np.ndarray, variation: Variation | None) -> np.ndarray:
+        if variation is None or np.isinf(variation.concentration) or len(shares) == 1:
+            return np.array(shares)
+        return self.rng.dirichlet(variation.concentration * np.array(shares))
 
 
-def as_baseline(pool: Pool, classifier: Classifier) -> Baseline:
+def as_baseline(photos: Photos, classifier: Classifier) -> Baseline:
     return baseline.make(
         model="bench",
         labels=classifier.description.labels,
         threshold=classifier.description.threshold,
-        confidence=pool.probabilities.max(axis=1),
-        predicted=pool.probabilities.argmax(axis=1),
-        properties=dict(zip(IMAGE_PROPERTIES, pool.properties.T, strict=True)),
-        features=pool.features,
+        confidence=photos.probabilities.max(axis=1),
+        predicted=photos.probabilities.argmax(axis=1),
+        properties=dict(zip(IMAGE_PROPERTIES, photos.properties.T, strict=True)),
+        features=photos.features,
     )
 
 
-def compare(pool: Pool, known: Baseline, *, with_model: bool) -> dict[str, Drift]:
+def compare(photos: Photos, known: Baseline, *, with_model: bool) -> dict[str, Drift]:
     """Compare a window with a baseline, as the command does, or without a model as the function does."""
-    confidence, answers = pool.probabilities.max(axis=1), pool.probabilities.argmax(axis=1)
+    confidence, answers = photos.probabilities.max(axis=1), photos.probabilities.argmax(axis=1)
     numbers = {"confidence": confidence.tolist()}
-    numbers |= dict(zip(IMAGE_PROPERTIES, pool.properties.T.tolist(), strict=True))
+    numbers |= dict(zip(IMAGE_PROPERTIES, photos.properties.T.tolist(), strict=True))
     if with_model:
         space = baseline.FeatureSpace.from_baseline(known)
-        numbers["feature_distance"] = space.distance(pool.features).tolist()
+        numbers["feature_distance"] = space.distance(photos.features).tolist()
     by_label = np.bincount(answers, minlength=len(known.labels)).tolist()
     under = int((confidence < known.threshold).sum())
     found = Features(numbers, drift.categories(dict(zip(known.labels, by_label, strict=True)), under))
     return drift.compare(found, known)
 
 
+def merged(parts: list[Photos]) -> Photos:
+    names = ("probabilities", "features", "properties")
+    return Photos(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Days of a fleet whose photos were classified under each of `CHANGES`."""
+
+    fleet: Fleet
+    classified: Mapping[str, Photos]
+    classifier: Classifier
+    with_model: bool
+
+    def known(self, photos: np.ndarray) -> Baseline:
+        drawn = self.fleet.draw(photos, EVERY_DAY, BASELINE)
+        return as_baseline(self.classified["light 1.0"][drawn], self.classifier)
+
+    def windows(self, photos: np.ndarray, days: int, variation: Variation) -> Iterator[tuple[int, Photos]]:
+        """Yield the day and the last 24 hours' photos of every hour after the first day."""
+        before: list[Photos] = []
+        for day in range(days + 1):
+            lights = LIGHTS if variation.light else (1.0,)
+            light = self.fleet.rng.choice(lights, p=LIGHT_SHARES if variation.light else None)
+            drawn = self.fleet.draw(photos, EVERY_DAY, PHOTOS_A_DAY, variation)
+            hours = [self.classified[f"light {light}"][part] for part in np.array_split(drawn, HOURS)]
+            for hour in range(HOURS if before else 0):
+                yield day, merged([*before[hour + 1 :], *hours[: hour + 1]])
+            before = hours
+
+    def false_alarms(self, days: int, baselines: int, variation: Variation) -> dict[str, object]:
+        """Count the alarms of days without drift, for several splits into baseline and windows."""
+        windows, by, alarmed = 0, Counter[str](), set()
+        for split in range(baselines):
+            first, second = self.fleet.halves()
+            known = self.known(first)
+            for day, window in self.windows(second, days, variation):
+                drifted = [
+                    n for n, one in compare(window, known, with_model=self.with_model).items() if one.drifted
+                ]
+                windows += 1
+                by.update([*drifted, *(["any"] if drifted else [])])
+                alarmed |= {(split, day)} if drifted else set()
+        alarms = by.pop("any", 0)
+        return {
+            "windows": windows,
+            "alarms": alarms,
+            "days": days * baselines,
+            "days_with_an_alarm": len(alarmed),
+            "by": dict(by.most_common()),
+        }
+
+    def detections(self, change: str, mix: Mapping[str, float], tries: int) -> dict[str, object]:
+        """Count the windows of a day with drift in which it is found, each against a baseline of its own."""
+        hits, by = 0, Counter[str]()
+        for _ in range(tries):
+            first, second = self.fleet.halves()
+            window = self.classified[change][self.fleet.draw(second, mix, PHOTOS_A_DAY)]
+            verdict = compare(window, self.known(first), with_model=self.with_model)
+            drifted = [name for name, one in verdict.items() if one.drifted]
+            hits += bool(drifted)
+            by.update(drifted)
+        return {"windows": tries, "found": hits, "by": dict(by.most_common())}
+
+
 @click.command()
 @click.option("--photos", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--another",
-    multiple=True,
-    default=("k10.jpg", "k14.jpg"),
-    help="Files in `other` that show another vehicle.",
-)
 @click.option("--model", type=click.Path(path_type=Path))
-@click.option("--windows", default=100, show_default=True)
-@click.option("--pool", default=640, show_default=True, help="Photos to generate for each vehicle.")
+@click.option("--days", default=30, show_default=True)
+@click.option("--baselines", default=4, show_default=True)
+@click.option("--detections", default=20, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path(__file__).with_suffix(".json"), show_default=True
 )
-def bench(
-    *, photos: Path, another: tuple[str, ...], model: Path | None, windows: int, pool: int, out: Path
-) -> None:
-    """Count alarms in windows of 200 photos, without drift and with each kind of drift."""
-    classifier, chance = Classifier.load(model), random.Random(1)
-    files = {kind: sorted((photos / kind).iterdir()) for kind in EVERY_DAY}
-    files["another"] = [file for file in files["other"] if file.name in another]
-    files["other"] = [file for file in files["other"] if file.name not in another]
-
-    def generate(kind: str, count: int, change: Change = unchanged) -> Pool:
-        return classify(
-            files[kind], count, change, classifier, what=f"{kind} {change.__name__}", chance=chance
-        )
-
-    day = {kind: generate(kind, pool if kind in FLIPPED and kind != "other" else pool // 5) for kind in files}
-    changed = {
-        change: {kind: generate(kind, pool // 5, change) for kind in EVERY_DAY}
-        for change in (blurred, at_night)
-    }
-    rng = np.random.default_rng(1)
-    found: dict[str, object] = {"photos_a_window": WINDOW, "windows": windows}
-    for who, with_model in (("command", True), ("function", False)):
-        found[who] = count_alarms(day, changed, classifier, windows, rng, with_model=with_model)
-        click.echo(json.dumps({who: found[who]}, indent=2))
-    measurements.write(out, found, "monitor_drift")
-
-
-def count_alarms(
-    day: dict[str, Pool],
-    changed: dict[Change, dict[str, Pool]],
-    classifier: Classifier,
-    windows: int,
-    rng: np.random.Generator,
-    *,
-    with_model: bool,
-) -> dict[str, object]:
-    alarms, beyond = Counter(), 0
-    for _ in range(windows):  # each with its own baseline, from other photos
-        first, second = split(day, rng)
-        known = as_baseline(draw_window(first, EVERY_DAY, BASELINE, rng), classifier)
-        verdict = compare(draw_window(second, EVERY_DAY, WINDOW, rng), known, with_model=with_model)
-        alarms.update({"any": any(one.drifted for one in verdict.values())})
-        alarms.update(name for name, one in verdict.items() if one.drifted)
-        beyond += any(one.statistic > drift.MODERATE for one in verdict.values())
-    first, second = split(day, rng)
-    known = as_baseline(draw_window(first, EVERY_DAY, BASELINE, rng), classifier)
-    one_baseline = sum(
-        any(
-            one.drifted
-            for one in compare(
-                draw_window(second, EVERY_DAY, WINDOW, rng), known, with_model=with_model
-            ).values()
-        )
-        for _ in range(windows)
-    )
+def bench(*, photos: Path, model: Path | None, days: int, baselines: int, detections: int, out: Path) -> None:
+    """Count alarms on simulated days of 200 photos, without drift and with each kind of drift."""
+    classifier = Classifier.load(model)
+    files = [file for label in EVERY_DAY for file in sorted((photos / label).iterdir())]
+    sources = [file.name.partition("-")[0] for file in files]
+    fleet = Fleet([file.parent.name for file in files], sources, np.random.default_rng(1))
+    classified = {change: classify(files, change, classifier) for change in CHANGES}
     kinds = {
-        **{change.__name__: (pools, EVERY_DAY) for change, pools in changed.items()},
-        "flipped class mix": (second, FLIPPED),
-        "class mix shifted by 20%": (second, SHIFTED),
-        "another vehicle, 30%": (second, WITH_ANOTHER),
+        "blurred": ("blurred", EVERY_DAY),
+        "at night": ("at night", EVERY_DAY),
+        "flipped class mix": ("light 1.0", FLIPPED),
+        "class mix shifted by 20%": ("light 1.0", SHIFTED),
     }
-    return {
-        "alarms_without_drift": alarms["any"],
-        "alarms_without_drift_against_one_baseline": one_baseline,
-        "windows_without_drift_beyond_0.1_before_the_test": beyond,
-        "found": {
-            name: count_detections(*kind, known, rng, with_model=with_model) for name, kind in kinds.items()
-        },
+    variations = {
+        "days alike": Variation(np.inf, light=False),
+        "days that differ": Variation(50, light=True),
+        "days that differ much": Variation(15, light=True),
     }
-
-
-def split(day: dict[str, Pool], rng: np.random.Generator) -> tuple[dict[str, Pool], dict[str, Pool]]:
-    """Split each pool into two disjoint halves."""
-    orders = {kind: rng.permutation(len(pool)) for kind, pool in day.items()}
-    return tuple({kind: pool[orders[kind][half::2]] for kind, pool in day.items()} for half in (0, 1))
-
-
-def count_detections(
-    pools: dict[str, Pool],
-    mix: Mapping[str, float],
-    known: Baseline,
-    rng: np.random.Generator,
-    *,
-    with_model: bool,
-) -> dict[str, object]:
-    features, hits, tries = Counter(), 0, 20
-    for _ in range(tries):
-        verdict = compare(draw_window(pools, mix, WINDOW, rng), known, with_model=with_model)
-        drifted = [name for name, one in verdict.items() if one.drifted]
-        hits += bool(drifted)
-        features.update(drifted)
-    return {"windows": tries, "found": hits, "by": dict(features.most_common())}
+    found: dict[str, object] = {
+        "photos": len(files),
+        "sources": len(set(sources)),
+        "photos_a_day": PHOTOS_A_DAY,
+    }
+    for who, with_model in (("command", True), ("function", False)):
+        simulation = Simulation(fleet, classified, classifier, with_model)
+        found[who] = {
+            "false_alarms": {
+                name: simulation.false_alarms(days, baselines, one) for name, one in variations.items()
+            },
+            "found": {name: simulation.detections(*kind, detections) for name, kind in kinds.items()},
+        }
+        click.echo(json.dumps({who: found[who]}, indent=1))
+    measurements.write(out, found, "monitor_drift")
 
 
 if __name__ == "__main__":
