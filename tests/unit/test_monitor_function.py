@@ -165,6 +165,15 @@ def test_broken_lines_and_repeated_events_are_reported(captured, s3, context, me
     assert answer["broken"] == metrics()["CapturedBrokenLines"][1][0] == 3
 
 
+def test_without_the_label_other_its_share_is_none(captured, monkeypatch, context, capsys):
+    monkeypatch.setenv("CLASS_LABELS", "bicycle,motorcycle,tricycle")
+    captured()
+
+    _, lines = handled(DAY_AFTER, context, capsys)
+
+    assert published(lines)["ShareOther"] == 0
+
+
 def test_a_day_like_the_baseline_has_no_drifted_features(captured, known_baseline, context, capsys):
     captured()
 

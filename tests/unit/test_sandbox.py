@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from functions.serialize import sandbox
 from functions.serialize.photo import PngImageFile, RejectedError
+from tests.conftest import ROOT
 from tests.photos import photo
 
 
@@ -80,3 +83,19 @@ def test_a_crash_is_logged_by_its_signal(monkeypatch):
         sandbox.serialize_in_subprocess(io.BytesIO(photo("PNG")), 224, log_keys)
 
     assert log_keys["cause"] == "SIGABRT"
+
+
+def test_only_a_heic_photo_loads_its_decoder_and_in_the_function_itself(tmp_path):
+    """In a subprocess, it would be loaded again for each photo."""
+    script = (
+        "import io, sys; from pathlib import Path; from functions.serialize.sandbox import *; "
+        "serialize_in_subprocess(io.BytesIO(Path(sys.argv[1]).read_bytes()), 224, {}); "
+        "print('pillow_heif' in sys.modules)"
+    )
+    for kind, loaded in (("PNG", "False"), ("HEIF", "True")):
+        file = tmp_path / kind
+        file.write_bytes(photo(kind))
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(file)], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == loaded

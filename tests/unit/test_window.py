@@ -36,6 +36,7 @@ def test_a_window_records_each_answers_label_confidence_and_time():
     assert window.by_label() == {"bicycle": 2, "motorcycle": 1}
     assert window.under_threshold() == 2
     assert set(window.at) == {captures.START.timestamp()}
+    assert window.names == []  # a day of them takes memory, and the function needs none
 
 
 @pytest.mark.parametrize(
@@ -101,11 +102,25 @@ def test_the_least_confident_answers_are_retained_in_ascending_order():
 
 def test_an_answer_without_a_photo_still_counts():
     window = Window(0.8, sample_size=10)
-    window.add(record([0.9, 0.1], photo=None))
+    for _ in range(2):
+        window.add(record([0.9, 0.1], photo=None))
 
-    assert len(window.confidence) == 1
+    assert len(window.confidence) == 2
     assert window.sample == []
-    assert dict(window.unusable) == {"no input was captured": 1}
+    assert dict(window.unusable) == {"no input was captured": 2}
+
+
+def test_answers_without_a_photo_leave_the_others_their_chance():
+    drawn = 0
+    for seed in range(200):
+        window = Window(0.8, sample_size=1)
+        window._random = random.Random(seed)
+        for number in range(20):
+            window.add(record([0.9, 0.1], name=str(number)))
+            window.add(record([0.9, 0.1], photo=None))
+        drawn += int(window.sample[0].name)
+
+    assert 8 < drawn / 200 < 11  # 9.5 on average, 5.8 in deviation
 
 
 def encoded(image: Image.Image) -> bytes:

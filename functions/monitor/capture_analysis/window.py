@@ -90,17 +90,14 @@ class Window:
         The sample is a reservoir: at any time, each photo is in it with the same probability (J. S. Vitter,
         "Random sampling with a reservoir", ACM Transactions on Mathematical Software 11, 1985, algorithm R).
         """
-        self._photos += 1
-        place = self._random.randrange(self._photos)
-        rank = bisect_right(self.least_confident, answer.confidence, key=attrgetter("confidence"))
-        if place >= self.sample_size and rank >= self.least_confident_size:
-            return
         try:
             answer = answer._replace(photo=record.photo())
         except PayloadError as error:
             self.unusable[str(error)] += 1
-            self._photos -= 1
             return
+        self._photos += 1
+        place = self._random.randrange(self._photos)
+        rank = bisect_right(self.least_confident, answer.confidence, key=attrgetter("confidence"))
         if len(self.sample) < self.sample_size:
             self.sample.append(answer)
         elif place < self.sample_size:
