@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from local import cloudwatch_metrics, express, map_runs, ministack_fixes  # noqa: F401  patch ministack
+from model.serving.other_sites import RefuseOtherSites
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 FORWARDED = ("x-amzn-", "content-type", "accept")
@@ -27,7 +28,7 @@ FORWARDED = ("x-amzn-", "content-type", "accept")
 model_server = httpx.AsyncClient(base_url=os.environ["MODEL_URL"], timeout=60)
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
+async def services(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve SageMaker's runtime here, and all other services with ministack (ASGI)."""
     if scope["type"] != "http":
         await ministack(scope, receive, send)
@@ -43,6 +44,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         _set_caller(scope)
         cloudwatch_metrics.publish_queue_depths()
     await ministack(scope, receive, send)
+
+
+# The credentials are known to everyone, and whoever may create a Lambda function runs code as the user.
+app = RefuseOtherSites(services)
 
 
 def _set_caller(scope: Scope) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import uvicorn
@@ -16,8 +17,15 @@ from model.network.classifier import Classifier
 from model.serving.app import create_app
 from model.serving.capture import Capture
 from model.serving.listener import listen
+from model.serving.other_sites import RefuseOtherSites
 from model.terminal.options import model_option
 from model.terminal.output import echo
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+"""Addresses that only programs on this machine reach, and web pages in its browsers, which are refused."""
 
 DRAIN_SECONDS = 10
 """Time to answer the photos in the queue after SIGTERM. SageMaker kills the container after 30 s."""
@@ -61,6 +69,9 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     waited already, and that others come first: patience=8; waited=31; priority=low. Without it, 3 s are
     assumed.
 
+    On the default address, requests of web pages are refused (403): any page in a browser on this machine
+    could send some.
+
     \b
     Examples:
       scones serve &
@@ -78,7 +89,9 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     # After its graceful shutdown, uvicorn raises the signal again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with suppress(KeyboardInterrupt), listen(host, port) as listener:
-        app = create_app(Classifier.load(model), Capture(*capture) if capture else None)
+        app: ASGIApp = create_app(Classifier.load(model), Capture(*capture) if capture else None)
+        if host in LOOPBACK:
+            app = RefuseOtherSites(app)
         echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C to stop)", err=True)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
