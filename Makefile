@@ -13,18 +13,23 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
 # sam reads AWS_DEFAULT_REGION only; the AWS CLI prefers AWS_REGION, and so do all commands here.
 ifdef AWS_REGION
-export AWS_DEFAULT_REGION := $(AWS_REGION)
+export AWS_DEFAULT_REGION := $(value AWS_REGION)
 endif
 # Stored bytecode halves the start-up time of every command.
 unexport PYTHONDONTWRITEBYTECODE
 
 STAGE ?= dev
 ARCHITECTURE ?= arm64
-export PARAMETERS
-# A folder as the user typed it: zsh passes `~` on in PHOTOS=~/…
-expand = $(if $(filter ~/%,$(firstword $(1))),$(subst ^~/,$(HOME)/,^$(1)),$(1))
+# What users give. Recipes take it from the environment and in quotes, so that neither make nor the shell expands it.
+GIVEN := PHOTOS DATA PREFIX BURST STACK RUNS ONLY SAMPLE FRESH BENCH STAGE ARCHITECTURE ENDPOINT BASELINE PARAMETERS \
+  STUDIO KMS_KEY REPOSITORY OWNER_ID REPOSITORY_ID PROVIDER CLOUDFORMATION_ROLE CONTAINERS CI
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
+# zsh passes `~` on in PHOTOS=~/…
+expand = case "$$$(1)" in "~/"*) $(1)=$$HOME/$${$(1)\#"~/"};; esac;
 # A typo such as STAGE=production must not create a stack.
-require_stage = $(if $(filter-out dev prod review%,$(STAGE))$(filter-out 1,$(words $(STAGE))),$(error No such stage: $(STAGE). Use dev, prod, or review followed by anything, such as review1))
+require_stage = case "$$STAGE" in dev | prod) ;; *[!a-z0-9-]* | "") false ;; review*) ;; *) false ;; esac || \
+  { echo "No such stage: $$STAGE. Use dev, prod, or review followed by letters and digits, such as review1" >&2; exit 1; };
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz mutation lint audit validate format build \
@@ -48,10 +53,10 @@ sagemaker: setup  ## install the SageMaker SDK too, for `scones train --on sagem
 	@$(UV) sync --locked --quiet --extra sagemaker
 
 demo: setup  ## send photos through the whole stack on this machine [PHOTOS=folder]
-	@$(BIN)/scones demo $(if $(PHOTOS),--photos "$(call expand,$(PHOTOS))")
+	@$(call expand,PHOTOS) $(BIN)/scones demo $${PHOTOS:+--photos "$$PHOTOS"}
 
 up: setup  ## start the whole stack on this machine [CONTAINERS=1: in Lambda's images, also for `sam local invoke`]
-	@$(BIN)/scones up $(if $(CONTAINERS),--for-containers)
+	@$(BIN)/scones up $${CONTAINERS:+--for-containers}
 
 down: setup  ## stop the stack that `make up` started
 	@$(BIN)/scones down
@@ -60,21 +65,21 @@ drift: setup  ## rehearse drift detection on the running stack: a day that goes 
 	@$(BIN)/scones drift
 
 # By default, the local stack; STACK=scones-unlimited-dev is one in AWS.
-STACK_OPTION = $(if $(STACK),--stack "$(STACK)")
+STACK_OPTION = $${STACK:+--stack "$$STACK"}
 
 traffic: setup  ## load-test a stack, and account for every photo [BURST=100] [STACK=name in AWS]
-	@$(BIN)/scones traffic --burst $(or $(BURST),100) $(STACK_OPTION)
+	@$(BIN)/scones traffic --burst "$${BURST:-100}" $(STACK_OPTION)
 
 replay: setup  ## reprocess the photos in a stack's failed queue [STACK=name in AWS]
 	@$(BIN)/scones replay $(STACK_OPTION)
 
 backfill: setup  ## process existing photos in a stack's bucket, PREFIX=archive/… or uploads/… [STACK=name in AWS]
-	@$(BIN)/scones backfill "$(PREFIX)" $(STACK_OPTION)
+	@$(BIN)/scones backfill "$$PREFIX" $(STACK_OPTION)
 
-TRAINED = $(or $(SCONES_HOME),.local)
+TRAINED = $${SCONES_HOME:-.local}
 
 train: setup  ## train your own model, which `make demo` and `make up` then use [DATA=folder/<label>/*, or an archive]
-	@$(BIN)/scones data $(if $(DATA),--source "$(call expand,$(DATA))") --out "$(TRAINED)/data"
+	@$(call expand,DATA) $(BIN)/scones data $${DATA:+--source "$$DATA"} --out "$(TRAINED)/data"
 	@$(BIN)/scones train --data "$(TRAINED)/data" --out "$(TRAINED)/model"
 	@$(BIN)/scones evaluate --model "$(TRAINED)/model" --data "$(TRAINED)/data" --out "$(TRAINED)/evaluation"
 
@@ -98,12 +103,12 @@ verify: setup  ## run all tests including the long ones (two hours, most of it m
 	@$(BIN)/python -m docs.reliability
 
 fuzz: setup  ## fuzz serialize with files that reach new code [RUNS=50000]
-	@$(UV) run --quiet --no-sync --with atheris==3.1.0 python -m tests.fuzz $(or $(RUNS),50000)
+	@$(UV) run --quiet --no-sync --with atheris==3.1.0 python -m tests.fuzz "$${RUNS:-50000}"
 
 # mutmut is used for its mutations only, so it is no dependency of the project.
-mutation: setup tests/validators/node_modules/.ready  ## change the code, templates and state machines, and see whether tests notice [GROUPS="functions review"] [SAMPLE=0.1] [FRESH=1]
-	@$(UV) run --quiet --no-sync --with mutmut==3.8.1 python -m tests.mutation $(GROUPS) \
-	  $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(FRESH),--fresh)
+mutation: setup tests/validators/node_modules/.ready  ## change the code, templates and state machines, and see whether tests notice [ONLY="functions review"] [SAMPLE=0.1] [FRESH=1]
+	@$(UV) run --quiet --no-sync --with mutmut==3.8.1 python -m tests.mutation $$ONLY \
+	  $${SAMPLE:+--sample "$$SAMPLE"} $${FRESH:+--fresh}
 
 lint: setup  ## check style, types, imports and templates
 	@$(BIN)/ruff check .
@@ -138,8 +143,8 @@ format: setup  ## format the code
 # Stages other than dev and prod use the settings of `review` in samconfig.toml, with their own name and tag.
 SAM_STAGE = --config-env $(or $(filter dev prod,$(STAGE)),review)
 # Includes bytecode, because Lambda cannot store it: compiling would be a third of serialize's cold start.
-SAM_BUILD = $(BIN)/sam build $(SAM_STAGE) --parameter-overrides Architecture=$(ARCHITECTURE) \
-  && $(BIN)/python -m local.built_template .aws-sam/build/template.yaml $(ARCHITECTURE) \
+SAM_BUILD = $(BIN)/sam build $(SAM_STAGE) --parameter-overrides "Architecture=$$ARCHITECTURE" \
+  && $(BIN)/python -m local.built_template .aws-sam/build/template.yaml "$$ARCHITECTURE" \
   && for function in .aws-sam/build/*Function; do $(BIN)/python -m compileall -q --invalidation-mode unchecked-hash \
        -s "$$function" -p /var/task "$$function" || exit; done
 
@@ -147,31 +152,33 @@ build: setup  ## build the functions for Lambda [ARCHITECTURE=arm64|x86_64]
 	@$(SAM_BUILD)
 
 roles: setup  ## once per account: create the role, the policy and the bucket for SageMaker [STUDIO="vpc-… subnet-…,subnet-…"] [KMS_KEY=arn:…]
-	@$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env roles --template model/roles.yaml \
-	  $(if $(STUDIO)$(KMS_KEY),--parameter-overrides $(if $(KMS_KEY),KmsKeyArn=$(KMS_KEY)) \
-	  $(if $(STUDIO),Studio=yes StudioVpcId=$(word 1,$(STUDIO)) StudioSubnetIds=$(word 2,$(STUDIO))))
+	@set -- $${KMS_KEY:+"KmsKeyArn=$$KMS_KEY"} \
+	  $${STUDIO:+Studio=yes "StudioVpcId=$${STUDIO%% *}" "StudioSubnetIds=$${STUDIO##* }"}; \
+	$(BIN)/sam deploy --config-file "$$PWD/samconfig.toml" --config-env roles --template model/roles.yaml \
+	  $${1:+--parameter-overrides "$$@"}
 
 github: setup  ## once per stage: create the roles for deployment from GitHub, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…]
-	@$(require_stage)$(BIN)/sam deploy --config-file "$(CURDIR)/samconfig.toml" --config-env github --template .github/oidc.yaml \
-	  --stack-name scones-unlimited-github-$(STAGE) --parameter-overrides Repository=$(REPOSITORY) Stage=$(STAGE) \
-	  $(if $(REPOSITORY_ID),OwnerId=$(OWNER_ID) RepositoryId=$(REPOSITORY_ID)) $(if $(PROVIDER),ProviderArn=$(PROVIDER))
+	@$(require_stage) $(BIN)/sam deploy --config-file "$$PWD/samconfig.toml" --config-env github --template .github/oidc.yaml \
+	  --stack-name "scones-unlimited-github-$$STAGE" --parameter-overrides "Repository=$$REPOSITORY" "Stage=$$STAGE" \
+	  $${REPOSITORY_ID:+"OwnerId=$$OWNER_ID" "RepositoryId=$$REPOSITORY_ID"} $${PROVIDER:+"ProviderArn=$$PROVIDER"}
 
 deploy: setup  ## deploy to AWS, for the endpoint in deployment.json [ENDPOINT=another name] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
-	@$(require_stage)$(if $(findstring Architecture=,$(PARAMETERS)),$(error Give ARCHITECTURE=… instead of PARAMETERS="Architecture=…", because the build depends on it)) \
-	parameters=$$($(BIN)/scones parameters --stage $(STAGE) $(if $(ENDPOINT),--endpoint $(ENDPOINT))) \
+	@$(require_stage) case "$$PARAMETERS" in *Architecture=*) \
+	  echo 'Give ARCHITECTURE=… instead of PARAMETERS="Architecture=…", because the build depends on it' >&2; exit 1;; esac; \
+	endpoint=$$($(BIN)/scones parameters --stage "$$STAGE" $${ENDPOINT:+--endpoint "$$ENDPOINT"}) \
 	  && $(SAM_BUILD) \
-	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name scones-unlimited-$(STAGE) \
-	       --tags "project=scones-unlimited stage=$(STAGE)" $(if $(CI),--no-confirm-changeset) \
-	       $(if $(CLOUDFORMATION_ROLE),--role-arn $(CLOUDFORMATION_ROLE)) \
-	       --parameter-overrides Architecture=$(ARCHITECTURE) $$parameters \
-	       $(if $(BASELINE),BaselineUri=$(BASELINE)) $${PARAMETERS:+"$$PARAMETERS"} \
-	  && $(BIN)/scones activate --stack scones-unlimited-$(STAGE)
+	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name "scones-unlimited-$$STAGE" \
+	       --tags "project=scones-unlimited stage=$$STAGE" $${CI:+--no-confirm-changeset} \
+	       $${CLOUDFORMATION_ROLE:+--role-arn "$$CLOUDFORMATION_ROLE"} \
+	       --parameter-overrides "Architecture=$$ARCHITECTURE" $$endpoint \
+	       $${BASELINE:+"BaselineUri=$$BASELINE"} $${PARAMETERS:+"$$PARAMETERS"} \
+	  && $(BIN)/scones activate --stack "scones-unlimited-$$STAGE"
 
 destroy: setup  ## delete everything of a stage in AWS, photos included, after asking [STAGE=dev|prod]
-	@$(require_stage)$(BIN)/scones destroy --stage $(STAGE)
+	@$(require_stage) $(BIN)/scones destroy --stage "$$STAGE"
 
 bench: setup  ## measure the project, the baseline design and the floor in one run [BENCH="name --options": another benchmark]
-	@$(BIN)/python -m tests.bench $(or $(BENCH),targets)
+	@$(BIN)/python -m tests.bench
 
 docs: setup  ## generate the diagram of the state machine and the help of the commands
 	@$(BIN)/python -m docs.pages

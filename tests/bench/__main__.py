@@ -1,6 +1,12 @@
-"""Run a benchmark, which writes its results: ``python -m tests.bench NAME [options]``."""
+"""Run a benchmark, which writes its results: ``python -m tests.bench NAME [options]``.
+
+Without a name, it takes both from the variable ``BENCH``, in which quotes may hold spaces together.
+"""
 
 import importlib
+import os
+import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -19,4 +25,5 @@ class Benchmarks(click.Group):
 
 
 if __name__ == "__main__":
-    Benchmarks(help=__doc__)(prog_name="python -m tests.bench")
+    given = sys.argv[1:] or shlex.split(os.environ.get("BENCH") or "targets")
+    Benchmarks(help=__doc__)(given, prog_name="python -m tests.bench")

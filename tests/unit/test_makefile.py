@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+TARGETS = sorted(set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)))
 NOT_ON_MACOS = re.compile(
     r"""(?x)
     \[\[ | <<< | &> | \bmapfile\b | \breadarray\b | \bdeclare\b | \blocal\s+\w+= | \$\{\w+(\[|\^|,)
@@ -55,62 +55,130 @@ def test_a_script_needs_no_newer_bash_than_that_of_macos(script):
     assert "python" in text.splitlines()[0] or NOT_ON_MACOS.findall(text) == []
 
 
-def test_a_home_folder_that_the_shell_did_not_expand_is_found():
+@pytest.fixture
+def programs(tmp_path) -> Path:
+    """A folder with programs that only write down their arguments."""
+    for name in ("scones", "sam", "python"):
+        file = tmp_path / name
+        file.write_text('#!/bin/sh\nfor given; do printf "%s\\0" "$given"; done >>"${0%/*}/given"\n')
+        file.chmod(0o755)
+    return tmp_path
+
+
+def given(programs: Path, *arguments: str, **env: str) -> list[str]:
+    """The arguments of all programs that a target ran."""
+    no_setup = ("UV=true", "-o", ".venv/.ready", "-o", "tests/validators/node_modules/.ready")
+    made = make(*arguments, *no_setup, f"BIN={programs}", **env)
+    assert made.returncode == 0, made.stderr
+    return (programs / "given").read_text().split("\0")
+
+
+def test_a_home_folder_that_the_shell_did_not_expand_is_found(programs):
     """zsh leaves the tilde in PHOTOS=~/…, and bash does not."""
     home = Path.home()
 
-    assert f'--photos "{home}/My  photos"' in recipe("demo", "PHOTOS=~/My  photos")
-    assert f'--source "{home}/ours"' in recipe("train", "DATA=~/ours")
-    assert '--photos "photos/~/1"' in recipe("demo", "PHOTOS=photos/~/1")
+    assert f"{home}/My  photos" in given(programs, "demo", "PHOTOS=~/My  photos")
+    assert f"{home}/ours" in given(programs, "train", "DATA=~/ours")
+    assert "photos/~/1" in given(programs, "demo", "PHOTOS=photos/~/1")
+
+
+HOSTILE = """a 'b' "c" $(touch pwned) `touch pwned` ; touch pwned; $HOME $(shell touch pwned) %s # \\ *"""
+USES = {
+    "PHOTOS": "demo",
+    "DATA": "train",
+    "PREFIX": "backfill",
+    "BURST": "traffic",
+    "STACK": "replay",
+    "ENDPOINT": "deploy",
+    "BASELINE": "deploy",
+    "PARAMETERS": "deploy",
+    "ARCHITECTURE": "build",
+    "KMS_KEY": "roles",
+    "STUDIO": "roles",
+    "REPOSITORY": "github",
+    "PROVIDER": "github",
+    "OWNER_ID": "github",
+    "REPOSITORY_ID": "github",
+    "CONTAINERS": "up",
+    "CLOUDFORMATION_ROLE": "deploy",
+}
+NOT_ARGUMENTS = {"CONTAINERS"}
+"""Switches, of which only whether they are given counts."""
+ELSEWHERE = {"STAGE", "BENCH", "RUNS", "ONLY", "SAMPLE", "FRESH", "CI"}
+"""Variables with tests of their own, or for developers' targets that run `uv`."""
+
+
+def test_every_documented_variable_is_tried():
+    documented = set(re.findall(r"[\[ ]([A-Z][A-Z_]+)=", make("help").stdout))
+
+    assert documented <= USES.keys() | ELSEWHERE
+    assert documented | {"CLOUDFORMATION_ROLE", "CI", "PREFIX"} == USES.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+@pytest.mark.parametrize(("name", "target"), USES.items())
+def test_what_users_give_is_never_run(programs, name, target, by_environment):
+    pair = {"OWNER_ID": {"REPOSITORY_ID": "1"}, "REPOSITORY_ID": {"OWNER_ID": "1"}}.get(name, {})
+    arguments = [] if by_environment else [f"{name}={HOSTILE}"]
+    env = pair | ({name: HOSTILE} if by_environment else {})
+
+    found = given(programs, target, *arguments, **env)
+
+    assert not (ROOT / "pwned").exists()
+    if name not in NOT_ARGUMENTS | {"STUDIO"}:
+        assert any(argument.endswith(HOSTILE) for argument in found), found
+
+
+@pytest.mark.parametrize("target", ["fuzz", "mutation", "bench"])
+def test_what_developers_give_is_never_run(programs, target):
+    make(
+        target, f"BIN={programs}", "UV=true", "-o", ".venv/.ready", RUNS=HOSTILE, ONLY=HOSTILE, BENCH=HOSTILE
+    )
+
+    assert not (ROOT / "pwned").exists()
 
 
 @pytest.mark.parametrize("target", ["deploy", "destroy", "github"])
-@pytest.mark.parametrize("stage", ["production", "Dev", "dev prod", "", "preview1"])
-def test_a_stage_with_a_typo_is_rejected(target, stage):
-    made = make("--dry-run", target, f"STAGE={stage}")
+@pytest.mark.parametrize(
+    "stage", ["production", "Dev", "dev prod", "", "preview1", "review_1", f"review{HOSTILE}"]
+)
+def test_a_stage_with_a_typo_is_rejected(programs, target, stage):
+    made = make(target, "UV=true", "-o", ".venv/.ready", f"BIN={programs}", f"STAGE={stage}")
 
     assert made.returncode == 2
     assert f"No such stage: {stage}. Use dev, prod, or review" in made.stderr
-    assert "sam deploy" not in made.stdout
+    assert not (programs / "given").exists()
+    assert not (ROOT / "pwned").exists()
 
 
 @pytest.mark.parametrize("stage", ["dev", "prod", "review", "review17"])
-def test_the_stages_can_be_deployed(stage):
-    assert f"--stack-name scones-unlimited-{stage} " in recipe("deploy", f"STAGE={stage}")
+def test_the_stages_can_be_deployed_and_are_activated(programs, stage):
+    arguments = given(programs, "deploy", f"STAGE={stage}")
 
-
-def test_a_deployment_ends_with_the_activation_of_its_stack():
-    last = recipe("deploy", "STAGE=review17").rpartition("&&")[2]
-
-    assert last.split()[1:] == ["activate", "--stack", "scones-unlimited-review17"]
+    assert arguments[arguments.index("--stack-name") + 1] == f"scones-unlimited-{stage}"
+    assert arguments[-4:-1] == ["activate", "--stack", f"scones-unlimited-{stage}"]
 
 
 @pytest.mark.parametrize("parameters", ["Architecture=x86_64", "MonitorHours=1 Architecture=arm64"])
-def test_the_architecture_is_chosen_before_the_build(parameters):
-    made = make("--dry-run", "deploy", f"PARAMETERS={parameters}")
+def test_the_architecture_is_chosen_before_the_build(programs, parameters):
+    made = make("deploy", "UV=true", "-o", ".venv/.ready", f"BIN={programs}", f"PARAMETERS={parameters}")
 
     assert made.returncode == 2
+    assert not (programs / "given").exists()
     assert "Give ARCHITECTURE=…" in made.stderr
 
 
-def test_parameters_with_spaces_reach_sam_in_one_piece(tmp_path):
+def test_parameters_with_spaces_reach_sam_in_one_piece(programs):
     """sam parses the quotes itself."""
-    for name in ("scones", "sam", "python"):
-        (tmp_path / name).write_text('#!/bin/sh\nfor given; do echo "<$given>"; done >>"$0.log"\n')
-        (tmp_path / name).chmod(0o755)
-    (tmp_path / "scones").write_text("#!/bin/sh\necho EndpointName=ours\necho file://deployment.yaml\n")
+    (programs / "scones").write_text("#!/bin/sh\necho EndpointName=ours\necho file://deployment.yaml\n")
 
-    made = make(
-        *("deploy", "UV=uv", "-o", ".venv/.ready", f"BIN={tmp_path}"),
-        PARAMETERS='MonitorHours=1 ClassLabels="cargo bike,other"',
-    )
+    arguments = given(programs, "deploy", PARAMETERS='MonitorHours=1 ClassLabels="cargo bike,other"')
 
-    assert made.returncode == 0, made.stderr
-    assert (tmp_path / "sam.log").read_text().splitlines()[-4:] == [
-        "<Architecture=arm64>",
-        "<EndpointName=ours>",
-        "<file://deployment.yaml>",
-        '<MonitorHours=1 ClassLabels="cargo bike,other">',
+    assert arguments[-5:-1] == [
+        "Architecture=arm64",
+        "EndpointName=ours",
+        "file://deployment.yaml",
+        'MonitorHours=1 ClassLabels="cargo bike,other"',
     ]
 
 
