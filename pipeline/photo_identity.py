@@ -97,7 +97,7 @@ class PhotoIdentity:
         """Tell whether a ground-truth record, a result, an event or an execution's input is about it."""
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         match content:
             case {"photo": str(uri)} | {"detail": {"photo": str(uri)}}:

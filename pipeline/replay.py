@@ -93,19 +93,28 @@ def _parse_message(message: Mapping[str, Any]) -> Retry | None:
     the rule for executions whose errors cannot be caught (Step Functions' event about the execution), and
     rules that could not deliver an event to their target for a day (that event).
     """
-    try:
-        body = json.loads(message["Body"])
-    except ValueError:
-        return None
+    body = _parse_object(message["Body"])
     failed = message.get("MessageAttributes", {}).get("execution", {}).get("StringValue")
     match body:
-        case {"source": "aws.states", "detail": {"executionArn": str(arn), "input": str(execution_input)}}:
-            return Retry("execution", {"claim": arn} | json.loads(execution_input), arn)
+        case {
+            "source": "aws.states",
+            "detail": {"executionArn": str(arn), "input": str(execution_input)},
+        } if started_with := _parse_object(execution_input):
+            return Retry("execution", {"claim": arn} | started_with, arn)
         case {"detail-type": "VehicleNeedsReview", "detail": dict(detail), "id": str(event_id)}:
             return Retry("review", detail, event_id)
         case {"detail": {"bucket": {"name": str()}, "object": {"key": str()}}}:
             return Retry("execution", body, failed or body.get("id") or message["MessageId"])
     return None
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object; return an empty one if the text is anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _start_execution(stack: Stack, retry: Retry) -> str | None:

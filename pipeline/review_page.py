@@ -46,7 +46,10 @@ RESPONSE_HEADERS = {  # photos must not stay in the browser's cache
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-HANDLED_ERRORS = (ReviewError, PhotoError, BotoCoreError, ClientError, ValueError, KeyError, TypeError)
+HANDLED_ERRORS = (
+    *(ReviewError, PhotoError, BotoCoreError, ClientError),
+    *(ValueError, KeyError, TypeError, RecursionError),
+)
 
 
 def assign_keys(labels: Sequence[str]) -> dict[str, str]:

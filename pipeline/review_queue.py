@@ -229,7 +229,7 @@ def _parse_message(message: Mapping[str, Any]) -> ReviewItem | None:
                 "classified_at": str(at),
             } as detail if datetime.fromisoformat(at):
                 return ReviewItem(message["ReceiptHandle"], detail)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     logger.warning("Message %s in the review queue is not a photo; left in the queue", message["MessageId"])
     return None

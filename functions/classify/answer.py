@@ -22,7 +22,7 @@ def parse_probabilities(answer: bytes) -> list[float]:
     """
     try:
         inferences = json.loads(answer)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EndpointAnswerError(f"not JSON: {answer[:80]!r}") from error
     if not isinstance(inferences, list) or not inferences:
         raise EndpointAnswerError(f"not a list of probabilities: {answer[:80]!r}")

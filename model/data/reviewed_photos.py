@@ -69,7 +69,7 @@ def _read_records(uri: str) -> Iterator[tuple[Mapping[str, Any], str]]:
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
             match record:
                 case {

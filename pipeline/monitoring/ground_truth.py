@@ -23,7 +23,7 @@ def read_truth(source: str) -> dict[str, str]:
                 continue
             try:
                 inference_id, label = _parse(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                 raise MonitoringError(
                     f"{path}:{number} is neither ground truth nor an object with inference_id and label"
                 ) from error

@@ -87,7 +87,8 @@ def run_monitor(stack: deployed.Stack, local: Stack) -> None:
         Bucket=bucket, Key=f"{prefix}/AllTraffic/{now:%Y/%m/%d/%H}/00-00-000-permitted.jsonl", Body=b"{}"
     )
     photo = {"bucket": stack.output("UploadBucketName"), "key": "uploads/permitted.jpg"}
-    record = {"inference_id": "permitted", "label": "other", "photo": photo}
+    answer = {"data": "other", "encoding": "CSV"}
+    record = {"groundTruthData": answer, "eventMetadata": {"eventId": "permitted"}, "photo": photo}
     local.client("s3").put_object(
         Bucket=stack.output("UploadBucketName"), Key="ground-truth/permitted.jsonl", Body=json.dumps(record)
     )

@@ -32,7 +32,8 @@ from pipeline.replay import replay
 from pipeline.review_queue import ReviewQueue
 from pipeline.stack import find_stack
 from scones import cli
-from tests.photo_ledger import PATIENCE, record_figures
+from tests.photo_ledger import record_figures
+from tests.waiting import eventually
 
 BATCH = 10
 """Photos that live at the same time."""
@@ -166,11 +167,9 @@ class World:
 
     def settle(self) -> None:
         """Wait until no execution runs."""
-        give_up_at = time.monotonic() + PATIENCE
         running = {"stateMachineArn": self.here.output("StateMachineArn"), "statusFilter": "RUNNING"}
-        while self.here.client("stepfunctions").list_executions(**running)["executions"]:
-            assert time.monotonic() < give_up_at
-            time.sleep(0.2)
+        step_functions = self.here.client("stepfunctions")
+        eventually(lambda: not step_functions.list_executions(**running)["executions"])
 
     def learn_ids(self) -> None:
         """Note the inference ids of all photos, from the histories of their executions."""

@@ -97,20 +97,20 @@ def test_a_repeated_event_counts_once_even_across_files(tmp_path):
 
 
 def test_broken_lines_are_skipped_counted_and_listed(tmp_path):
-    file = write(
-        tmp_path / "a.jsonl", line()[:100], "", line(), b"\xff\xfe", '{"eventVersion": "0"}', "[1]", "7"
-    )
+    broken = ['{"eventVersion": "0"}', "[1]", "7", "[" * 100_000]
+    file = write(tmp_path / "a.jsonl", line()[:100], "", line(), b"\xff\xfe", *broken)
 
     records, counts = read(tmp_path)
 
     assert len(records) == 1
-    assert counts.broken == 5
+    assert counts.broken == 6
     assert [skipped.removeprefix(f"{file}:") for skipped in counts.skipped] == [
         "1: not JSON",
         "4: not JSON",
         "5: no captureData",
         "6: no captureData",
         "7: no captureData",
+        "8: not JSON",
     ]
 
 

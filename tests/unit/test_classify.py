@@ -71,6 +71,7 @@ def test_the_photo_is_sent_to_the_endpoint_and_its_probabilities_are_returned(en
     [
         b"",
         b"not json",
+        b"[" * 100_000,
         b"{}",
         b"[]",
         b"null",

@@ -166,6 +166,7 @@ EVENT = {"detail": {"bucket": {"name": "photos"}, "object": {"key": "uploads/a.p
         ({"photo": "s3://photos/uploads/a.png.jpg"}, False),
         ({"detail": {"bucket": {"name": "others"}, "object": {"key": "uploads/a.png"}}}, False),
         ({"detail": {"input": "no JSON"}}, False),
+        ({"detail": {"input": "[" * 100_000}}, False),
         ({"photo": "s3://photos/uploads/a.pn"}, False),
         ({"photo": {"bucket": "photos", "key": "uploads/a.png.jpg"}}, False),
         ({"detail": {"bucket": {"name": "photos"}, "object": {"key": "uploads/a.png.jpg"}}}, False),

@@ -151,6 +151,10 @@ FOREIGN = [
     '{"detail": {"bucket": {"name": "a"}, "object": {}}}',
     '{"detail-type": "VehicleNeedsReview", "detail": [], "id": "1"}',
     '{"source": "aws.states", "detail": {"executionArn": "arn"}}',
+    '{"source": "aws.states", "detail": {"executionArn": "arn", "input": "no JSON"}}',
+    '{"source": "aws.states", "detail": {"executionArn": "arn", "input": "[1]"}}',
+    "7",
+    "[" * 100_000,
 ]
 
 

@@ -96,7 +96,8 @@ def test_each_error_has_its_status(client, queue):
     denied = client.post("/answer", json={"ticket": ticket(client), "label": "denied"})
     assert (denied.status_code, denied.json()["error"].partition(" (")[0]) == (502, "not yours")
     assert client.post("/answer", json={}).status_code == 400
-    assert client.post("/answer", content=b"no JSON").status_code == 400
+    for body in (b"no JSON", b"[]", b"7", b"[" * 100_000, b'{"ticket":' * 100_000):
+        assert client.post("/answer", content=body).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/", "/photo/1", "/nowhere"])

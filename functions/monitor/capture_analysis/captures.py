@@ -121,7 +121,7 @@ class Record:
             if len(values) == 1 and isinstance(values[0], list):
                 (values,) = values
             answer = [float(value) for value in values]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise PayloadError("the output is not a list of numbers") from error
         if len(answer) < 2 or not all(math.isfinite(p) and 0 <= p <= 1 for p in answer):  # noqa: PLR2004
             raise PayloadError("the output is not a list of probabilities")
@@ -309,7 +309,7 @@ def parse(line: bytes, hour: Sequence[datetime] | None) -> Record:
     """Parse a line of a capture file or raise `ValueError`; a record without a time gets the hour's start."""
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
     if (data := _get(value, "captureData", dict)) is None:
         raise ValueError("no captureData")
