@@ -24,15 +24,21 @@ FIGURES = os.environ.get("RELIABILITY_FIGURES")
 class Balance:
     """Where photos are, by key.
 
+    ``uploads`` counts how often each was sent: an overwritten photo has an event of each version.
     ``outcomes`` are those in the results table of photos that are not in the failed queue; ``failed`` counts
     messages there, ``published`` events on the results bus, ``reviews`` messages in the review queue.
     """
 
-    sent: set[str]
+    uploads: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, str] = field(default_factory=dict)
     failed: Counter[str] = field(default_factory=Counter)
     published: Counter[str] = field(default_factory=Counter)
     reviews: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def sent(self) -> set[str]:
+        """The keys of the photos."""
+        return set(self.uploads)
 
     @property
     def lost(self) -> set[str]:
@@ -41,9 +47,9 @@ class Balance:
 
     @property
     def double(self) -> set[str]:
-        """Photos that were published, sent to review, or put in the failed queue more than once."""
+        """Photos published, sent to review, or put in the failed queue more often than they were uploaded."""
         counts = (self.failed, self.published, self.reviews)
-        return {key for count in counts for key in count if count[key] > 1}
+        return {key for count in counts for key in count if count[key] > self.uploads[key]}
 
     def assert_adds_up(self) -> None:
         """Sent = accepted + in review + rejected + in the failed queue; none lost, none double."""
@@ -66,11 +72,11 @@ class PhotoLedger:
 
     def __init__(self, stack: Stack, prefix: str, subscription: Subscription) -> None:
         self.stack, self.prefix, self.subscription = stack, prefix, subscription
-        self.balance = Balance(set())
+        self.balance = Balance()
 
     def send(self, key: str, body: bytes) -> None:
         self.stack.client("s3").put_object(Bucket=self.stack.outputs["UploadBucketName"], Key=key, Body=body)
-        self.balance.sent.add(key)
+        self.balance.uploads[key] += 1
 
     def settle(self) -> Balance:
         """The balance once no execution is running."""
@@ -122,7 +128,7 @@ def open_ledger(stack: Stack, prefix: str) -> Iterator[PhotoLedger]:
 def record_balance(balance: Balance, **figures: int) -> None:
     """Add what became of the photos of a test to the figures of this run, before the test judges it."""
     record_figures(
-        photos_sent=len(balance.sent), lost=len(balance.lost), double=len(balance.double), **figures
+        photos_sent=balance.uploads.total(), lost=len(balance.lost), double=len(balance.double), **figures
     )
 
 
