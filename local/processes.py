@@ -1,4 +1,7 @@
-"""Servers that outlive the command that starts them; a registry file lists their process ids."""
+"""Programs that may outlive the command that starts them; a registry file lists their process ids.
+
+Servers do so on purpose, and a build does if the command is killed.
+"""
 
 import contextlib
 import errno
@@ -27,15 +30,21 @@ _children: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
-class Server:
-    """A program that listens on a port of 127.0.0.1, and returns 200 at ``health`` when it is ready."""
+class Program:
+    """A command, and the file that it writes its output to."""
 
     name: str
     command: Sequence[str]
-    port: int
-    health: str
     env: Mapping[str, str]
     log: Path
+
+
+@dataclass(frozen=True)
+class Server(Program):
+    """A program that listens on a port of 127.0.0.1, and returns 200 at ``health`` when it is ready."""
+
+    port: int
+    health: str
 
 
 def start(servers: Sequence[Server], registry: Path) -> None:
@@ -50,22 +59,32 @@ def start(servers: Sequence[Server], registry: Path) -> None:
         _wait_until_ready(server, process)
 
 
-def launch(server: Server, registry: Path) -> subprocess.Popen[bytes]:
-    """Start a server and register it, without waiting until it is ready."""
-    server.log.parent.mkdir(parents=True, exist_ok=True)
-    with defer_signals(), server.log.open("wb") as log:
+def run(program: Program, registry: Path, cwd: Path) -> int:
+    """Run a program to its end and return its exit code; it is registered while it runs."""
+    process = launch(program, registry, cwd)
+    try:
+        return process.wait()
+    finally:
+        stop([program.name], registry)
+
+
+def launch(program: Program, registry: Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start a program and register it, without waiting until it is ready."""
+    program.log.parent.mkdir(parents=True, exist_ok=True)
+    with defer_signals(), program.log.open("wb") as log:
         process = subprocess.Popen(
-            server.command,
+            program.command,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=dict(server.env),
-            # Ctrl-C in the terminal must reach only the command, which then stops its servers in order.
+            env=dict(program.env),
+            # Ctrl-C in the terminal must reach only the command, which then stops its programs in order.
             start_new_session=True,
         )
         _children.append(process)
         created = psutil.Process(process.pid).create_time()
-        entry = {"name": server.name, "pid": process.pid, "created": created}
+        entry = {"name": program.name, "pid": process.pid, "created": created}
         still_running = [other for other in registered(registry) if find_process(other)]
         registry.write_text(json.dumps([*still_running, entry], indent=2))
     return process
@@ -104,14 +123,14 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 def stop_all(registry: Path) -> list[str]:
-    """Stop every registered server with its child processes; return the names of those that were running."""
+    """Stop every registered program with its child processes; return the names of those that were running."""
     stopped = stop([entry["name"] for entry in registered(registry)], registry)
     registry.unlink(missing_ok=True)
     return stopped
 
 
 def stop(names: Collection[str], registry: Path) -> list[str]:
-    """Stop the registered servers with these names, as `stop_all` does."""
+    """Stop the registered programs with these names, as `stop_all` does."""
     entries = registered(registry)
     stopping = [entry for entry in entries if entry["name"] in names]
     found = {entry["name"]: process for entry in stopping if (process := find_process(entry))}
@@ -144,7 +163,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def running(registry: Path) -> list[str]:
-    """Return the names of the registered servers that are running."""
+    """Return the names of the registered programs that are running."""
     return [entry["name"] for entry in registered(registry) if find_process(entry)]
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,8 +24,8 @@ from pipeline.stack import CREDENTIALS, NO_HOST_PREFIX, local_session
 
 ROOT = Path(__file__).parents[1]
 
-ENDPOINT = "the endpoint"
-"""Name of the model's server in the registry of processes."""
+EMULATOR, ENDPOINT = "the emulator", "the endpoint"
+"""Names of the servers in the registry of processes."""
 ENDPOINT_NAME = "vehicle-classifier"
 CAPTURE_BUCKET = "scones-unlimited-captures"
 CAPTURE_URI = f"s3://{CAPTURE_BUCKET}/captures"
@@ -64,8 +63,13 @@ class Stack:
     def find(cls, home: Path = HOME, model: Path | None = None) -> Self:
         """Return the stack that `up` left running."""
         stack = cls(home=home, model=model)
-        if not stack.description.exists() or not processes.running(stack._registry):
+        if not stack.description.exists() or not (running := processes.running(stack._registry)):
             raise LocalError("No local stack is up. Start one with: make up")
+        if ended := [name for name in (EMULATOR, ENDPOINT) if name not in running]:
+            log = stack._logs / f"{ended[0].split()[-1]}.log"
+            raise LocalError(
+                f"{ended[0].capitalize()} of the local stack has ended (log: {log}). Run: make up"
+            )
         description = json.loads(stack.description.read_text())
         emulator, endpoint = (
             urlsplit(description[url]).port for url in ("endpoint_url", "sagemaker_runtime_url")
@@ -115,14 +119,32 @@ class Stack:
     def up(self, progress: Progress) -> None:
         """Start the emulator and the endpoint, deploy the template, and write the description.
 
-        If it fails, nothing is left running.
+        What is left of a stack whose command was killed, or one of whose servers has ended, is stopped
+        first. If starting fails, nothing is left running.
         """
-        if names := processes.running(self._registry):
-            raise LocalError(
-                f"A local stack is up already ({', '.join(names)}). Use it, or stop it with: make down"
-            )
-        shutil.rmtree(self.captures, ignore_errors=True)
         self.home.mkdir(parents=True, exist_ok=True)
+        with self._starting():
+            if names := processes.running(self._registry):
+                if self.description.exists() and {EMULATOR, ENDPOINT} <= set(names):
+                    raise LocalError("A local stack is up already. Use it, or stop it with: make down")
+                progress(f"Stopping what an earlier stack left: {', '.join(names)}")
+                self.down()
+            self._start(progress)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Keep others from starting a stack in the same folder during a ``with`` block."""
+        with (self.home / "starting.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LocalError(
+                    "Another command is starting the local stack. Wait until it is up, or press Ctrl-C there."
+                ) from None
+            yield
+
+    def _start(self, progress: Progress) -> None:
+        shutil.rmtree(self.captures, ignore_errors=True)
         try:
             progress("Preparing the model")
             model = Classifier.load(self.model).description
@@ -234,7 +256,7 @@ class Stack:
         model = [f"--model={self.model}"] if self.model else []
         serve = [sys.executable, "-m", "model", "serve", *model, f"--port={self.ports.endpoint}", *captures]
         log = self._logs / "endpoint.log"
-        return processes.Server(ENDPOINT, serve, self.ports.endpoint, "/ping", self._environment(), log)
+        return processes.Server(ENDPOINT, serve, self._environment(), log, self.ports.endpoint, "/ping")
 
     def _emulator(self) -> processes.Server:
         on_bridge = self.for_containers and host.ON_LINUX
@@ -254,7 +276,7 @@ class Stack:
             settings |= {"LAMBDA_STRICT": "1", "LAMBDA_DOCKER_FLAGS": "--memory={memory}m"}
         command, env = [*hypercorn, "local.emulator:app"], self._environment() | settings
         health, log = "/_ministack/health", self._logs / "emulator.log"
-        return processes.Server("the emulator", command, self.ports.emulator, health, env, log)
+        return processes.Server(EMULATOR, command, env, log, self.ports.emulator, health)
 
     def _environment(self) -> dict[str, str]:
         """Return this process's environment with the local AWS settings, and none of a real account."""
@@ -278,22 +300,13 @@ class Stack:
 
     def _sam(self, command: str, *arguments: str, cwd: Path = ROOT) -> None:
         """Run the SAM CLI with the ``local`` environment of samconfig.toml; raise LocalError if it fails."""
-        self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"sam-{command}.log"
         # By default, sam looks for its configuration next to the template, which is elsewhere after a build.
         config = [f"--config-file={ROOT / 'samconfig.toml'}", "--config-env=local"]
         home = Path(os.path.expanduser("~"))  # noqa: PTH111  Path.home() fails if there is none
-        with log.open("wb") as output:
-            done = subprocess.run(
-                [Path(sys.executable).parent / "sam", command, *config, *arguments],
-                cwd=cwd,
-                env=self._environment() | {"HOME": str(home if home.is_absolute() else self.home)},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-        if done.returncode:
+        sam = [str(Path(sys.executable).parent / "sam"), command, *config, *arguments]
+        env = self._environment() | {"HOME": str(home if home.is_absolute() else self.home)}
+        if processes.run(processes.Program(f"sam {command}", sam, env, log), self._registry, cwd):
             raise LocalError(f"sam {command} failed: {processes.last_line(log)} (log: {log})")
 
 

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from local import processes
 from pipeline import sample_images
 from tests.conftest import HOME, ROOT, free_port
 from tests.waiting import PATIENCE, eventually
@@ -123,6 +125,54 @@ def test_up_leaves_a_stack_with_its_description_running_and_down_removes_both(po
     assert not (HOME / "stack.json").exists()
 
 
+@pytest.fixture
+def cleared(ports) -> Iterator[None]:
+    """Take down what a test leaves running."""
+    yield
+    start("down").communicate(timeout=PATIENCE)
+    assert nothing_listens(ports)
+
+
+def registered(name: str) -> psutil.Process | None:
+    """The running process of a name in the registry."""
+    entries = processes.registered(HOME / "processes.json")
+    return next(filter(None, (processes.find_process(one) for one in entries if one["name"] == name)), None)
+
+
+@pytest.mark.usefixtures("cleared")
+def test_a_killed_start_is_cleared_up_by_the_next_of_which_only_one_goes_on(ports):
+    killed = start("up", **ports)
+    build = eventually(lambda: registered("sam build"))
+    killed.kill()
+    killed.communicate(timeout=PATIENCE)
+    assert build.is_running()
+
+    both = [start("up", **ports), start("up", **ports)]
+    results = [one.communicate(timeout=PATIENCE) for one in both]
+
+    assert sorted(one.returncode for one in both) == [0, 1]
+    (refused,) = (stderr for one, (_, stderr) in zip(both, results, strict=True) if one.returncode)
+    assert re.match(r"Error: (Another command is starting the local stack|A local stack is up)", refused)
+    assert not build.is_running()
+
+
+@pytest.mark.usefixtures("cleared")
+def test_a_stack_whose_emulator_has_ended_says_so_and_can_be_started_again(ports):
+    up = start("up", **ports)
+    assert "The stack is up" in up.communicate(timeout=PATIENCE)[0]
+    emulator = registered("the emulator")
+    emulator.kill()
+    eventually(lambda: not processes.is_running(emulator))
+
+    drift = start("drift")
+    assert "The emulator of the local stack has ended (log: " in drift.communicate(timeout=PATIENCE)[1]
+    again = start("up", **ports)
+    stdout, _ = again.communicate(timeout=PATIENCE)
+
+    assert again.returncode == 0
+    assert "The stack is up" in stdout
+
+
 def test_drift_needs_a_running_stack():
     drift = start("drift")
 
@@ -141,8 +191,6 @@ def test_down_succeeds_when_nothing_is_running():
 
 
 def test_down_does_not_stop_a_process_that_reuses_a_servers_id(tmp_path):
-    from local import processes  # noqa: PLC0415
-
     registry = tmp_path / "processes.json"
     registry.write_text(f'[{{"name": "the emulator", "pid": {os.getpid()}, "created": 1.0}}]')
 
