@@ -22,7 +22,7 @@ STAGE ?= dev
 ARCHITECTURE ?= arm64
 # What users give. Recipes take it from the environment and in quotes, so that neither make nor the shell expands it.
 GIVEN := PHOTOS DATA PREFIX BURST STACK RUNS ONLY SAMPLE FRESH BENCH STAGE ARCHITECTURE ENDPOINT BASELINE PARAMETERS \
-  STUDIO KMS_KEY REPOSITORY OWNER_ID REPOSITORY_ID PROVIDER CLOUDFORMATION_ROLE CONTAINERS CI
+  STUDIO KMS_KEY REPOSITORY OWNER_ID REPOSITORY_ID PROVIDER CLOUDFORMATION_ROLE PERMISSIONS_BOUNDARY CONTAINERS CI
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 # zsh passes `~` on in PHOTOS=~/…
@@ -167,10 +167,11 @@ deploy: setup  ## deploy to AWS, for the endpoint in deployment.json [ENDPOINT=a
 	  echo 'Give ARCHITECTURE=… instead of PARAMETERS="Architecture=…", because the build depends on it' >&2; exit 1;; esac; \
 	endpoint=$$($(BIN)/scones parameters --stage "$$STAGE" $${ENDPOINT:+--endpoint "$$ENDPOINT"}) \
 	  && $(SAM_BUILD) \
-	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name "scones-unlimited-$$STAGE" \
+	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name "scones-unlimited-$$STAGE" --s3-prefix "scones-unlimited-$$STAGE" \
 	       --tags "project=scones-unlimited stage=$$STAGE" $${CI:+--no-confirm-changeset} \
 	       $${CLOUDFORMATION_ROLE:+--role-arn "$$CLOUDFORMATION_ROLE"} \
 	       --parameter-overrides "Architecture=$$ARCHITECTURE" $$endpoint \
+	       $${PERMISSIONS_BOUNDARY:+"PermissionsBoundary=$$PERMISSIONS_BOUNDARY"} \
 	       $${BASELINE:+"BaselineUri=$$BASELINE"} $${PARAMETERS:+"$$PARAMETERS"} \
 	  && $(BIN)/scones activate --stack "scones-unlimited-$$STAGE"
 

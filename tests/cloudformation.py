@@ -16,7 +16,6 @@ PSEUDO = {
     "AWS::AccountId": ACCOUNT,
     "AWS::Partition": PARTITION,
     "AWS::Region": REGION,
-    "AWS::StackName": STACK,
     "AWS::URLSuffix": "amazonaws.com",
 }
 
@@ -43,6 +42,8 @@ REFERRED_TO_BY_ARN = {
     "AWS::StepFunctions::StateMachine",
 }
 """The types whose ``Ref`` is their ARN."""
+NAMES = {"AWS::Logs::LogGroup": "LogGroupName", "AWS::StepFunctions::StateMachine": "StateMachineName"}
+"""The property with which a template chooses the name of a resource."""
 NO_VALUE = object()
 
 
@@ -63,21 +64,29 @@ def translate(path: str) -> dict[str, Any]:
     return yaml_parse(validator.get_translated_template_if_valid())
 
 
-def resolve(path: str, **parameters: str) -> Resources:
+def resolve(path: str, stack: str = STACK, **parameters: str) -> Resources:
     """Resolve a template's intrinsic functions, and leave out the resources whose condition is false."""
-    return Resolver(translate(path), parameters).resources()
+    return Resolver(translate(path), parameters, stack).resources()
+
+
+def arns(path: str, stack: str, **parameters: str) -> dict[str, str]:
+    """The ARN of each resource of a stack whose type has one in `ARNS`."""
+    resolver = Resolver(translate(path), parameters, stack)
+    return {name: resolver.arn(name) for name, one in resolver.resources().items() if one["Type"] in ARNS}
 
 
 class Resolver:
     """Resolve the intrinsic functions that the templates use."""
 
-    def __init__(self, template: dict[str, Any], parameters: dict[str, str]) -> None:
+    def __init__(self, template: dict[str, Any], parameters: dict[str, str], stack: str) -> None:
         declared = template.get("Parameters", {})
         assert parameters.keys() <= declared.keys()
         defaults = {name: parameter.get("Default") for name, parameter in declared.items()}
         self._parameters = defaults | parameters
         self._conditions = template.get("Conditions", {})
         self._resources = template["Resources"]
+        self._pseudo = PSEUDO | {"AWS::StackName": stack}
+        self._stack = stack
 
     def resources(self) -> Resources:
         kept = {
@@ -132,28 +141,33 @@ class Resolver:
     def _ref(self, name: str) -> Any:
         if name == "AWS::NoValue":
             return NO_VALUE
-        if name in PSEUDO:
-            return PSEUDO[name]
+        if name in self._pseudo:
+            return self._pseudo[name]
         if name in self._parameters:
             return self._parameters[name]
         kind = self._resources[name]["Type"]
         if kind == "AWS::SQS::Queue":
             return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{self._physical(name)}"
-        return self._arn(name) if kind in REFERRED_TO_BY_ARN else self._physical(name)
+        return self.arn(name) if kind in REFERRED_TO_BY_ARN else self._physical(name)
 
     def _attribute(self, name: str, attribute: str) -> str:
-        return self._arn(name) if attribute == "Arn" else self._physical(name)
+        return self.arn(name) if attribute == "Arn" else self._physical(name)
 
-    def _arn(self, name: str) -> str:
+    def arn(self, name: str) -> str:
+        """Make up a resource's ARN."""
         pattern = ARNS[self._resources[name]["Type"]]
         return pattern.format(region=REGION, account=ACCOUNT, name=self._physical(name))
 
     def _physical(self, name: str) -> str:
-        return (
-            f"{STACK}-{name}".lower()
-            if self._resources[name]["Type"] == "AWS::S3::Bucket"
-            else f"{STACK}-{name}"
-        )
+        resource = self._resources[name]
+        if given := resource.get("Properties", {}).get(NAMES.get(resource["Type"])):
+            return str(self.value(given))
+        match resource["Type"]:
+            case "AWS::StepFunctions::StateMachine":  # CloudFormation does not use the stack's name here
+                return f"{name}-1A2B3C4D5E6F"
+            case "AWS::S3::Bucket":
+                return f"{self._stack}-{name}".lower()
+        return f"{self._stack}-{name}"
 
     def _holds(self, condition: Any) -> bool:
         if isinstance(condition, str):

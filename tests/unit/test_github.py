@@ -148,7 +148,7 @@ UNUSED = re.compile(
     # properties that none of its resources has
     | dynamodb:(\w*Item$|Scan|Query|Import|DescribeImport|\w*TableReplica|\w*KinesisStreaming\w*$)
     | dynamodb:(\w*ResourcePolicy$|UpdateContributorInsights)
-    | iam:(\w*(User|Group)Policy$|\w*PermissionsBoundary$|CreateServiceLinkedRole)
+    | iam:(\w*(User|Group)Policy$|CreateServiceLinkedRole)
     | lambda:(\w*CodeSigning\w*$|GetLayerVersion|Pass|PublishVersion)
     | lambda:(Put|Delete)Function(Concurrency|ScalingConfig|RecursionConfig) | lambda:PutRuntime
     | logs:(CreateLog(Delivery|Stream)|DescribeLogStreams|PutLogEvents|AssociateKms|DisassociateKms|PutBearer)
@@ -180,7 +180,7 @@ def needed() -> set[str]:
             required = {re.sub("^S3:", "s3:", one) for one in handlers.get(name, {}).get("permissions", [])}
             # Reading fetches every property that a resource could have.
             actions |= {one for one in required if name == "read" or not UNUSED.match(one)}
-    return actions - NO_ACTIONS - {"kms:Decrypt"}
+    return actions - NO_ACTIONS - {"kms:Decrypt", "iam:DeleteRolePermissionsBoundary"}
 
 
 def allowed(role: str) -> set[str]:

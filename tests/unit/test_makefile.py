@@ -101,6 +101,7 @@ USES = {
     "REPOSITORY_ID": "github",
     "CONTAINERS": "up",
     "CLOUDFORMATION_ROLE": "deploy",
+    "PERMISSIONS_BOUNDARY": "deploy",
 }
 NOT_ARGUMENTS = {"CONTAINERS"}
 """Switches, of which only whether they are given counts."""
@@ -112,7 +113,7 @@ def test_every_documented_variable_is_tried():
     documented = set(re.findall(r"[\[ ]([A-Z][A-Z_]+)=", make("help").stdout))
 
     assert documented <= USES.keys() | ELSEWHERE
-    assert documented | {"CLOUDFORMATION_ROLE", "CI", "PREFIX"} == USES.keys() | ELSEWHERE
+    assert documented | {"CLOUDFORMATION_ROLE", "PERMISSIONS_BOUNDARY", "CI", "PREFIX"} == USES.keys() | ELSEWHERE
 
 
 @pytest.mark.parametrize("by_environment", [False, True])

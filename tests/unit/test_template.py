@@ -491,7 +491,8 @@ def test_a_functions_code_is_its_own_folder():
 @pytest.mark.parametrize(("name", "function"), FUNCTIONS.items())
 def test_a_function_has_its_own_role_and_log(name, function):
     assert function["Role"].endswith(f"-{name}Role")
-    assert function["LoggingConfig"]["LogGroup"].endswith(f"-{name.removesuffix('Function')}LogGroup")
+    group = f"/aws/lambda/{STACK}-{name.removesuffix('Function').lower()}"
+    assert function["LoggingConfig"]["LogGroup"] == group
 
 
 def longest_call(client: Any) -> float:
@@ -653,7 +654,7 @@ def test_an_alarm_watches_what_it_is_named_after(name, alarm):
             case "QueueName":
                 assert dimension["Value"] == f"{STACK}-{name.removesuffix('Alarm')}"
             case "StateMachineArn":
-                assert dimension["Value"].endswith("-ClassifyStateMachine")
+                assert dimension["Value"].endswith(":scones-unlimited-dev-classify")
             case "service":
                 assert (
                     dimension["Value"]
@@ -726,7 +727,7 @@ def test_the_dashboard_shows_every_alarm_and_only_metrics_of_what_exists(resourc
 def outputs(path: str, **parameters: str) -> dict[str, Any]:
     """A template's outputs with their values, without those whose condition is false."""
     template = translate(path)
-    resolver = Resolver(template, parameters)
+    resolver = Resolver(template, parameters, STACK)
     found = template["Outputs"].items()
     return {
         name: resolver.value(one["Value"])

@@ -62,6 +62,9 @@ def test_uploads_and_archived_photos_can_be_classified_and_forgotten(photo):
     assert may("BackfillStateMachineRole", "s3:GetObject", photo)
     assert may("ForgetPolicy", "s3:GetObjectVersion", photo)
     assert may("ForgetPolicy", "s3:DeleteObjectVersion", photo)
+    assert may("ReviewPolicy", "s3:GetObjectVersion", photo)
+    assert may("ReviewPolicy", "s3:GetObject", photo)
+    assert not may("ReviewPolicy", "s3:DeleteObjectVersion", photo)
 
 
 def test_people_who_forget_find_both_stacks_and_both_queues():
@@ -129,8 +132,9 @@ def test_a_load_test_publishes_probes_on_both_buses_and_no_results():
 
 @pytest.mark.parametrize("resources", [PIPELINE, EXPRESS], ids=["STANDARD", "EXPRESS"])
 def test_a_backfill_starts_executions_of_either_type_and_stops_none(resources):
-    machine = f"{ARNS['states']}:stateMachine:{STACK}-ClassifyStateMachine"
-    execution = f"{ARNS['states']}:execution:{STACK}-ClassifyStateMachine:1"
+    suffix = "" if resources is PIPELINE else "-express"
+    machine = f"{ARNS['states']}:stateMachine:{STACK}-classify{suffix}"
+    execution = f"{ARNS['states']}:execution:{STACK}-classify{suffix}:1"
     standard = resources is PIPELINE
 
     def backfill_may(action: str, arn: str) -> bool:
@@ -209,7 +213,7 @@ def test_what_runs_may_trace_and_log(role):
     logs = dict.fromkeys(LOGGED, "*")
     if role.endswith("FunctionRole"):
         traces -= {"xray:GetSamplingRules", "xray:GetSamplingTargets"}
-        group = f"{STACK}-{role.removesuffix('FunctionRole')}LogGroup"
+        group = f"/aws/lambda/{STACK}-{role.removesuffix('FunctionRole').lower()}"
         arn = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}:*"
         logs = dict.fromkeys(actions("AWSLambdaBasicExecutionRole") - {"logs:CreateLogGroup"}, arn)
 
