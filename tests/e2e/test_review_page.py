@@ -14,11 +14,12 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from PIL import Image
+from rich.progress import Progress
 
 from functions.monitor.capture_analysis.captures import split_uri
 from local import demo
 from local.stack import CAPTURE_URI, Stack
-from pipeline import sample_images
+from pipeline import backfill, sample_images
 from pipeline import stack as pipeline
 from pipeline.review_queue import AnswerStatus, ReviewError, ReviewItem, ReviewQueue
 from scones import cli
@@ -163,6 +164,25 @@ def test_a_reviewer_needs_no_more_than_the_policy_for_reviewers(waiting, person)
     assert photo.uri.endswith("review-4.png")
     with pytest.raises(ClientError, match="AccessDenied"):
         person.stack.client("s3").put_object(Bucket=photo.detail["bucket"], Key=photo.detail["key"], Body=b"")
+
+
+def test_a_reviewer_opens_a_photo_that_a_backfill_sent_to_review(waiting, person):
+    waiting.client("sqs").purge_queue(QueueUrl=waiting.outputs["ReviewQueueUrl"])
+    key, stack = "archive/reviewed/old.png", pipeline.find_stack(str(waiting.description))
+    bucket = stack.output("UploadBucketName")
+    stack.client("s3").put_object(Bucket=bucket, Key=key, Body=PHOTOS["review-3.png"])
+    person.may(person.policy)
+
+    backfill.follow(stack, backfill.start(stack, "archive/reviewed/", None, None), Progress(disable=True))
+
+    queue = ReviewQueue(person.stack, person.name)
+    photo = queue.receive(patience=PATIENCE)
+    assert photo is not None
+    assert photo.detail["key"] == key
+    for version in (photo.detail["version_id"], None):
+        opened = queue.read_photo(replace(photo, detail={**photo.detail, "version_id": version}))
+        assert opened == PHOTOS["review-3.png"]
+    queue.release(photo)
 
 
 @pytest.fixture(scope="module")

@@ -56,14 +56,14 @@ PHOTOS = [f"{BUCKET}/uploads/a.jpg", f"{BUCKET}/archive/2026/a.jpg"]
 
 
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_uploads_and_archived_photos_can_be_classified_and_forgotten(photo):
+def test_uploads_and_archived_photos_can_be_classified_reviewed_and_forgotten(photo):
     assert may("SerializeFunctionRole", "s3:GetObject", photo)
     assert may("SerializeFunctionRole", "s3:GetObjectVersion", photo)
     assert may("BackfillStateMachineRole", "s3:GetObject", photo)
+    assert may("ReviewPolicy", "s3:GetObject", photo)
+    assert may("ReviewPolicy", "s3:GetObjectVersion", photo)
     assert may("ForgetPolicy", "s3:GetObjectVersion", photo)
     assert may("ForgetPolicy", "s3:DeleteObjectVersion", photo)
-    assert may("ReviewPolicy", "s3:GetObjectVersion", photo)
-    assert may("ReviewPolicy", "s3:GetObject", photo)
     assert not may("ReviewPolicy", "s3:DeleteObjectVersion", photo)
 
 
