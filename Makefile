@@ -32,7 +32,7 @@ require_stage = case "$$STAGE" in dev | prod) ;; *[!a-z0-9-]* | "") false ;; rev
   { echo "No such stage: $$STAGE. Use dev, prod, or review followed by letters and digits, such as review1" >&2; exit 1; };
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz mutation lint audit validate format build \
+.PHONY: help setup demo up down drift traffic replay backfill train test unit verify fuzz mutation lint audit validate requirements format build \
   sagemaker roles github deploy destroy bench docs pictures
 
 help:  ## list the targets
@@ -136,14 +136,24 @@ tests/validators/node_modules/.ready: tests/validators/package-lock.json
 	@npm ci --prefix tests/validators --silent
 	@touch $@
 
+requirements: setup  ## write the functions' requirements, with hashes, from uv.lock
+	@for function in classify filter monitor serialize; do $(UV) export --quiet --locked --only-group $$function \
+	  --no-annotate --no-header --output-file functions/$$function/requirements.txt >/dev/null || exit; done
+
 format: setup  ## format the code
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
 # Stages other than dev and prod use the settings of `review` in samconfig.toml, with their own name and tag.
 SAM_STAGE = --config-env $(or $(filter dev prod,$(STAGE)),review)
+# sam verifies hashes only of wheels for this machine, so those for another one come from here, verified.
+PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --dest .aws-sam/wheels \
+  $(addprefix --requirement=,$(wildcard functions/*/requirements.txt))
+WHEELS = $(PIP_DOWNLOAD) && $(PIP_DOWNLOAD) --only-binary=:all: --python-version=3.13 --implementation=cp \
+  --platform="manylinux_2_28_$$PROCESSOR" --platform="manylinux2014_$$PROCESSOR"
 # Includes bytecode, because Lambda cannot store it: compiling would be a third of serialize's cold start.
-SAM_BUILD = $(BIN)/sam build $(SAM_STAGE) --parameter-overrides "Architecture=$$ARCHITECTURE" \
+SAM_BUILD = case "$$ARCHITECTURE" in arm64) PROCESSOR=aarch64;; *) PROCESSOR=x86_64;; esac; $(WHEELS) \
+  && PIP_NO_INDEX=1 PIP_FIND_LINKS=.aws-sam/wheels $(BIN)/sam build $(SAM_STAGE) --parameter-overrides "Architecture=$$ARCHITECTURE" \
   && $(BIN)/python -m local.built_template .aws-sam/build/template.yaml "$$ARCHITECTURE" \
   && for function in .aws-sam/build/*Function; do $(BIN)/python -m compileall -q --invalidation-mode unchecked-hash \
        -s "$$function" -p /var/task "$$function" || exit; done
