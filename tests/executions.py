@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ class Expressions:
     def _compile(expression: str) -> jsonata.Jsonata:
         compiled = jsonata.Jsonata.jsonata(expression)
         compiled.register_lambda("random", random.random)
+        compiled.register_lambda("uuid", lambda: str(uuid.uuid4()))
         return compiled
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from contextlib import closing
+from datetime import UTC
 from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, Any
 
@@ -57,16 +58,18 @@ class SettingError(ValueError):
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Handle ``{"bucket", "key", "version_id"?, "execution"?}``.
 
-    Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``. Raises `StorageUnavailableError` or
-    `DecodingStoppedError` if a retry may succeed, `ClientError` if S3 refuses an object that exists, and
-    `SettingError` if the environment is unusable.
+    Returns the reduced photo, or ``{"rejected": {"reason", "detail"}}``, and unless the object is missing
+    ``uploaded_at``, the time at which S3 stored it (ISO 8601, UTC, in seconds). Raises
+    `StorageUnavailableError` or `DecodingStoppedError` if a retry may succeed, `ClientError` if S3 refuses an
+    object that exists, and `SettingError` if the environment is unusable.
     """
     box = image_size()
     logger.append_keys(bucket=event["bucket"], key=event["key"], version_id=event.get("version_id"))
     log_keys: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
     try:
         with tempfile.SpooledTemporaryFile(max_size=8_000_000) as file:
-            sha256 = download(event["bucket"], event["key"], event.get("version_id"), file)
+            sha256 = download(event["bucket"], event["key"], event.get("version_id"), file, stored)
             photo = serialize_in_subprocess(file, box, log_keys)
     except RejectedError as rejection:
         rejected = {"reason": rejection.reason, "detail": rejection.detail}
@@ -74,10 +77,10 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         # As metadata, because a dimension would split the count that alarms watch.
         metrics.add_metadata("reason", rejection.reason)
         logger.info("photo rejected", extra={**log_keys, **rejected})
-        return {"rejected": rejected}
+        return {"rejected": rejected, **stored}
     metrics.add_metric("PhotosSerialized", MetricUnit.Count, 1)
     logger.info("photo serialized", extra={**log_keys, "sha256": sha256})
-    return {**photo, "sha256": sha256}
+    return {**photo, "sha256": sha256, **stored}
 
 
 @functools.cache
@@ -89,8 +92,10 @@ def image_size() -> int:
     return int(size)
 
 
-def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> str:
+def download(bucket: str, key: str, version_id: str | None, file: IO[bytes], stored: dict[str, Any]) -> str:
     """Write an object to a file and return the SHA-256 of its bytes in hex.
+
+    Adds ``uploaded_at`` to `stored`.
 
     Raises `RejectedError` if the object is ``missing``, ``empty`` or has ``too_many_bytes``,
     `StorageUnavailableError` if S3 fails, throttles (5XX) or answers incompletely, and `ClientError` if it
@@ -100,7 +105,9 @@ def download(bucket: str, key: str, version_id: str | None, file: IO[bytes]) -> 
     if version_id:
         request["VersionId"] = version_id
     try:
-        return _copy(S3.get_object(**request), file)
+        answer = S3.get_object(**request)
+        stored["uploaded_at"] = f"{answer['LastModified'].astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return _copy(answer, file)
     except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise StorageUnavailableError(str(error)) from error
     except ClientError as error:

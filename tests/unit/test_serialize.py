@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64decode
+from datetime import UTC, datetime
 
 import boto3
 import pytest
@@ -30,6 +31,7 @@ from tests import bad_photos, photos
 from tests.photos import ODD_KEYS, READABLE, REJECTED, photo
 
 BUCKET = "uploads"
+STORED_AT = datetime(2026, 12, 1, tzinfo=UTC)
 EVENT = {"bucket": BUCKET, "key": "uploads/photo", "version_id": None, "execution": "arn:of:the:execution"}
 REASONS = {"missing", "empty", "too_many_bytes", "too_many_pixels", "unreadable", "damaged"}
 
@@ -115,9 +117,10 @@ def test_every_kind_of_photo_is_reduced(name, answer_to):
 
     answer = answer_to(file)
 
-    assert set(answer) == {"image_data", "content_type", "width", "height", "sha256"}
+    assert set(answer) == {"image_data", "content_type", "width", "height", "sha256", "uploaded_at"}
     assert answer["content_type"] in {"image/jpeg", "image/png"}
     assert answer["sha256"] == hashlib.sha256(file).hexdigest()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", answer["uploaded_at"])
     assert max(picture(answer).size) == min(224, max(answer["width"], answer["height"]))
 
 
@@ -281,7 +284,7 @@ def test_every_bad_file_is_rejected_with_the_right_reason(name, answer_to):
 
     answer = answer_to(file())
 
-    assert set(answer) == {"rejected"}
+    assert set(answer) == {"rejected", "uploaded_at"}
     assert answer["rejected"]["reason"] == reason
     assert_a_person_can_read(answer["rejected"]["detail"])
 
@@ -537,7 +540,7 @@ def test_an_unreachable_s3_is_retried(error, monkeypatch, context):
 
 def test_an_interrupted_download_is_retried(stubbed_s3, context):
     body = StreamingBody(io.BytesIO(photo()[:100]), 2000)
-    stubbed_s3.add_response("get_object", {"Body": body, "ContentLength": 2000})
+    stubbed_s3.add_response("get_object", {"Body": body, "ContentLength": 2000, "LastModified": STORED_AT})
 
     with pytest.raises(app.StorageUnavailableError, match="100"):
         app.lambda_handler(EVENT, context)
@@ -545,7 +548,7 @@ def test_an_interrupted_download_is_retried(stubbed_s3, context):
 
 def test_a_file_that_is_too_large_is_not_downloaded(stubbed_s3, context):
     body = io.BytesIO(photo())
-    answer = {"Body": StreamingBody(body, 10**9), "ContentLength": 10**9}
+    answer = {"Body": StreamingBody(body, 10**9), "ContentLength": 10**9, "LastModified": STORED_AT}
     stubbed_s3.add_response("get_object", answer)
 
     assert app.lambda_handler(EVENT, context)["rejected"] == {

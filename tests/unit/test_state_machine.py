@@ -147,6 +147,7 @@ def test_every_function_call_is_retried_on_lambdas_transient_errors(state):
 CALLS = {
     "dynamodb:putItem": ("dynamodb", "PutItem", "DynamoDB"),
     "dynamodb:getItem": ("dynamodb", "GetItem", "DynamoDB"),
+    "dynamodb:updateItem": ("dynamodb", "UpdateItem", "DynamoDB"),
     "events:putEvents": ("events", "PutEvents", "EventBridge"),
     "lambda:invoke": ("lambda", "Invoke", "Lambda"),
     "sns:publish": ("sns", "Publish", "SNS"),
@@ -223,6 +224,7 @@ def test_every_error_class_that_is_handled_exists_in_the_function(state):
 ACTIONS = {
     "arn:aws:states:::lambda:invoke": "lambda:InvokeFunction",
     "arn:aws:states:::dynamodb:putItem": "dynamodb:PutItem",
+    "arn:aws:states:::dynamodb:updateItem": "dynamodb:UpdateItem",
     "arn:aws:states:::dynamodb:getItem": "dynamodb:GetItem",
     "arn:aws:states:::events:putEvents": "events:PutEvents",
     "arn:aws:states:::sqs:sendMessage": "sqs:SendMessage",

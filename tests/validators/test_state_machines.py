@@ -59,6 +59,7 @@ OPTIONAL = [("detail", "object", name) for name in ("version-id", "etag", "size"
     ("id",),
     ("claim",),
     ("priority",),
+    ("time",),
 ]
 """What an upload's event, a backfill's or a replay's may lack."""
 CAUSE = (
@@ -110,6 +111,7 @@ FAULTS = [
 ]
 CALLS = {
     "Record": ("dynamodb", "PutItem"),
+    "Raise sequencer": ("dynamodb", "UpdateItem"),
     "Publish": ("events", "PutEvents"),
     "Notify": ("sns", "Publish"),
     "Keep input": ("sqs", "SendMessage"),
@@ -405,6 +407,7 @@ def test_a_backfill_refuses_any_other_prefix(node: Node, evaluated: set[str]):
 
 LISTED = {"Key": "archive/a 'b' \"c\".jpg", "ETag": '"b57f95"', "Size": 12447, "LastModified": 1772649578}
 STORED = {"VersionId": "3sL4kqtJlcpXroDTDmJ", "ETag": '"b57f95"', "ContentLength": 12447, "Metadata": {}}
+STORED["LastModified"] = "2026-03-04T05:06:18Z"
 RESULTS = {
     "none": {},
     "of this version": {
