@@ -152,9 +152,10 @@ PIP_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check
 WHEELS = $(PIP_DOWNLOAD) && $(PIP_DOWNLOAD) --only-binary=:all: --python-version=3.13 --implementation=cp \
   --platform="manylinux_2_28_$$PROCESSOR" --platform="manylinux2014_$$PROCESSOR"
 # Includes bytecode, because Lambda cannot store it: compiling would be a third of serialize's cold start.
-SAM_BUILD = case "$$ARCHITECTURE" in arm64) PROCESSOR=aarch64;; *) PROCESSOR=x86_64;; esac; $(WHEELS) \
-  && PIP_NO_INDEX=1 PIP_FIND_LINKS=.aws-sam/wheels $(BIN)/sam build $(SAM_STAGE) --parameter-overrides "Architecture=$$ARCHITECTURE" \
-  && $(BIN)/python -m local.built_template .aws-sam/build/template.yaml "$$ARCHITECTURE" \
+SAM_BUILD = $(BIN)/python -m local.build_source .aws-sam/source "$$ARCHITECTURE" \
+  && PROCESSOR=$$(echo "$$ARCHITECTURE" | sed s/arm64/aarch64/) && $(WHEELS) \
+  && PIP_NO_INDEX=1 PIP_FIND_LINKS=.aws-sam/wheels $(BIN)/sam build $(SAM_STAGE) \
+       --config-file "$$PWD/samconfig.toml" --template .aws-sam/source/template.yaml \
   && for function in .aws-sam/build/*Function; do $(BIN)/python -m compileall -q --invalidation-mode unchecked-hash \
        -s "$$function" -p /var/task "$$function" || exit; done
 
@@ -167,20 +168,21 @@ roles: setup  ## once per account: create the role, the policy and the bucket fo
 	$(BIN)/sam deploy --config-file "$$PWD/samconfig.toml" --config-env roles --template model/roles.yaml \
 	  $${1:+--parameter-overrides "$$@"}
 
-github: setup  ## once per stage: create the roles for deployment from GitHub, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…]
+github: setup  ## once per stage: create the roles for deployment from GitHub, REPOSITORY=owner/name [OWNER_ID=… REPOSITORY_ID=…] [STAGE=dev|prod|review] [PROVIDER=arn:…] [ENDPOINT=name]
 	@$(require_stage) $(BIN)/sam deploy --config-file "$$PWD/samconfig.toml" --config-env github --template .github/oidc.yaml \
 	  --stack-name "scones-unlimited-github-$$STAGE" --parameter-overrides "Repository=$$REPOSITORY" "Stage=$$STAGE" \
-	  $${REPOSITORY_ID:+"OwnerId=$$OWNER_ID" "RepositoryId=$$REPOSITORY_ID"} $${PROVIDER:+"ProviderArn=$$PROVIDER"}
+	  $${REPOSITORY_ID:+"OwnerId=$$OWNER_ID" "RepositoryId=$$REPOSITORY_ID"} $${PROVIDER:+"ProviderArn=$$PROVIDER"} \
+	  $${ENDPOINT:+"EndpointName=$$ENDPOINT"}
 
 deploy: setup  ## deploy to AWS, for the endpoint in deployment.json [ENDPOINT=another name] [STAGE=dev|prod|review1] [BASELINE=s3://…] [PARAMETERS="Name=value …"]
 	@$(require_stage) case "$$PARAMETERS" in *Architecture=*) \
-	  echo 'Give ARCHITECTURE=… instead of PARAMETERS="Architecture=…", because the build depends on it' >&2; exit 1;; esac; \
+	  echo 'Give ARCHITECTURE=… instead of PARAMETERS="Architecture=…", which is not a parameter' >&2; exit 1;; esac; \
 	endpoint=$$($(BIN)/scones parameters --stage "$$STAGE" $${ENDPOINT:+--endpoint "$$ENDPOINT"}) \
 	  && $(SAM_BUILD) \
 	  && $(BIN)/sam deploy $(SAM_STAGE) --stack-name "scones-unlimited-$$STAGE" --s3-prefix "scones-unlimited-$$STAGE" \
 	       --tags "project=scones-unlimited stage=$$STAGE" $${CI:+--no-confirm-changeset} \
 	       $${CLOUDFORMATION_ROLE:+--role-arn "$$CLOUDFORMATION_ROLE"} \
-	       --parameter-overrides "Architecture=$$ARCHITECTURE" $$endpoint \
+	       --parameter-overrides $$endpoint \
 	       $${PERMISSIONS_BOUNDARY:+"PermissionsBoundary=$$PERMISSIONS_BOUNDARY"} \
 	       $${BASELINE:+"BaselineUri=$$BASELINE"} $${PARAMETERS:+"$$PARAMETERS"} \
 	  && $(BIN)/scones activate --stack "scones-unlimited-$$STAGE"

@@ -3,6 +3,7 @@
 # ruff: noqa: ANN401, SLF001  ministack has no types, and no hooks but its private functions
 
 import contextvars
+import email.utils
 import functools
 import json
 import os
@@ -163,6 +164,16 @@ def add_object_version(dispatch: Callable[..., None], event: dict[str, Any], vie
         detail["object"]["version-id"] = version_id
         event = event | {"Detail": json.dumps(detail)}
     dispatch(event, view)
+
+
+@patch(stepfunctions, "_dispatch_aws_sdk_rest_xml")
+def return_iso_time(dispatch: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Return the time of HeadObject in ISO 8601, in which AWS's SDK has parsed the header."""
+    output = dispatch(*arguments)
+    if "LastModified" in output:
+        modified = email.utils.parsedate_to_datetime(output["LastModified"])
+        output |= {"LastModified": f"{modified:%FT%TZ}"}
+    return output
 
 
 @patch(provisioners, "_cw_metric_alarm_record")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from local import HOME, LocalError, Ports, host, processes
-from local.built_template import pin_architecture
+from local.build_source import copy_source, stated_architecture
 from model.network.artifact import Description
 from model.network.classifier import Classifier
 from pipeline import sample_images
@@ -182,29 +182,20 @@ class Stack:
                 shutil.copy(cached_index, index)
             self._sam(
                 "build",
-                f"--template={self._source() / 'template.yaml'}",
+                f"--template={self._template()}",
                 f"--build-dir={self._built}",
                 f"--cache-dir={cache}",
-                f"--parameter-overrides=Architecture={host.architecture()}",
                 cwd=cache,
             )
             shutil.copy(index, cached_index)
-        pin_architecture(self._built / "template.yaml", host.architecture())
         if not host.ON_LINUX and not self.for_containers:
             host.install_libraries(self._built)
 
-    def _source(self) -> Path:
-        """Return the checkout, or a copy if it is read-only: sam copies permissions into the build."""
-        if os.access(ROOT / "functions", os.W_OK):
-            return ROOT
-        copy = self.home / "source"
-        shutil.rmtree(copy, ignore_errors=True)
-        for name in ("functions", "statemachine"):
-            shutil.copytree(ROOT / name, copy / name, copy_function=shutil.copyfile)
-        shutil.copyfile(ROOT / "template.yaml", copy / "template.yaml")
-        for folder in (path for path in copy.rglob("*") if path.is_dir()):
-            folder.chmod(0o755)
-        return copy
+    def _template(self) -> Path:
+        """Return the checkout's template, or a copy's if it is read-only or for another processor."""
+        if os.access(ROOT / "functions", os.W_OK) and stated_architecture() == host.architecture():
+            return ROOT / "template.yaml"
+        return copy_source(self.home / "source", host.architecture())
 
     def deploy(self, parameters: Mapping[str, object]) -> None:
         """Deploy the build, or update the deployed stack to it, and write the description."""

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from samcli.yamlhelper import yaml_parse
 
-from local import host
+from local import build_source, host
 from tests.binaries import machines
 from tests.conftest import ROOT
 
@@ -54,12 +56,38 @@ def test_the_requirements_of_every_function_have_wheels_for_macs(tmp_path):
     assert machines(tmp_path) == {"macOS arm64"}
 
 
+def sam_build(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `sam build` as a user does, in a copy of the checkout."""
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [str(programs / "sam"), "build", *arguments],
+        cwd=checkout,
+        env=os.environ | {"PATH": path, "SAM_CLI_TELEMETRY": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("overrides", [(), ("Architecture=arm64",), ("Architecture=x86_64",)], ids=str)
+@pytest.mark.parametrize("architecture", build_source.ARCHITECTURES)
+def test_plain_sam_build_states_for_which_processor_it_installed_libraries(tmp_path, architecture, overrides):
+    """Whatever the host is, and whatever is overridden in one command and forgotten in the next."""
+    build_source.copy_source(tmp_path, architecture)
+
+    built = sam_build(tmp_path, "SerializeFunction", *(f"--parameter-overrides={one}" for one in overrides))
+
+    assert built.returncode == 0, built.stderr
+    template = yaml_parse((tmp_path / ".aws-sam" / "build" / "template.yaml").read_text())
+    assert template["Globals"]["Function"]["Architectures"] == [architecture]
+    assert machines(tmp_path / ".aws-sam" / "build") == {architecture}
+
+
 @pytest.mark.parametrize("changed", ["aws-lambda-powertools", "jmespath"])
 def test_a_build_with_a_file_of_another_hash_fails(tmp_path, changed):
     """Also if the file is that of a dependency of a dependency."""
-    for name in ("functions", "statemachine"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "template.yaml", tmp_path)
+    build_source.copy_source(tmp_path, host.architecture())
     requirements = tmp_path / "functions" / "filter" / "requirements.txt"
     before, entry, after = re.split(
         rf"({changed}==.*?(?=^\S|\Z))", requirements.read_text(), flags=re.M | re.S
@@ -67,16 +95,36 @@ def test_a_build_with_a_file_of_another_hash_fails(tmp_path, changed):
     entry = re.sub("sha256:[0-9a-f]{64}", lambda found: f"sha256:{found[0][:6:-1]}", entry)
     requirements.write_text(before + entry + after)
 
-    sam = [str(Path(sys.executable).parent / "sam"), "build", "FilterFunction"]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    built = sam_build(tmp_path, "FilterFunction")
+
+    assert built.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in built.stderr
+
+
+@pytest.mark.parametrize("processor", ["aarch64", "x86_64"])
+def test_make_build_verifies_wheels_also_for_another_processor(tmp_path, processor):
+    """sam asks pip for these by name and version only."""
+    checkout = tmp_path / "checkout"
+    build_source.copy_source(checkout, "x86_64")
+    for name in ("Makefile", "samconfig.toml"):
+        shutil.copy(ROOT / name, checkout)
+    shutil.copytree(ROOT / "local", checkout / "local")
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    (pillow,) = (one for one in lock["package"] if one["name"] == "pillow")
+    wheel = re.compile(rf"-cp313-cp313-manylinux[\w.]+_{processor}\.whl$")
+    (right,) = {one["hash"] for one in pillow["wheels"] if wheel.search(one["url"])}
+    for requirements in checkout.glob("functions/*/requirements.txt"):
+        requirements.write_text(requirements.read_text().replace(right, f"sha256:{'0' * 64}"))
+
     built = subprocess.run(
-        [*sam, f"--parameter-overrides=Architecture={host.architecture()}"],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": path, "SAM_CLI_TELEMETRY": "0"},
+        ["make", "build", "UV=true", "-o", ".venv/.ready", f"BIN={Path(sys.executable).parent}"],
+        cwd=checkout,
+        env=os.environ | {"ARCHITECTURE": {"aarch64": "arm64"}.get(processor, processor)},
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert built.returncode == 1
-    assert "DO NOT MATCH THE HASHES" in built.stderr
+    assert built.returncode == 2
+    assert "HASHES" in built.stderr
+    assert not (checkout / ".aws-sam" / "build").exists()

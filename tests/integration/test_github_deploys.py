@@ -136,7 +136,7 @@ def assert_libraries_match_architecture(stack: Stack, architecture: str) -> None
     build = ROOT / ".aws-sam" / "build"
     template = yaml_parse((build / "template.yaml").read_text())
     functions = stack.client("lambda").list_functions()["Functions"]
-    assert template["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
+    assert template["Globals"]["Function"]["Architectures"] == [architecture]
     assert machines(build) == {architecture}
     assert {tuple(one["Architectures"]) for one in functions if one["FunctionName"].startswith(NAME)} == {
         (architecture,)
@@ -152,8 +152,6 @@ def test_by_default_libraries_and_template_are_for_arm64(stack):
     template = yaml_parse((build / "template.yaml").read_text())
     assert machines(build) == {"arm64"}
     assert template["Globals"]["Function"]["Architectures"] == ["arm64"]
-    assert template["Parameters"]["Architecture"]["Default"] == "arm64"
-    assert template["Parameters"]["Architecture"]["AllowedValues"] == ["arm64"]
 
 
 @pytest.mark.parametrize("name", ["scones-unlimited-dev", "scones-unlimited-prod", "scones-unlimited-roles"])

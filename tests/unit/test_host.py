@@ -3,13 +3,13 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
-from samcli.yamlhelper import yaml_dump, yaml_parse
+from samcli.yamlhelper import yaml_parse
 
-from local import LocalError, Ports, host
-from local.built_template import pin_architecture
+from local import LocalError, Ports, build_source, host
 from local.stack import Stack
 from tests.conftest import ROOT
 
@@ -50,25 +50,34 @@ def test_the_architecture_has_lambdas_name(monkeypatch, machine, architecture):
     assert host.architecture() == architecture
 
 
-@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
-def test_a_built_template_accepts_only_what_was_built(tmp_path, architecture):
-    built = tmp_path / "template.yaml"
+@pytest.mark.parametrize("architecture", build_source.ARCHITECTURES)
+def test_a_copy_of_the_source_states_another_architecture_and_nothing_else(tmp_path, architecture):
+    copied = yaml_parse(build_source.copy_source(tmp_path / "source", architecture).read_text())
     source = yaml_parse((ROOT / "template.yaml").read_text())
-    built.write_text(yaml_dump(source))
 
-    pin_architecture(built, architecture)
-
-    pinned = yaml_parse(built.read_text())
-    assert pinned["Parameters"]["Architecture"]["Default"] == architecture
-    assert pinned["Parameters"]["Architecture"]["AllowedValues"] == [architecture]
-    assert pinned["Globals"]["Function"]["Architectures"] == [architecture]
-    own = [one for one in pinned["Resources"].values() if "Architectures" in one.get("Properties", {})]
+    assert copied["Globals"]["Function"]["Architectures"] == [architecture]
+    assert "Architecture" not in source["Parameters"]
+    own = [one for one in source["Resources"].values() if "Architectures" in one.get("Properties", {})]
     assert own == []
-    # sam local invoke drops decimals without quotes
-    assert "Default: '0.8'" in built.read_text()
-    for template in (pinned, source):
-        del template["Parameters"]["Architecture"], template["Globals"]["Function"]["Architectures"]
-    assert pinned == source
+    for template in (copied, source):
+        del template["Globals"]["Function"]["Architectures"]
+    assert copied == source
+    assert files(tmp_path / "source") == files(ROOT)
+
+
+def files(checkout: Path) -> set[str]:
+    """The names of what `sam build` reads besides the template."""
+    found = [path for folder in ("functions", "statemachine") for path in (checkout / folder).rglob("*")]
+    return {path.relative_to(checkout).as_posix() for path in found if "__pycache__" not in path.parts}
+
+
+def test_an_unknown_architecture_is_refused_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "local.build_source", str(tmp_path / "source"), "aarch64"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "No such architecture: aarch64. Use arm64 or x86_64.\n")
+    assert not (tmp_path / "source").exists()
 
 
 def test_containers_reach_docker_desktop_by_name(monkeypatch):

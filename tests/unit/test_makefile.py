@@ -170,14 +170,22 @@ def test_the_architecture_is_chosen_before_the_build(programs, parameters):
     assert "Give ARCHITECTURE=…" in made.stderr
 
 
+def test_nothing_is_built_or_deployed_without_an_endpoint(programs):
+    (programs / "scones").write_text("#!/bin/sh\necho No endpoint >&2; exit 1\n")
+
+    made = make("deploy", "UV=true", "-o", ".venv/.ready", f"BIN={programs}")
+
+    assert made.returncode == 2
+    assert not (programs / "given").exists()
+
+
 def test_parameters_with_spaces_reach_sam_in_one_piece(programs):
     """sam parses the quotes itself."""
     (programs / "scones").write_text("#!/bin/sh\necho EndpointName=ours\necho file://deployment.yaml\n")
 
     arguments = given(programs, "deploy", PARAMETERS='MonitorHours=1 ClassLabels="cargo bike,other"')
 
-    assert arguments[-5:-1] == [
-        "Architecture=arm64",
+    assert arguments[-4:-1] == [
         "EndpointName=ours",
         "file://deployment.yaml",
         'MonitorHours=1 ClassLabels="cargo bike,other"',

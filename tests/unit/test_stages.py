@@ -166,6 +166,31 @@ def test_a_role_that_a_branch_lets_do_anything_reaches_nothing_of_another_stage(
     assert reached == set()
 
 
+def test_a_stack_calls_another_stages_endpoint_only_if_that_is_named_and_reaches_nothing_else_of_it():
+    named = monitored(STACKS["dev"])["EndpointName"]
+    limit = policies_of(
+        resolve(
+            ".github/oidc.yaml",
+            "scones-unlimited-github-review",
+            Repository="owner/name",
+            Stage="review",
+            EndpointName=named,
+        )["Boundary"]
+    )
+
+    reached = {
+        (action, arn)
+        for action in granted(limit) - WITHOUT_RESOURCES
+        for arn in everything_of("dev")
+        if applies(action, arn) and may(EVERYTHING, action, arn, "dev", limit)
+    }
+
+    endpoint = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/{named}"
+    assert {one for one in reached if not one[0].startswith("logs:")} == {
+        ("sagemaker:InvokeEndpoint", endpoint)
+    }
+
+
 @pytest.mark.parametrize("workflow", ["STANDARD", "EXPRESS"])
 @pytest.mark.parametrize("stage", STACKS)
 def test_the_boundary_allows_what_the_roles_of_the_template_do(stage, workflow):
