@@ -1,6 +1,9 @@
 # `make` lists the targets.
 # Recipes are for a POSIX shell and GNU Make 3.81, which macOS has.
 BIN := .venv/bin
+# What is given on the command line reaches every program, also those of $(shell …), so make must not expand it.
+as_given = $(eval override $(1) := $$(value $(1)))
+$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(call as_given,$(name))))
 PLATFORM := $(shell uname -sm)
 ifeq ($(filter $(subst $() ,/,$(PLATFORM)),Linux/x86_64 Linux/aarch64 Darwin/arm64),)
 $(error This project does not run on $(PLATFORM), only on Linux (x86-64 or arm64) and on Macs with Apple silicon. On Windows, use WSL 2)
@@ -23,7 +26,7 @@ ARCHITECTURE ?= arm64
 # What users give. Recipes take it from the environment and in quotes, so that neither make nor the shell expands it.
 GIVEN := PHOTOS DATA PREFIX BURST STACK RUNS ONLY SAMPLE FRESH BENCH STAGE ARCHITECTURE ENDPOINT BASELINE PARAMETERS \
   STUDIO KMS_KEY REPOSITORY OWNER_ID REPOSITORY_ID PROVIDER CLOUDFORMATION_ROLE PERMISSIONS_BOUNDARY CONTAINERS CI
-$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+$(foreach name,$(GIVEN),$(call as_given,$(name)))
 export $(GIVEN)
 # zsh passes `~` on in PHOTOS=~/…
 expand = case "$$$(1)" in "~/"*) $(1)=$$HOME/$${$(1)\#"~/"};; esac;

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from local import cloudwatch_metrics, express, map_runs, ministack_fixes  # noqa: F401  patch ministack
-from model.serving.other_sites import RefuseOtherSites
+from model.serving.browsers import RefuseBrowsers
 
 INVOCATIONS = re.compile(r"/endpoints/([^/]+)/invocations")
 FORWARDED = ("x-amzn-", "content-type", "accept")
@@ -47,7 +47,7 @@ async def services(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 # The credentials are known to everyone, and whoever may create a Lambda function runs code as the user.
-app = RefuseOtherSites(services)
+app = RefuseBrowsers(services)
 
 
 def _set_caller(scope: Scope) -> tuple[str, str]:

@@ -15,9 +15,9 @@ import uvicorn
 
 from model.network.classifier import Classifier
 from model.serving.app import create_app
+from model.serving.browsers import RefuseBrowsers
 from model.serving.capture import Capture
 from model.serving.listener import listen
-from model.serving.other_sites import RefuseOtherSites
 from model.terminal.options import model_option
 from model.terminal.output import echo
 
@@ -69,8 +69,7 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     waited already, and that others come first: patience=8; waited=31; priority=low. Without it, 3 s are
     assumed.
 
-    On the default address, requests of web pages are refused (403): any page in a browser on this machine
-    could send some.
+    On the default address, requests of web browsers are refused (403): any page in one could send some.
 
     \b
     Examples:
@@ -91,7 +90,7 @@ def command(model: Path | None, host: str, port: int, capture: tuple[str, ...]) 
     with suppress(KeyboardInterrupt), listen(host, port) as listener:
         app: ASGIApp = create_app(Classifier.load(model), Capture(*capture) if capture else None)
         if host in LOOPBACK:
-            app = RefuseOtherSites(app)
+            app = RefuseBrowsers(app)
         echo(f"Serving on http://{host}:{listener.getsockname()[1]} (Ctrl-C to stop)", err=True)
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import pytest
@@ -51,6 +51,15 @@ def other_site(tmp_path) -> Iterator[str]:
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments, directory=str(tmp_path))
 
+        def do_GET(self) -> None:
+            """Redirect to the address in the query, if there is one."""
+            if target := unquote(urlsplit(self.path).query):
+                self.send_response(302)
+                self.send_header("Location", target)
+                self.end_headers()
+            else:
+                super().do_GET()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -82,3 +91,17 @@ def test_a_page_in_a_browser_neither_reads_nor_resets_the_stack(stack, other_sit
     assert listed == "refused"
     kept = stack.client("s3").get_object(Bucket=stack.outputs["UploadBucketName"], Key="archive/kept.txt")
     assert kept["Body"].read() == b"kept"
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+def test_an_opened_address_cannot_redirect_to_the_stack(stack, other_site, tmp_path):
+    """Browsers call a redirect of what the user opened the user's own request: `Sec-Fetch-Site: none`."""
+    iam = stack.client("iam")
+    created = iam.generate_presigned_url("create_user", {"UserName": "redirected"}, HttpMethod="GET")
+
+    with Browser.running(tmp_path / "profile") as browser:
+        tab = browser.tab()
+        tab.go(f"{other_site}?{quote(created, safe='')}")
+        tab.until(f"location.href.startsWith('{stack.endpoint_url}') && document.readyState == 'complete'")
+
+    assert "redirected" not in [user["UserName"] for user in iam.list_users()["Users"]]
