@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.sagemaker import endpoint, preflight
+from model.sagemaker import endpoint, image, preflight
 from model.sagemaker.account import AccountError, translate_aws_errors
 from model.sagemaker.endpoint import Hosting
 from model.sagemaker.preflight import Check
@@ -75,13 +75,19 @@ def _check_ports() -> Iterator[Check]:
 
 
 def check_docker() -> Check:
-    """Check that Docker is installed and its engine is running."""
+    """Check that Docker is installed and runs, and that SageMaker accepts the manifests that it pushes."""
     needed = "`scones image` and `make up CONTAINERS=1` need it; `make demo` does not."
     if not shutil.which("docker"):
         return Check("docker", "failed", "not installed", f"Install Docker. {needed}")
-    command = ["docker", "info", "--format", "{{.ServerVersion}}"]
+    command = ["docker", "info", "--format", "{{.ServerVersion}} {{.DriverStatus}}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the engine is not running"
         return Check("docker", "failed", reason, f"Start Docker. {needed}")
-    return Check("docker", "ok", f"engine {done.stdout.strip()}")
+    version, _, driver_status = done.stdout.strip().partition(" ")
+    manifest = image.manifest_to_push(driver_status)
+    finding = f"engine {version} pushes {manifest}"
+    if manifest != image.MANIFEST:
+        reason = f"{finding}, which SageMaker rejects: its images are in containerd's store, without buildx"
+        return Check("docker", "failed", reason, f"{image.FIX_MANIFEST}, for `scones image --push`.")
+    return Check("docker", "ok", finding)

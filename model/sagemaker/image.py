@@ -26,6 +26,11 @@ IGNORED_FOLDERS = {"__pycache__", ".ipynb_checkpoints"}
 """Folders that using the code creates; .dockerignore excludes them too."""
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 """The only manifest that CreateModel accepts: OCI's and lists of manifests are rejected."""
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+FIX_MANIFEST = "Install buildx (docker buildx version), or turn off the containerd image store"
+CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+"""In the DriverStatus of `docker info` if containerd stores the images
+(https://docs.docker.com/engine/storage/containerd/)."""
 LIFECYCLE = {
     "rules": [
         {
@@ -88,6 +93,15 @@ def build(platform: str) -> str:
     )
     docker(*builder, *foreign, "--file", str(ROOT / DOCKERFILE), "--tag", name, str(ROOT))
     return name
+
+
+def manifest_to_push(driver_status: str) -> str:
+    """Return the media type of the manifest with which Docker pushes what `build` builds.
+
+    Docker's own image store writes the manifest when it pushes. That of containerd, the default of a new
+    Docker 29, pushes what the builder wrote, and only buildx can be told to write another format than OCI's.
+    """
+    return OCI_MANIFEST if CONTAINERD_STORE in driver_status and not _has_buildx() else MANIFEST
 
 
 def _has_buildx() -> bool:
@@ -175,7 +189,7 @@ def push(account: Account, name: str, platform: str) -> None:
         _delete(account, address)
         raise ImageError(
             f"Docker pushed a manifest of the type {found}, which SageMaker rejects; it was deleted again. "
-            "Install buildx (docker buildx version), or turn off the containerd image store, then retry."
+            f"{FIX_MANIFEST}, then retry."
         )
 
 

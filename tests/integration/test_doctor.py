@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from model.sagemaker import preflight
+from model.sagemaker import image, preflight
 from model.sagemaker.endpoint import Hosting
 from pipeline import doctor
 from scones import cli
@@ -169,6 +169,33 @@ def test_docker_that_does_not_run_is_reported(script, finding, monkeypatch, tmp_
 
     assert check.status == "failed"
     assert finding in check.finding
+
+
+CLASSIC = "[[Backing Filesystem extfs] [Supports d_type true] [Native Overlay Diff true]]"
+CONTAINERD = "[[driver-type io.containerd.snapshotter.v1]]"
+
+
+@pytest.mark.parametrize("buildx", [False, True])
+@pytest.mark.parametrize("store", [CLASSIC, CONTAINERD])
+def test_the_manifest_that_docker_would_push_is_reported(store, buildx, monkeypatch, tmp_path):
+    docker = Path(tmp_path, "docker")
+    docker.write_text(f"""#!/bin/sh
+case "$1" in
+  info) echo '29.1.3 {store}' ;;
+  buildx) exit {int(not buildx)} ;;
+esac
+""")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nonexistent")
+
+    check = doctor.check_docker()
+
+    if store == CONTAINERD and not buildx:
+        assert check.status == "failed"
+        assert f"engine 29.1.3 pushes {image.OCI_MANIFEST}, which SageMaker rejects" in check.finding
+        assert check.advice.startswith("Install buildx (docker buildx version), or turn off the containerd")
+    else:
+        assert check == preflight.Check("docker", "ok", f"engine 29.1.3 pushes {image.MANIFEST}")
 
 
 @pytest.mark.parametrize(
