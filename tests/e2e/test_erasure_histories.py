@@ -220,6 +220,8 @@ class World:
     def objects(self) -> Iterator[tuple[str, bytes]]:
         for bucket in self.s3.list_buckets()["Buckets"]:
             for one in list_prefix_versions(self.s3, bucket["Name"], ""):
+                if not one["Key"].isprintable():  # of another test; the emulator's XML changes some of these
+                    continue
                 where = f"s3://{bucket['Name']}/{one['Key']}"
                 version = {"Bucket": bucket["Name"], "Key": one["Key"], "VersionId": one["VersionId"]}
                 body = self.s3.get_object(**version)["Body"].read() if "Size" in one else b""

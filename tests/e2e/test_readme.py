@@ -199,4 +199,4 @@ def test_destroy_reports_that_there_is_nothing_to_delete(account, monkeypatch):
         check=True,
     ).stdout.splitlines()[-1]
 
-    assert run_in_process(recipe) == "Nothing to delete for stage dev.\n"
+    assert run_in_process(recipe.replace("$STAGE", "dev")) == "Nothing to delete for stage dev.\n"

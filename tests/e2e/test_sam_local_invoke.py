@@ -66,7 +66,7 @@ def test_a_fault_is_reported_with_the_name_of_its_class(stack, tmp_path):
 def test_serialize_returns_a_small_jpeg(stack):
     answer = invoked(stack, "SerializeFunction", ROOT / "events" / "serialize.json")
 
-    assert answer.keys() == {"image_data", "content_type", "width", "height", "sha256"}
+    assert answer.keys() == {"image_data", "content_type", "width", "height", "sha256", "uploaded_at"}
     image = Image.open(io.BytesIO(base64.b64decode(answer["image_data"])))
     assert (image.format, image.size) == ("JPEG", (224, 168))
     assert (answer["width"], answer["height"]) == (320, 240)

@@ -70,7 +70,8 @@ def test_a_permanent_fault_queues_the_input_for_a_replay(machine, state):
 def test_an_existing_result_is_not_a_fault(machine):
     failed = {"error": "DynamoDB.ConditionalCheckFailedException", "cause": "The conditional request failed"}
 
-    assert machine("Record", {}, errorOutput=failed)["nextState"] == "Already recorded"
+    assert machine("Record", {}, errorOutput=failed)["nextState"] == "Raise sequencer"
+    assert machine("Raise sequencer", {}, errorOutput=failed)["nextState"] == "Already recorded"
 
 
 def test_an_execution_fails_even_if_its_input_cannot_be_queued(machine):

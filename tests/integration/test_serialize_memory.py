@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 HANDLE = """
 import json, sys, tempfile, time
+from datetime import datetime, timezone
 from pathlib import Path
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.response import StreamingBody
@@ -51,7 +52,8 @@ for path in map(Path, sys.argv[1:]):
     child_peak.write_text("0")
     size, started = path.stat().st_size, time.perf_counter()
     with path.open("rb") as file, Stubber(app.S3) as s3:
-        s3.add_response("get_object", {"Body": StreamingBody(file, size), "ContentLength": size})
+        stored = {"ContentLength": size, "LastModified": datetime.now(timezone.utc)}
+        s3.add_response("get_object", {"Body": StreamingBody(file, size), **stored})
         answer = app.lambda_handler({"bucket": "uploads", "key": path.name}, context)
     line = {"measured": path.name, "peak": max(peak(), int(child_peak.read_text())), "answer": answer}
     print(json.dumps(line | {"seconds": time.perf_counter() - started}))
